@@ -1,0 +1,37 @@
+//! The csnap store: its on-disk format and its engine.
+//!
+//! A *store* holds the metadata and the copied-out chunks of every *volume* it
+//! serves. This crate says **where** data lives; it never sees a user's bytes.
+//!
+//! It is pure: no threads, no clock, no randomness, no system calls, no
+//! `unsafe`. Time arrives in [`Event::Tick`], identifiers and names arrive in
+//! commands, and every I/O leaves as an [`Effect`]. The same code runs under
+//! `csnapd` and under the simulated world of `tests/`.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`block`], [`ids`], [`device`] | the unit of metadata I/O, identifiers, the synchronous device trait |
+//! | [`format`] | every on-disk structure, declared once; byte tables in `docs/format.md` |
+//! | [`tree`] | the shadow-paged B-tree: probe and batch merge |
+//! | [`alloc`] | the bitmap allocator and its on-disk image |
+//! | [`journal`] | the ring of logical records |
+//! | [`unique`] | the in-memory bitmap behind the write fast path |
+//! | [`engine`] | the state machine: events in, effects out |
+//! | [`mod@create`], [`recover`] | making a store, opening one again |
+//! | [`check`] | the whole-store checker and the dump |
+#![forbid(unsafe_code)]
+
+pub mod block;
+pub mod check;
+pub mod create;
+pub mod device;
+pub mod engine;
+pub mod ids;
+pub mod recover;
+pub mod unique;
+
+pub use block::{BLOCK_SIZE, Block};
+pub use device::{BlockDevice, IoError, Origins};
+pub use engine::{Effect, Effects, Engine, Event, EventBatch};
+pub use ids::{Owner, Tag, VolumeId};
+pub use unique::UniqueMap;
