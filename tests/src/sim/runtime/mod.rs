@@ -192,9 +192,23 @@ impl Runtime {
         Ok(())
     }
 
-    /// Takes a volume out of service.
-    pub fn detach(&mut self, volume: VolumeId) {
-        self.volumes.remove(&volume);
+    /// Takes all volumes but these out of service.
+    pub fn keep_attached(&mut self, keep: impl Fn(VolumeId) -> bool) {
+        self.volumes.retain(|volume, _| keep(*volume));
+    }
+
+    /// A new daemon: what the old one had under way is forgotten.
+    pub fn restart(&mut self, engine: Engine) {
+        self.engine = engine;
+        self.again = true;
+        self.answers.clear();
+        self.volumes.clear();
+        self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
+        self.requests.clear();
+        self.mail.clear();
+        self.tasks.clear();
+        self.io.clear();
+        self.pauses.clear();
     }
 
     /// A client's request on some lane; answered by [`Answer::Ended`].
@@ -230,12 +244,6 @@ impl Runtime {
     #[must_use]
     pub fn idle(&self) -> bool {
         self.mail.is_empty() && self.tasks.is_empty() && self.io.is_empty() && !self.again
-    }
-
-    /// The daemon is gone: what remains is the machine.
-    #[must_use]
-    pub fn into_machine(self) -> Machine {
-        self.machine
     }
 
     /// Moves one thing. `false` if there was nothing to move.
