@@ -3,6 +3,7 @@
 pub mod defect;
 pub mod dice;
 pub mod disk;
+pub mod judge;
 pub mod oracle;
 pub mod runtime;
 pub mod value;

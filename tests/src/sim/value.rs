@@ -89,7 +89,11 @@ pub fn sectors_of(bytes: &[u8]) -> Vec<Data> {
 pub fn crcs_of(sectors: &[Data]) -> Vec<u32> {
     sectors
         .chunks(PER_BLOCK as usize)
-        .map(|block| block.iter().fold(0, |crc, s| crc32c::crc32c_append(crc, s.bytes())))
+        .map(|block| {
+            block
+                .iter()
+                .fold(0, |crc, s| crc32c::crc32c_append(crc, s.bytes()))
+        })
         .collect()
 }
 

@@ -49,7 +49,9 @@ impl SimDisk {
         let keep = Keep::roll(&ops, dice);
         let mut fates = BTreeMap::new();
         for sector in std::mem::take(&mut self.dirty) {
-            let Some(slot) = self.slots.get_mut(sector as usize) else { continue };
+            let Some(slot) = self.slots.get_mut(sector as usize) else {
+                continue;
+            };
             for Version { op, data, .. } in slot.versions.drain(..) {
                 if fate(keep, op, sector, &mut fates, dice) {
                     slot.durable = data;
@@ -62,7 +64,15 @@ impl SimDisk {
     /// flight lands or not, sector by sector.
     pub fn kill(&mut self, dice: &mut Dice) {
         for (id, op) in std::mem::take(&mut self.ops) {
-            let Op::Write { first, data, applied, .. } = op else { continue };
+            let Op::Write {
+                first,
+                data,
+                applied,
+                ..
+            } = op
+            else {
+                continue;
+            };
             let all = dice.chance(1, 2);
             for (index, data) in data.into_iter().enumerate() {
                 if !applied[index] && (all || dice.chance(1, 2)) {
@@ -85,7 +95,15 @@ impl SimDisk {
     /// that one rule decides about all of them.
     fn land_in_flight(&mut self) {
         for (id, op) in std::mem::take(&mut self.ops) {
-            let Op::Write { first, data, applied, .. } = op else { continue };
+            let Op::Write {
+                first,
+                data,
+                applied,
+                ..
+            } = op
+            else {
+                continue;
+            };
             for (index, data) in data.into_iter().enumerate().filter(|(i, _)| !applied[*i]) {
                 self.apply(id, first + index as u64, data);
             }
@@ -93,8 +111,13 @@ impl SimDisk {
     }
 
     fn volatile_ops(&self) -> BTreeSet<OpId> {
-        let slots = self.dirty.iter().filter_map(|s| self.slots.get(*s as usize));
-        slots.flat_map(|slot| slot.versions.iter().map(|v| v.op)).collect()
+        let slots = self
+            .dirty
+            .iter()
+            .filter_map(|s| self.slots.get(*s as usize));
+        slots
+            .flat_map(|slot| slot.versions.iter().map(|v| v.op))
+            .collect()
     }
 }
 
@@ -105,7 +128,11 @@ fn fate(
     fates: &mut BTreeMap<(OpId, u64), bool>,
     dice: &mut Dice,
 ) -> bool {
-    let mut coin = |piece| *fates.entry((op, piece)).or_insert_with(|| dice.chance(1, 2));
+    let mut coin = |piece| {
+        *fates
+            .entry((op, piece))
+            .or_insert_with(|| dice.chance(1, 2))
+    };
     match keep {
         Keep::Pieces(size) => coin(sector / size),
         Keep::Writes => coin(0),

@@ -43,9 +43,19 @@ pub enum Done {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Read { first: u64, early: Vec<Option<Data>> },
-    Write { first: u64, data: Vec<Option<Data>>, applied: Vec<bool>, fua: bool },
-    Flush { covers: u64 },
+    Read {
+        first: u64,
+        early: Vec<Option<Data>>,
+    },
+    Write {
+        first: u64,
+        data: Vec<Option<Data>>,
+        applied: Vec<bool>,
+        fua: bool,
+    },
+    Flush {
+        covers: u64,
+    },
 }
 
 /// One content of a sector that a power cut may leave.
@@ -114,13 +124,19 @@ impl SimDisk {
     /// What a read of `sector` would see now.
     #[must_use]
     pub fn visible(&self, sector: u64) -> Data {
-        self.slots.get(sector as usize).map(|s| s.visible().clone()).unwrap_or_default()
+        self.slots
+            .get(sector as usize)
+            .map(|s| s.visible().clone())
+            .unwrap_or_default()
     }
 
     /// Sets a sector for good, behind everybody's back: initial contents, damage.
     pub fn plant(&mut self, sector: u64, data: Data) {
         if let Some(slot) = self.slots.get_mut(sector as usize) {
-            *slot = Slot { durable: data, versions: Vec::new() };
+            *slot = Slot {
+                durable: data,
+                versions: Vec::new(),
+            };
             self.dirty.remove(&sector);
         }
     }
@@ -137,16 +153,27 @@ impl SimDisk {
     pub fn write(&mut self, first: u64, data: &[Data], fua: bool) -> OpId {
         let data = data.iter().cloned().map(Some).collect::<Vec<_>>();
         let applied = vec![false; data.len()];
-        self.submit(Op::Write { first, data, applied, fua })
+        self.submit(Op::Write {
+            first,
+            data,
+            applied,
+            fua,
+        })
     }
 
     /// Submits a discard: each sector will read as zeroes or as before.
     pub fn discard(&mut self, first: u64, count: u64, dice: &mut Dice) -> OpId {
         let all = dice.chance(1, 2);
-        let data: Vec<_> =
-            (0..count).map(|_| (all || dice.chance(1, 2)).then(Data::zero)).collect();
+        let data: Vec<_> = (0..count)
+            .map(|_| (all || dice.chance(1, 2)).then(Data::zero))
+            .collect();
         let applied = vec![false; data.len()];
-        self.submit(Op::Write { first, data, applied, fua: false })
+        self.submit(Op::Write {
+            first,
+            data,
+            applied,
+            fua: false,
+        })
     }
 
     /// Submits a flush.
@@ -156,7 +183,15 @@ impl SimDisk {
 
     /// Lets part of a write in flight become visible.
     pub fn progress(&mut self, op: OpId, dice: &mut Dice) {
-        let Some(Op::Write { first, data, applied, .. }) = self.ops.get_mut(&op) else { return };
+        let Some(Op::Write {
+            first,
+            data,
+            applied,
+            ..
+        }) = self.ops.get_mut(&op)
+        else {
+            return;
+        };
         let mut now = Vec::new();
         for (index, done) in applied.iter_mut().enumerate() {
             if !*done && dice.chance(1, 3) {
@@ -173,9 +208,12 @@ impl SimDisk {
     pub fn complete(&mut self, op: OpId, dice: &mut Dice) -> Option<Done> {
         Some(match self.ops.remove(&op)? {
             Op::Read { first, early } => Done::Read(self.finish_read(first, early, dice)),
-            Op::Write { first, data, applied, fua } => {
-                Done::Plain(self.finish_write(op, first, data, &applied, fua, dice))
-            }
+            Op::Write {
+                first,
+                data,
+                applied,
+                fua,
+            } => Done::Plain(self.finish_write(op, first, data, &applied, fua, dice)),
             Op::Flush { covers } => Done::Plain(self.finish_flush(covers, dice)),
         })
     }
@@ -203,7 +241,9 @@ impl SimDisk {
         self.in_range(first, early.len())?;
         self.faults.read(first, early.len() as u64, dice)?;
         let late = early.into_iter().enumerate();
-        Ok(late.map(|(i, data)| data.unwrap_or_else(|| self.visible(first + i as u64))).collect())
+        Ok(late
+            .map(|(i, data)| data.unwrap_or_else(|| self.visible(first + i as u64)))
+            .collect())
     }
 
     fn finish_write(
@@ -234,8 +274,12 @@ impl SimDisk {
     }
 
     fn completed(&mut self, op: OpId, sector: u64, fua: bool) {
-        let Some(slot) = self.slots.get_mut(sector as usize) else { return };
-        let Some(index) = slot.versions.iter().rposition(|v| v.op == op) else { return };
+        let Some(slot) = self.slots.get_mut(sector as usize) else {
+            return;
+        };
+        let Some(index) = slot.versions.iter().rposition(|v| v.op == op) else {
+            return;
+        };
         slot.versions[index].completed = Some(self.clock);
         if fua {
             slot.settle(index);
@@ -248,13 +292,17 @@ impl SimDisk {
     fn finish_flush(&mut self, covers: u64, dice: &mut Dice) -> Result<(), IoError> {
         let failed = self.faults.flush(dice);
         for sector in self.dirty.clone() {
-            let Some(slot) = self.slots.get_mut(sector as usize) else { continue };
+            let Some(slot) = self.slots.get_mut(sector as usize) else {
+                continue;
+            };
             if failed.is_err() {
                 if self.faults.flush_loses {
                     slot.versions.iter_mut().for_each(|v| v.completed = None);
                 }
-            } else if let Some(index) =
-                slot.versions.iter().rposition(|v| v.completed.is_some_and(|at| at <= covers))
+            } else if let Some(index) = slot
+                .versions
+                .iter()
+                .rposition(|v| v.completed.is_some_and(|at| at <= covers))
             {
                 slot.settle(index);
             }
@@ -266,8 +314,14 @@ impl SimDisk {
     }
 
     fn apply(&mut self, op: OpId, sector: u64, data: Option<Data>) {
-        let (Some(data), Some(slot)) = (data, self.slots.get_mut(sector as usize)) else { return };
-        slot.versions.push(Version { op, completed: None, data });
+        let (Some(data), Some(slot)) = (data, self.slots.get_mut(sector as usize)) else {
+            return;
+        };
+        slot.versions.push(Version {
+            op,
+            completed: None,
+            data,
+        });
         self.dirty.insert(sector);
     }
 }
@@ -277,9 +331,9 @@ impl SimDisk {
     #[must_use]
     pub fn writing(&self, first: u64, count: u64) -> Option<OpId> {
         self.ops.iter().find_map(|(id, op)| match op {
-            Op::Write { first: at, data, .. } => {
-                (*at < first + count && first < *at + data.len() as u64).then_some(*id)
-            }
+            Op::Write {
+                first: at, data, ..
+            } => (*at < first + count && first < *at + data.len() as u64).then_some(*id),
             _ => None,
         })
     }

@@ -62,7 +62,10 @@ impl BlockDevice for SyncDisk<'_> {
         }
         let count = out.len() as u64 * PER_BLOCK;
         let first = first.checked_mul(PER_BLOCK).ok_or(IoError::OutOfRange)?;
-        if first.checked_add(count).is_none_or(|end| end > self.disk.sectors()) {
+        if first
+            .checked_add(count)
+            .is_none_or(|end| end > self.disk.sectors())
+        {
             return Err(IoError::OutOfRange);
         }
         let op = self.disk.read(first, count, self.dice);
@@ -128,10 +131,18 @@ impl Origins for SyncOrigins<'_> {
         if first >= disk.sectors() {
             return Err(IoError::OutOfRange);
         }
-        if disk.faults.bad.range(first..first + self.chunk).next().is_some() {
+        if disk
+            .faults
+            .bad
+            .range(first..first + self.chunk)
+            .next()
+            .is_some()
+        {
             return Err(super::EIO);
         }
-        let sectors: Vec<Data> = (first..first + self.chunk).map(|s| disk.visible(s)).collect();
+        let sectors: Vec<Data> = (first..first + self.chunk)
+            .map(|s| disk.visible(s))
+            .collect();
         for (out, crc) in out.iter_mut().zip(crcs_of(&sectors)) {
             *out = crc;
         }

@@ -91,7 +91,9 @@ impl Snapshot {
     pub fn seen(&mut self, first: u64, values: &[Value]) -> Outcome {
         for (index, value) in values.iter().enumerate() {
             let sector = first as usize + index;
-            let Some(choice) = self.image.get_mut(sector) else { continue };
+            let Some(choice) = self.image.get_mut(sector) else {
+                continue;
+            };
             if !choice.allows(*value) {
                 return Err(Violation(format!(
                     "snapshot {:?} sector {sector} reads {value:#x}, legal: {choice:x?}",

@@ -57,7 +57,9 @@ impl Oracle {
     pub fn replied(&mut self, id: CommandId, result: &Result<Reply, CommandError>) -> Outcome {
         self.tick();
         let Some(command) = self.pending.remove(&id) else {
-            return Err(Violation(format!("command {id:?} was answered and is not pending")));
+            return Err(Violation(format!(
+                "command {id:?} was answered and is not pending"
+            )));
         };
         let take = self.takes.remove(&id);
         for (volume, tag) in subjects(&command) {
@@ -77,7 +79,12 @@ impl Oracle {
     /// When it dropped what it may not.
     pub fn noticed(&mut self, notice: &Notice) -> Outcome {
         match notice {
-            Notice::SnapshotDropped { volume, tag, reason, .. } => {
+            Notice::SnapshotDropped {
+                volume,
+                tag,
+                reason,
+                ..
+            } => {
                 let asked = *reason == snapstore::engine::DropReason::Asked;
                 if !(self.allow.full || self.allow.store_errors || self.allow.damage || asked) {
                     return Err(Violation(format!("dropped without need: {notice:?}")));
@@ -106,9 +113,13 @@ impl Oracle {
     }
 
     pub(super) fn image_of(&self, volume: VolumeId) -> Vec<Choice> {
-        let Some(volume) = self.volumes.get(&volume) else { return Vec::new() };
+        let Some(volume) = self.volumes.get(&volume) else {
+            return Vec::new();
+        };
         let model = &self.origins[volume.origin];
-        (0..volume.size).map(|sector| Choice::of(model.possible(sector))).collect()
+        (0..volume.size)
+            .map(|sector| Choice::of(model.possible(sector)))
+            .collect()
     }
 
     fn done(&mut self, command: &Command, take: Option<Take>, reply: &Reply) -> Outcome {
@@ -132,7 +143,16 @@ impl Oracle {
     }
 
     pub(super) fn add_volume(&mut self, id: VolumeId, command: &Command) {
-        let Command::CreateVolume { name, size, origin, policy, .. } = command else { return };
+        let Command::CreateVolume {
+            name,
+            size,
+            origin,
+            policy,
+            ..
+        } = command
+        else {
+            return;
+        };
         let volume = Volume {
             name: name.clone(),
             origin: origin_at(origin).unwrap_or(0),
@@ -150,9 +170,19 @@ impl Oracle {
         take: Option<Take>,
         tag: Tag,
     ) -> Outcome {
-        let Command::Take { targets, priority, created_ms } = command else { return Ok(()) };
+        let Command::Take {
+            targets,
+            priority,
+            created_ms,
+        } = command
+        else {
+            return Ok(());
+        };
         if tag <= self.highest {
-            return Err(Violation(format!("tag {tag} is not above {}", self.highest)));
+            return Err(Violation(format!(
+                "tag {tag} is not above {}",
+                self.highest
+            )));
         }
         self.highest = tag;
         let mut images = take.map(|t| t.images).unwrap_or_default();
@@ -171,7 +201,9 @@ impl Oracle {
         match command {
             Command::DeleteVolume { volume } => self.forget_volume(*volume),
             Command::DeleteSnapshots { targets } => {
-                targets.iter().for_each(|(volume, tag)| self.forget(*volume, *tag));
+                targets
+                    .iter()
+                    .for_each(|(volume, tag)| self.forget(*volume, *tag));
             }
             Command::SetPolicy { volume, policy } => {
                 if let Some(volume) = self.volumes.get_mut(volume) {
@@ -189,10 +221,18 @@ impl Oracle {
             Command::RenameSnapshot { volume, tag, name } => {
                 self.change(*volume, *tag, |s| s.name.clone_from(name));
             }
-            Command::SetMapped { volume, tag, mapped } => {
+            Command::SetMapped {
+                volume,
+                tag,
+                mapped,
+            } => {
                 self.change(*volume, *tag, |s| s.mapped = *mapped);
             }
-            Command::SetPriority { volume, tag, priority } => {
+            Command::SetPriority {
+                volume,
+                tag,
+                priority,
+            } => {
                 self.change(*volume, *tag, |s| s.priority = *priority);
             }
             _ => {}
@@ -229,10 +269,10 @@ impl Oracle {
         for (volume, tag) in subjects(&command) {
             self.change(volume, tag, |s| s.deleting = false);
         }
-        if let Command::DeleteVolume { volume } = &command {
-            if let Some(volume) = self.volumes.get_mut(volume) {
-                volume.deleting = false;
-            }
+        if let Command::DeleteVolume { volume } = &command
+            && let Some(volume) = self.volumes.get_mut(volume)
+        {
+            volume.deleting = false;
         }
         Ok(())
     }
@@ -280,7 +320,9 @@ impl Oracle {
     /// Whether a volume follows the policy that never drops its snapshots.
     #[must_use]
     pub fn snapshots_first(&self, volume: VolumeId) -> bool {
-        self.volumes.get(&volume).is_some_and(|v| v.policy == Policy::SnapshotFirst)
+        self.volumes
+            .get(&volume)
+            .is_some_and(|v| v.policy == Policy::SnapshotFirst)
     }
 }
 

@@ -96,7 +96,12 @@ impl Oracle {
     #[must_use]
     pub fn new(origins: Vec<Vec<Value>>, allow: Allow) -> Self {
         let origins = origins.into_iter().map(OriginModel::new).collect();
-        Self { allow, origins, clock: 1, ..Self::default() }
+        Self {
+            allow,
+            origins,
+            clock: 1,
+            ..Self::default()
+        }
     }
 
     /// The power was cut: requests are gone, disks may have lost what was volatile.

@@ -29,7 +29,12 @@ struct Cell {
 
 impl Cell {
     fn newest(&self, counts: impl Fn(&Version) -> bool) -> u64 {
-        self.versions.iter().filter(|v| counts(v)).map(|v| v.issued).max().unwrap_or(0)
+        self.versions
+            .iter()
+            .filter(|v| counts(v))
+            .map(|v| v.issued)
+            .max()
+            .unwrap_or(0)
     }
 
     fn possible(&self) -> impl Iterator<Item = Value> + '_ {
@@ -41,7 +46,8 @@ impl Cell {
     fn prune(&mut self) {
         if self.versions.len() > 1 {
             let newest = self.newest(|v| v.durable);
-            self.versions.retain(|v| v.ended.is_none_or(|ended| ended >= newest));
+            self.versions
+                .retain(|v| v.ended.is_none_or(|ended| ended >= newest));
         }
     }
 }
@@ -67,7 +73,9 @@ impl OriginModel {
             }],
             still: true,
         };
-        Self { cells: values.into_iter().map(cell).collect() }
+        Self {
+            cells: values.into_iter().map(cell).collect(),
+        }
     }
 
     /// Sectors.
@@ -85,7 +93,9 @@ impl OriginModel {
     /// What a read of the sector may return now; at least one value.
     #[must_use]
     pub fn possible(&self, sector: u64) -> Vec<Value> {
-        let Some(cell) = self.cells.get(sector as usize) else { return Vec::new() };
+        let Some(cell) = self.cells.get(sector as usize) else {
+            return Vec::new();
+        };
         let mut values: Vec<Value> = cell.possible().collect();
         values.sort_unstable();
         values.dedup();
@@ -94,9 +104,19 @@ impl OriginModel {
 
     /// A write is issued.
     pub fn issue(&mut self, write: u64, first: u64, values: &[Value], now: u64) {
-        for (cell, value) in self.range(first, values.len() as u64).iter_mut().zip(values) {
-            let version =
-                Version { value: *value, write, issued: now, ended: None, ok: false, durable: false };
+        for (cell, value) in self
+            .range(first, values.len() as u64)
+            .iter_mut()
+            .zip(values)
+        {
+            let version = Version {
+                value: *value,
+                write,
+                issued: now,
+                ended: None,
+                ok: false,
+                durable: false,
+            };
             cell.versions.push(version);
             cell.still = false;
         }
@@ -123,7 +143,10 @@ impl OriginModel {
     pub fn flushed(&mut self, issued: u64) {
         for cell in &mut self.cells {
             let covered = |v: &Version| v.ok && v.ended.is_some_and(|ended| ended <= issued);
-            cell.versions.iter_mut().filter(|v| covered(v)).for_each(|v| v.durable = true);
+            cell.versions
+                .iter_mut()
+                .filter(|v| covered(v))
+                .for_each(|v| v.durable = true);
             cell.prune();
         }
     }
@@ -142,7 +165,9 @@ impl OriginModel {
     /// See [`super::Oracle::killed`].
     pub fn killed(&mut self, now: u64) {
         let versions = self.cells.iter_mut().flat_map(|cell| &mut cell.versions);
-        versions.filter(|v| v.ended.is_none()).for_each(|v| v.ended = Some(now));
+        versions
+            .filter(|v| v.ended.is_none())
+            .for_each(|v| v.ended = Some(now));
     }
 
     /// The whole origin was read with nothing in flight.
@@ -157,7 +182,9 @@ impl OriginModel {
                     "origin {origin} sector {sector} holds {value:#x}, legal: {legal:#x?}"
                 )));
             }
-            let Some(cell) = self.cells.get_mut(sector) else { continue };
+            let Some(cell) = self.cells.get_mut(sector) else {
+                continue;
+            };
             if legal.len() > 1 || (cell.still && cell.versions.len() > 1) {
                 let durable = cell.still;
                 if durable {

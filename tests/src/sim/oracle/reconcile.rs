@@ -43,11 +43,7 @@ impl Oracle {
         Ok(())
     }
 
-    fn settle_volumes(
-        &mut self,
-        found: &Inventory,
-        maybe: &[(Command, Option<Take>)],
-    ) -> Outcome {
+    fn settle_volumes(&mut self, found: &Inventory, maybe: &[(Command, Option<Take>)]) -> Outcome {
         for info in found.volumes.iter().filter(|v| !v.deleting) {
             if self.volumes.contains_key(&info.id) {
                 continue;
@@ -63,11 +59,20 @@ impl Oracle {
             }
         }
         let lives = |id: &VolumeId| found.volumes.iter().any(|v| v.id == *id && !v.deleting);
-        let missing: Vec<VolumeId> = self.volumes.keys().filter(|id| !lives(id)).copied().collect();
+        let missing: Vec<VolumeId> = self
+            .volumes
+            .keys()
+            .filter(|id| !lives(id))
+            .copied()
+            .collect();
         for id in missing {
-            let deleted = |c: &Command| matches!(c, Command::DeleteVolume { volume } if *volume == id);
+            let deleted =
+                |c: &Command| matches!(c, Command::DeleteVolume { volume } if *volume == id);
             if !maybe.iter().any(|(c, _)| deleted(c)) {
-                return Err(Violation(format!("volume {id} is missing from {:?}", found.volumes)));
+                return Err(Violation(format!(
+                    "volume {id} is missing from {:?}",
+                    found.volumes
+                )));
             }
             self.forget_volume(id);
         }
@@ -79,9 +84,13 @@ impl Oracle {
     fn settle_takes(&mut self, found: &Inventory, maybe: &[(Command, Option<Take>)]) -> Outcome {
         let mut adopted: Vec<(Tag, usize)> = Vec::new();
         for (index, (command, _)) in maybe.iter().enumerate() {
-            let Command::Take { targets, .. } = command else { continue };
-            let tags: Vec<Option<Tag>> =
-                targets.iter().map(|(v, name)| self.unknown(found, *v, name)).collect();
+            let Command::Take { targets, .. } = command else {
+                continue;
+            };
+            let tags: Vec<Option<Tag>> = targets
+                .iter()
+                .map(|(v, name)| self.unknown(found, *v, name))
+                .collect();
             let gone = |v: &VolumeId| !self.volumes.contains_key(v);
             let expected: Vec<_> = tags
                 .iter()
@@ -91,7 +100,9 @@ impl Oracle {
                 .collect();
             match expected.first() {
                 Some(first) if expected.iter().any(|t| t != first) => {
-                    return Err(Violation(format!("half a take: {targets:?} found as {tags:?}")));
+                    return Err(Violation(format!(
+                        "half a take: {targets:?} found as {tags:?}"
+                    )));
                 }
                 Some(Some(tag)) => adopted.push((*tag, index)),
                 _ => {}
@@ -108,7 +119,9 @@ impl Oracle {
     fn unknown(&self, found: &Inventory, volume: VolumeId, name: &str) -> Option<Tag> {
         let known = &self.volumes.get(&volume)?.snapshots;
         let list = found.snapshots.get(&volume)?;
-        list.iter().find(|s| s.name == name && !known.contains_key(&s.tag)).map(|s| s.tag)
+        list.iter()
+            .find(|s| s.name == name && !known.contains_key(&s.tag))
+            .map(|s| s.tag)
     }
 
     /// A change that was cut off: whatever is found, old or new, is right.
@@ -146,18 +159,27 @@ impl Oracle {
     fn compare_volume(&mut self, info: &VolumeInfo, list: Option<&Vec<SnapshotInfo>>) -> Outcome {
         let trouble = self.allow.full || self.allow.store_errors || self.allow.damage;
         let gone = &self.gone;
-        let Some(volume) = self.volumes.get_mut(&info.id) else { return Ok(()) };
+        let Some(volume) = self.volumes.get_mut(&info.id) else {
+            return Ok(());
+        };
         if (&info.name, info.size, info.policy)
             != (&volume.name, volume.size * SECTOR as u64, volume.policy)
         {
-            return Err(Violation(format!("volume {info:?} should be {:?}", volume.name)));
+            return Err(Violation(format!(
+                "volume {info:?} should be {:?}",
+                volume.name
+            )));
         }
         let empty = Vec::new();
         let list = list.unwrap_or(&empty);
         for info in list {
             let Some(known) = volume.snapshots.get_mut(&info.tag) else {
                 let back = gone.contains(&(info.volume, info.tag));
-                let what = if back { "came back after its deletion" } else { "was never taken" };
+                let what = if back {
+                    "came back after its deletion"
+                } else {
+                    "was never taken"
+                };
                 return Err(Violation(format!("snapshot {info:?} {what}")));
             };
             let state_fits = match (known.state, info.state) {
@@ -165,9 +187,21 @@ impl Oracle {
                 (SnapshotState::Dropped(_), SnapshotState::Live) => false,
                 _ => true,
             };
-            let fields = (&info.name, info.priority, info.mapped, info.created_ms, info.size);
+            let fields = (
+                &info.name,
+                info.priority,
+                info.mapped,
+                info.created_ms,
+                info.size,
+            );
             let size = volume.size * SECTOR as u64;
-            let wanted = (&known.name, known.priority, known.mapped, known.created_ms, size);
+            let wanted = (
+                &known.name,
+                known.priority,
+                known.mapped,
+                known.created_ms,
+                size,
+            );
             if !state_fits || fields != wanted {
                 return Err(Violation(format!(
                     "snapshot {info:?} should be {wanted:?} and {:?}",
@@ -179,7 +213,10 @@ impl Oracle {
         for (tag, known) in &volume.snapshots {
             if !list.iter().any(|s| s.tag == *tag) {
                 let name = &known.name;
-                return Err(Violation(format!("snapshot {tag} {name:?} of {} is gone", info.id)));
+                return Err(Violation(format!(
+                    "snapshot {tag} {name:?} of {} is gone",
+                    info.id
+                )));
             }
         }
         Ok(())

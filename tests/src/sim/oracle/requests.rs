@@ -32,36 +32,64 @@ impl Oracle {
     /// A request is submitted.
     pub fn submitted(&mut self, owner: u64, volume: VolumeId, ask: &Ask) {
         let now = self.tick();
-        let Some(origin) = self.volumes.get(&volume).map(|v| v.origin) else { return };
+        let Some(origin) = self.volumes.get(&volume).map(|v| v.origin) else {
+            return;
+        };
         let kind = match ask {
             Ask::Write { first, data, fua } => {
                 let values: Vec<Value> = data.iter().map(Data::value).collect();
                 self.issue(owner, volume, *first, &values);
-                Kind::Write { first: *first, count: values.len() as u64, fua: *fua }
+                Kind::Write {
+                    first: *first,
+                    count: values.len() as u64,
+                    fua: *fua,
+                }
             }
             Ask::Trim { first, count } => {
                 self.issue(owner, volume, *first, &vec![ZERO; *count as usize]);
-                Kind::Trim { first: *first, count: *count }
+                Kind::Trim {
+                    first: *first,
+                    count: *count,
+                }
             }
             Ask::Flush => Kind::Flush,
             Ask::Read { first, count } => {
                 let model = &self.origins[origin];
                 let sectors = *first..*first + *count;
                 let legal = sectors.map(|s| Choice::of(model.possible(s))).collect();
-                Kind::Read { first: *first, legal }
+                Kind::Read {
+                    first: *first,
+                    legal,
+                }
             }
-            Ask::ReadSnapshot { tag, first, .. } => Kind::Snapshot { tag: *tag, first: *first },
+            Ask::ReadSnapshot { tag, first, .. } => Kind::Snapshot {
+                tag: *tag,
+                first: *first,
+            },
         };
-        self.open.insert(owner, Open { volume, origin, issued: now, kind });
+        self.open.insert(
+            owner,
+            Open {
+                volume,
+                origin,
+                issued: now,
+                kind,
+            },
+        );
     }
 
     /// A write may land from now on: in the origin, in reads under way, in
     /// snapshots being taken.
     fn issue(&mut self, owner: u64, volume: VolumeId, first: u64, values: &[Value]) {
         let now = self.clock;
-        let Some(origin) = self.volumes.get(&volume).map(|v| v.origin) else { return };
+        let Some(origin) = self.volumes.get(&volume).map(|v| v.origin) else {
+            return;
+        };
         self.origins[origin].issue(owner, first, values, now);
-        let images = self.takes.values_mut().filter_map(|t| t.images.get_mut(&volume));
+        let images = self
+            .takes
+            .values_mut()
+            .filter_map(|t| t.images.get_mut(&volume));
         for image in images {
             add(image, 0, first, values);
         }
@@ -79,13 +107,17 @@ impl Oracle {
     pub fn ended(&mut self, owner: u64, result: &Result<Vec<Data>, Failure>) -> Outcome {
         let now = self.tick();
         let Some(open) = self.open.remove(&owner) else {
-            return Err(Violation(format!("request {owner} was answered and is not open")));
+            return Err(Violation(format!(
+                "request {owner} was answered and is not open"
+            )));
         };
         self.end_change(owner, &open, result, now);
         match result {
             Ok(data) => self.returned(&open, data),
             Err(failure) if self.may_fail(&open, failure) => Ok(()),
-            Err(failure) => Err(Violation(format!("request {owner} failed: {failure}; {open:?}"))),
+            Err(failure) => Err(Violation(format!(
+                "request {owner} failed: {failure}; {open:?}"
+            ))),
         }
     }
 
@@ -143,7 +175,9 @@ impl Oracle {
     ) -> Outcome {
         let snapshots = self.volumes.get_mut(&volume).map(|v| &mut v.snapshots);
         // A read that was under way when its snapshot was deleted may still be right.
-        let Some(snapshot) = snapshots.and_then(|s| s.get_mut(&tag)) else { return Ok(()) };
+        let Some(snapshot) = snapshots.and_then(|s| s.get_mut(&tag)) else {
+            return Ok(());
+        };
         snapshot
             .seen(first, values)
             .map_err(|v| Violation(format!("volume {volume} tag {tag}: {v}")))
@@ -209,7 +243,9 @@ impl Oracle {
 fn add(choices: &mut [Choice], at: u64, first: u64, values: &[Value]) {
     for (index, value) in values.iter().enumerate() {
         let sector = first + index as u64;
-        let Some(offset) = sector.checked_sub(at) else { continue };
+        let Some(offset) = sector.checked_sub(at) else {
+            continue;
+        };
         if let Some(choice) = choices.get_mut(offset as usize) {
             choice.add(*value);
         }

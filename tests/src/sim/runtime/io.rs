@@ -18,14 +18,21 @@ pub(super) enum Use {
     BlockRead(IoId),
     BlockWritten(IoId),
     Flushed(IoId),
-    CopyRead { copy: IoId, sectors: u64, block: u64 },
+    CopyRead {
+        copy: IoId,
+        sectors: u64,
+        block: u64,
+    },
     CopyWritten(IoId),
     /// Its end was reported already (a planted defect).
     Forgotten,
     Write(u64),
     Read(u64),
     Flush(u64),
-    Piece { owner: u64, index: usize },
+    Piece {
+        owner: u64,
+        index: usize,
+    },
 }
 
 impl Runtime {
@@ -45,7 +52,9 @@ impl Runtime {
 
     /// Starts the one operation of an origin request.
     pub(super) fn start(&mut self, dev: Dev, owner: u64, to: fn(u64) -> Use) -> Outcome {
-        let Some(request) = self.requests.get_mut(&owner) else { return Ok(()) };
+        let Some(request) = self.requests.get_mut(&owner) else {
+            return Ok(());
+        };
         request.parts = 1;
         let ask = request.ask.clone();
         let (disk, dice) = self.disk(dev);
@@ -62,7 +71,9 @@ impl Runtime {
     /// Completes an operation, or lets a write become partly visible.
     pub(super) fn move_io(&mut self) -> Outcome {
         let index = self.dice.index(self.io.len());
-        let Some((&(dev, op), &to)) = self.io.iter().nth(index) else { return Ok(()) };
+        let Some((&(dev, op), &to)) = self.io.iter().nth(index) else {
+            return Ok(());
+        };
         let partly = self.dice.chance(1, 4);
         let (disk, dice) = self.disk(dev);
         if partly {
@@ -85,10 +96,16 @@ impl Runtime {
                 self.post(Event::BlockRead { io, result });
                 Ok(())
             }
-            Use::CopyRead { copy, sectors, block } => self.copy_read(copy, sectors, block, result),
+            Use::CopyRead {
+                copy,
+                sectors,
+                block,
+            } => self.copy_read(copy, sectors, block, result),
             Use::Piece { owner, index } => self.piece_read(owner, index, result),
             Use::Read(owner) => {
-                let Some(request) = self.requests.get_mut(&owner) else { return Ok(()) };
+                let Some(request) = self.requests.get_mut(&owner) else {
+                    return Ok(());
+                };
                 match result {
                     Ok(sectors) => request.got = sectors,
                     Err(error) => request.failure = Some(Failure::Device(error)),
@@ -116,7 +133,9 @@ impl Runtime {
     }
 
     fn origin_written(&mut self, owner: u64, result: Result<(), IoError>) -> Outcome {
-        let Some(request) = self.requests.get(&owner) else { return Ok(()) };
+        let Some(request) = self.requests.get(&owner) else {
+            return Ok(());
+        };
         let (lane, volume) = (request.lane, request.volume);
         if let Some(count) = self.lanes[lane].in_flight.get_mut(&volume) {
             *count -= 1;
@@ -144,7 +163,10 @@ impl Runtime {
         let mut data = match result {
             Ok(data) => data,
             Err(error) => {
-                self.post(Event::CopyRead { copy, result: Err(error) });
+                self.post(Event::CopyRead {
+                    copy,
+                    result: Err(error),
+                });
                 return Ok(());
             }
         };
@@ -162,12 +184,18 @@ impl Runtime {
         batch.copy_read(copy, &crcs);
         let op = self.machine.store.write(block * PER_BLOCK, &data, false);
         if self.is(Defect::EarlyWritten) {
-            batch.events.push(Event::CopyWritten { copy, result: Ok(()) });
+            batch.events.push(Event::CopyWritten {
+                copy,
+                result: Ok(()),
+            });
             self.io.insert((Dev::Store, op), Use::Forgotten);
         } else {
             self.io.insert((Dev::Store, op), Use::CopyWritten(copy));
         }
-        self.mail.push(Mail { events: batch.events, crcs: batch.crcs });
+        self.mail.push(Mail {
+            events: batch.events,
+            crcs: batch.crcs,
+        });
         Ok(())
     }
 
@@ -193,8 +221,12 @@ impl Runtime {
     ) -> Outcome {
         let chunk = self.chunk;
         let unverified = self.is(Defect::Unverified) && self.dice.chance(1, 4);
-        let Some(request) = self.requests.get_mut(&owner) else { return Ok(()) };
-        let Some(piece) = request.pieces.get(index).cloned() else { return Ok(()) };
+        let Some(request) = self.requests.get_mut(&owner) else {
+            return Ok(());
+        };
+        let Some(piece) = request.pieces.get(index).cloned() else {
+            return Ok(());
+        };
         let (first, count) = request.range();
         let start = (piece.first * chunk).max(first);
         let end = ((piece.first + piece.count) * chunk).min(first + count);
@@ -221,7 +253,10 @@ impl Runtime {
             }
         }
         let wanted = sectors.into_iter().skip(skip).take((end - start) as usize);
-        for (slot, sector) in request.got[(start - first) as usize..].iter_mut().zip(wanted) {
+        for (slot, sector) in request.got[(start - first) as usize..]
+            .iter_mut()
+            .zip(wanted)
+        {
             *slot = sector;
         }
         self.part_done(owner)

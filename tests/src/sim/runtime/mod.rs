@@ -186,7 +186,9 @@ impl Runtime {
     /// When the engine does not know the volume.
     pub fn attach(&mut self, volume: VolumeId, origin: usize) -> Outcome {
         let map = self.engine.unique_map(volume).ok_or_else(|| {
-            Violation(format!("volume {volume} exists, but the engine has no unique map for it"))
+            Violation(format!(
+                "volume {volume} exists, but the engine has no unique map for it"
+            ))
         })?;
         self.volumes.insert(volume, Attached { origin, map });
         Ok(())
@@ -203,7 +205,9 @@ impl Runtime {
         self.again = true;
         self.answers.clear();
         self.volumes.clear();
-        self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
+        self.lanes
+            .iter_mut()
+            .for_each(|lane| *lane = Lane::default());
         self.requests.clear();
         self.mail.clear();
         self.tasks.clear();
@@ -216,7 +220,8 @@ impl Runtime {
         let owner = self.next_owner;
         self.next_owner += 1;
         let lane = self.dice.index(self.lanes.len());
-        self.requests.insert(owner, Request::new(lane, volume, ask, self.steps));
+        self.requests
+            .insert(owner, Request::new(lane, volume, ask, self.steps));
         self.tasks.push(Task::Begin(owner));
         owner
     }
@@ -252,7 +257,11 @@ impl Runtime {
     /// When the engine breaks its contract.
     pub fn step(&mut self) -> Outcome<bool> {
         self.steps += 1;
-        let waiting = [self.io.len(), self.tasks.len(), self.mail.len() + usize::from(self.again)];
+        let waiting = [
+            self.io.len(),
+            self.tasks.len(),
+            self.mail.len() + usize::from(self.again),
+        ];
         let weights: Vec<u64> = waiting
             .iter()
             .zip(self.habits.eagerness)
@@ -283,7 +292,14 @@ impl Runtime {
     /// What is waiting, for the report of a hang.
     #[must_use]
     pub fn describe(&self) -> String {
-        let Self { mail, tasks, io, pauses, lanes, .. } = self;
+        let Self {
+            mail,
+            tasks,
+            io,
+            pauses,
+            lanes,
+            ..
+        } = self;
         let mut text = format!(
             "mail {mail:?}\ntasks {tasks:?}\nio {io:?}\npauses {pauses:?}\nlanes {lanes:?}\n\
              store {:?}\nengine ",
@@ -294,24 +310,35 @@ impl Runtime {
     }
 
     fn post(&mut self, event: Event) {
-        self.mail.push(Mail { events: vec![event], crcs: Vec::new() });
+        self.mail.push(Mail {
+            events: vec![event],
+            crcs: Vec::new(),
+        });
     }
 
     /// Gives the engine some of the mail, in any order.
     fn deliver(&mut self) -> Outcome {
         let mut batch = EventBatch::default();
-        let most = self.mail.len().min(if self.dice.chance(1, 4) { 64 } else { 4 });
+        let most = self
+            .mail
+            .len()
+            .min(if self.dice.chance(1, 4) { 64 } else { 4 });
         for _ in 0..self.dice.between(u64::from(!self.again), most as u64) {
             let index = self.dice.index(self.mail.len());
             let Mail { events, mut crcs } = self.mail.swap_remove(index);
-            batch.append(&mut EventBatch { events, crcs: std::mem::take(&mut crcs) });
+            batch.append(&mut EventBatch {
+                events,
+                crcs: std::mem::take(&mut crcs),
+            });
         }
         self.again = false;
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         self.engine.step(&mut batch, &mut effects);
         if !batch.is_empty() {
-            return Err(Violation::new("a step of the engine left events in the batch"));
+            return Err(Violation::new(
+                "a step of the engine left events in the batch",
+            ));
         }
         let result = effects.list.drain(..).try_for_each(|effect| {
             let crcs = match &effect {

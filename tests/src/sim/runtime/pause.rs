@@ -37,27 +37,41 @@ impl Runtime {
         if self.is(Defect::IgnorePause) {
             return false;
         }
-        self.lanes[lane].pauses.keys().any(|io| self.concerns(*io, volume))
+        self.lanes[lane]
+            .pauses
+            .keys()
+            .any(|io| self.concerns(*io, volume))
     }
 
     fn concerns(&self, io: IoId, volume: VolumeId) -> bool {
-        self.pauses.get(&io).is_some_and(|p| p.volumes.contains(&volume))
+        self.pauses
+            .get(&io)
+            .is_some_and(|p| p.volumes.contains(&volume))
     }
 
     /// The engine asks for a pause: each lane hears of it in its own time.
     pub(super) fn pause(&mut self, io: IoId, volumes: Vec<VolumeId>) -> Outcome {
         let lanes = self.lanes.len();
-        let pause = Pause { volumes, missing: lanes, told: false, held: lanes };
+        let pause = Pause {
+            volumes,
+            missing: lanes,
+            told: false,
+            held: lanes,
+        };
         if self.pauses.insert(io, pause).is_some() {
             return Err(Violation(format!("pause {io:?} was asked for twice")));
         }
-        self.tasks.extend((0..lanes).map(|lane| Task::PauseLane(io, lane)));
+        self.tasks
+            .extend((0..lanes).map(|lane| Task::PauseLane(io, lane)));
         Ok(())
     }
 
     pub(super) fn pause_lane(&mut self, io: IoId, lane: usize) {
         self.lanes[lane].pauses.insert(io, false);
-        if self.dice.chance(self.habits.give_up, 1000 * self.lanes.len() as u64) {
+        if self
+            .dice
+            .chance(self.habits.give_up, 1000 * self.lanes.len() as u64)
+        {
             self.give_up(io);
         }
         self.acknowledge(lane);
@@ -65,20 +79,29 @@ impl Runtime {
 
     /// Draining takes too long: say so, and go on.
     fn give_up(&mut self, io: IoId) {
-        let Some(pause) = self.pauses.get_mut(&io) else { return };
+        let Some(pause) = self.pauses.get_mut(&io) else {
+            return;
+        };
         if !std::mem::replace(&mut pause.told, true) {
             self.post(Event::Paused { io, drained: false });
-            self.tasks.extend((0..self.lanes.len()).map(|lane| Task::ResumeLane(io, lane)));
+            self.tasks
+                .extend((0..self.lanes.len()).map(|lane| Task::ResumeLane(io, lane)));
         }
     }
 
     /// Acknowledges every pause whose writes have drained on this lane.
     pub(super) fn acknowledge(&mut self, lane: usize) {
         let early = self.is(Defect::EarlyPause);
-        let open: Vec<IoId> =
-            self.lanes[lane].pauses.iter().filter(|(_, done)| !**done).map(|(io, _)| *io).collect();
+        let open: Vec<IoId> = self.lanes[lane]
+            .pauses
+            .iter()
+            .filter(|(_, done)| !**done)
+            .map(|(io, _)| *io)
+            .collect();
         for io in open {
-            let Some(pause) = self.pauses.get_mut(&io) else { continue };
+            let Some(pause) = self.pauses.get_mut(&io) else {
+                continue;
+            };
             let in_flight = &self.lanes[lane].in_flight;
             let busy = |v: &VolumeId| in_flight.get(v).is_some_and(|n| *n > 0);
             if pause.volumes.iter().any(busy) && !early {
@@ -96,10 +119,13 @@ impl Runtime {
     pub(super) fn resume(&mut self, io: IoId) -> Outcome {
         match self.pauses.get(&io) {
             Some(pause) if pause.told && pause.missing == 0 => {
-                self.tasks.extend((0..self.lanes.len()).map(|lane| Task::ResumeLane(io, lane)));
+                self.tasks
+                    .extend((0..self.lanes.len()).map(|lane| Task::ResumeLane(io, lane)));
                 Ok(())
             }
-            other => Err(Violation(format!("resume of pause {io:?}, which is {other:?}"))),
+            other => Err(Violation(format!(
+                "resume of pause {io:?}, which is {other:?}"
+            ))),
         }
     }
 

@@ -119,7 +119,9 @@ impl Request {
 impl Runtime {
     /// Starts a request, or starts it again after a refusal or a pause.
     pub(super) fn begin(&mut self, owner: u64) -> Outcome {
-        let Some(request) = self.requests.get(&owner) else { return Ok(()) };
+        let Some(request) = self.requests.get(&owner) else {
+            return Ok(());
+        };
         let volume = request.volume;
         let Some(attached) = self.volumes.get(&volume) else {
             let refused = snapstore::engine::RequestError::NoVolume(volume);
@@ -131,29 +133,47 @@ impl Runtime {
             Ask::Trim { first, count } => self.begin_trim(owner, first, count),
             Ask::Flush => {
                 let defect = self.is(Defect::SkipOriginFlush);
-                if defect { self.end(owner, Ok(())) } else { self.start(dev, owner, Use::Flush) }
+                if defect {
+                    self.end(owner, Ok(()))
+                } else {
+                    self.start(dev, owner, Use::Flush)
+                }
             }
             Ask::Read { .. } => self.start(dev, owner, Use::Read),
             Ask::ReadSnapshot { tag, .. } => {
                 let (first, count) = request.chunks(self.chunk);
                 let owner = Owner(owner);
                 self.asked(owner, true)?;
-                self.post(Event::Read { owner, volume, tag, first, count: count as u32 });
+                self.post(Event::Read {
+                    owner,
+                    volume,
+                    tag,
+                    first,
+                    count: count as u32,
+                });
                 Ok(())
             }
         }
     }
 
     fn begin_write(&mut self, owner: u64) -> Outcome {
-        let Some(request) = self.requests.get(&owner) else { return Ok(()) };
+        let Some(request) = self.requests.get(&owner) else {
+            return Ok(());
+        };
         let (lane, volume) = (request.lane, request.volume);
         if self.lane_paused(lane, volume) {
             self.lanes[lane].parked.push(owner);
             return Ok(());
         }
         let (first, count) = request.chunks(self.chunk);
-        let looked_at = if self.is(Defect::FirstChunkOnly) { 1 } else { count };
-        let Some(attached) = self.volumes.get(&volume) else { return Ok(()) };
+        let looked_at = if self.is(Defect::FirstChunkOnly) {
+            1
+        } else {
+            count
+        };
+        let Some(attached) = self.volumes.get(&volume) else {
+            return Ok(());
+        };
         if attached.map.all_unique(first, looked_at) {
             return self.issue(owner);
         }
@@ -161,40 +181,64 @@ impl Runtime {
     }
 
     pub(super) fn ask_write(&mut self, owner: u64) -> Outcome {
-        let Some(request) = self.requests.get(&owner) else { return Ok(()) };
+        let Some(request) = self.requests.get(&owner) else {
+            return Ok(());
+        };
         let (first, count) = request.chunks(self.chunk);
         let volume = request.volume;
         self.asked(Owner(owner), true)?;
-        self.post(Event::Write { owner: Owner(owner), volume, first, count: count as u32 });
+        self.post(Event::Write {
+            owner: Owner(owner),
+            volume,
+            first,
+            count: count as u32,
+        });
         Ok(())
     }
 
     /// A grant arrived: valid only under the epoch it was given for.
     pub(super) fn granted(&mut self, owner: Owner, epoch: u32) -> Outcome {
         self.asked(owner, false)?;
-        let Some(request) = self.requests.get(&owner.0) else { return Ok(()) };
+        let Some(request) = self.requests.get(&owner.0) else {
+            return Ok(());
+        };
         let (lane, volume) = (request.lane, request.volume);
-        let Some(attached) = self.volumes.get(&volume) else { return self.begin(owner.0) };
+        let Some(attached) = self.volumes.get(&volume) else {
+            return self.begin(owner.0);
+        };
         let current = attached.map.epoch() == epoch || self.is(Defect::IgnoreEpoch);
         let paused = self.lane_paused(lane, volume);
         if paused && self.dice.chance(1, 2) {
             self.lanes[lane].parked.push(owner.0);
             return Ok(());
         }
-        if current && !paused { self.issue(owner.0) } else { self.ask_write(owner.0) }
+        if current && !paused {
+            self.issue(owner.0)
+        } else {
+            self.ask_write(owner.0)
+        }
     }
 
     /// The write goes to the origin.
     fn issue(&mut self, owner: u64) -> Outcome {
-        let Some(request) = self.requests.get(&owner) else { return Ok(()) };
-        let Some(attached) = self.volumes.get(&request.volume) else { return Ok(()) };
-        *self.lanes[request.lane].in_flight.entry(request.volume).or_default() += 1;
+        let Some(request) = self.requests.get(&owner) else {
+            return Ok(());
+        };
+        let Some(attached) = self.volumes.get(&request.volume) else {
+            return Ok(());
+        };
+        *self.lanes[request.lane]
+            .in_flight
+            .entry(request.volume)
+            .or_default() += 1;
         self.start(Dev::Origin(attached.origin), owner, Use::Write)
     }
 
     /// Discards go only to runs of unique chunks; the rest is ignored.
     fn begin_trim(&mut self, owner: u64, first: u64, count: u64) -> Outcome {
-        let Some(request) = self.requests.get(&owner) else { return Ok(()) };
+        let Some(request) = self.requests.get(&owner) else {
+            return Ok(());
+        };
         let (lane, volume) = (request.lane, request.volume);
         if self.lane_paused(lane, volume) {
             self.lanes[lane].parked.push(owner);
@@ -232,7 +276,10 @@ impl Runtime {
             }
             at = end;
         }
-        Some(Attachment { origin: attached.origin, runs })
+        Some(Attachment {
+            origin: attached.origin,
+            runs,
+        })
     }
 
     /// A piece of a snapshot read arrives; pieces of one read come in order.
@@ -245,7 +292,10 @@ impl Runtime {
     ) -> Outcome {
         let chunk = self.chunk;
         let Some(request) = self.requests.get_mut(&owner.0) else {
-            return Err(Violation(format!("a piece for request {} that is not there", owner.0)));
+            return Err(Violation(format!(
+                "a piece for request {} that is not there",
+                owner.0
+            )));
         };
         let (first, count) = request.chunks(chunk);
         let next = request.pieces.last().map_or(first, |p| p.first + p.count);
@@ -253,14 +303,19 @@ impl Runtime {
         let fits = piece.first == next && piece.count > 0 && end <= first + count;
         let grant_fits = request.grant.is_none_or(|g| g == grant) && !request.last;
         if !fits || !grant_fits || last != (end == first + count) {
-            return Err(Violation(format!("piece {piece:?} last {last} does not fit {request:?}")));
+            return Err(Violation(format!(
+                "piece {piece:?} last {last} does not fit {request:?}"
+            )));
         }
         request.grant = Some(grant);
         request.last = last;
         request.parts += 1;
         request.asked = !last;
         request.pieces.push(piece);
-        self.tasks.push(Task::Piece(owner.0, self.requests[&owner.0].pieces.len() - 1));
+        self.tasks.push(Task::Piece(
+            owner.0,
+            self.requests[&owner.0].pieces.len() - 1,
+        ));
         if last && self.is(Defect::EarlyReadDone) {
             self.post(Event::ReadDone { grant });
         }
@@ -269,20 +324,30 @@ impl Runtime {
 
     /// Reads a piece: the wanted sectors, in whole blocks if from the store.
     pub(super) fn read_piece(&mut self, owner: u64, index: usize) -> Outcome {
-        let Some(request) = self.requests.get(&owner) else { return Ok(()) };
-        let Some(piece) = request.pieces.get(index) else { return Ok(()) };
+        let Some(request) = self.requests.get(&owner) else {
+            return Ok(());
+        };
+        let Some(piece) = request.pieces.get(index) else {
+            return Ok(());
+        };
         let (first, count) = request.range();
         let start = (piece.first * self.chunk).max(first);
         let end = ((piece.first + piece.count) * self.chunk).min(first + count);
         let (dev, from, len) = match piece.source {
             Source::Origin => {
-                let Some(attached) = self.volumes.get(&request.volume) else { return Ok(()) };
+                let Some(attached) = self.volumes.get(&request.volume) else {
+                    return Ok(());
+                };
                 (Dev::Origin(attached.origin), start, end - start)
             }
             Source::Store { block } => {
                 let skip = (start - piece.first * self.chunk) / PER_BLOCK;
                 let until = (end - piece.first * self.chunk).div_ceil(PER_BLOCK);
-                (Dev::Store, (block + skip) * PER_BLOCK, (until - skip) * PER_BLOCK)
+                (
+                    Dev::Store,
+                    (block + skip) * PER_BLOCK,
+                    (until - skip) * PER_BLOCK,
+                )
             }
         };
         let disk = self.disk(dev);
@@ -294,7 +359,9 @@ impl Runtime {
     /// One operation or piece of the request is done.
     pub(super) fn part_done(&mut self, owner: u64) -> Outcome {
         let early = self.is(Defect::EarlyReadDone);
-        let Some(request) = self.requests.get_mut(&owner) else { return Ok(()) };
+        let Some(request) = self.requests.get_mut(&owner) else {
+            return Ok(());
+        };
         request.parts -= 1;
         let snapshot = matches!(request.ask, Ask::ReadSnapshot { .. });
         if request.parts > 0 || (snapshot && !request.last) {
@@ -309,8 +376,13 @@ impl Runtime {
 
     /// Answers the client.
     pub(super) fn end(&mut self, owner: u64, result: Result<(), Failure>) -> Outcome {
-        let Some(request) = self.requests.remove(&owner) else { return Ok(()) };
-        self.answers.push(Answer::Ended { owner, result: result.map(|()| request.got) });
+        let Some(request) = self.requests.remove(&owner) else {
+            return Ok(());
+        };
+        self.answers.push(Answer::Ended {
+            owner,
+            result: result.map(|()| request.got),
+        });
         Ok(())
     }
 
@@ -319,9 +391,16 @@ impl Runtime {
         match self.requests.get_mut(&owner.0) {
             Some(request) if request.asked != now => request.asked = now,
             Some(request) => {
-                return Err(Violation(format!("answered, but it did not ask: {request:?}")));
+                return Err(Violation(format!(
+                    "answered, but it did not ask: {request:?}"
+                )));
             }
-            None => return Err(Violation(format!("answer to request {}: not there", owner.0))),
+            None => {
+                return Err(Violation(format!(
+                    "answer to request {}: not there",
+                    owner.0
+                )));
+            }
         }
         Ok(())
     }

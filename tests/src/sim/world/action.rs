@@ -22,7 +22,13 @@ pub enum Action {
     /// Let the runtime make some steps.
     Pump { steps: u32 },
     /// An origin write.
-    Write { volume: u32, at: u32, len: u32, fua: bool, fill: Fill },
+    Write {
+        volume: u32,
+        at: u32,
+        len: u32,
+        fua: bool,
+        fill: Fill,
+    },
     /// An origin discard.
     Trim { volume: u32, at: u32, len: u32 },
     /// An origin flush.
@@ -66,8 +72,7 @@ const KINDS: u32 = 19;
 /// more of another.
 #[must_use]
 pub fn weights(dice: &mut Dice) -> Vec<u64> {
-    let mut weights =
-        vec![60, 60, 3, 4, 6, 20, 8, 5, 1, 1, 1, 1, 1, 1, 2, 1, 1, 2, 1];
+    let mut weights = vec![60, 60, 3, 4, 6, 20, 8, 5, 1, 1, 1, 1, 1, 1, 2, 1, 1, 2, 1];
     for weight in weights.iter_mut().skip(2) {
         match dice.below(6) {
             0 => *weight = 0,
@@ -86,7 +91,10 @@ impl Action {
     #[must_use]
     pub fn roll(dice: &mut Dice, weights: &[u64]) -> Self {
         let kind = dice.weighted(weights) as u32;
-        Self::decode(kind, [dice.word() as u32, dice.word() as u32, dice.word() as u32])
+        Self::decode(
+            kind,
+            [dice.word() as u32, dice.word() as u32, dice.word() as u32],
+        )
     }
 
     /// The action a few raw numbers mean; any numbers mean one.
@@ -95,24 +103,59 @@ impl Action {
         let len = length(c);
         let priority = (b % 5) as i32 - 2;
         match kind % KINDS {
-            0 => Self::Pump { steps: 1 + a % if a % 7 == 0 { 400 } else { 30 } },
-            1 => Self::Write { volume: a, at: b, len, fua: c % 11 == 0, fill: fill(c) },
-            2 => Self::Trim { volume: a, at: b, len },
+            0 => Self::Pump {
+                steps: 1 + a % if a % 7 == 0 { 400 } else { 30 },
+            },
+            1 => Self::Write {
+                volume: a,
+                at: b,
+                len,
+                fua: c % 11 == 0,
+                fill: fill(c),
+            },
+            2 => Self::Trim {
+                volume: a,
+                at: b,
+                len,
+            },
             3 => Self::Flush { volume: a },
-            4 => Self::Read { volume: a, at: b, len },
-            5 => Self::ReadSnapshot { snapshot: a, at: b, len },
+            4 => Self::Read {
+                volume: a,
+                at: b,
+                len,
+            },
+            5 => Self::ReadSnapshot {
+                snapshot: a,
+                at: b,
+                len,
+            },
             6 => Self::Take { mask: a, priority },
-            7 => Self::Delete { snapshot: a, count: 1 + b % 3 },
+            7 => Self::Delete {
+                snapshot: a,
+                count: 1 + b % 3,
+            },
             8 => Self::Rename { snapshot: a },
-            9 => Self::Map { snapshot: a, mapped: b % 2 == 0 },
-            10 => Self::Priority { snapshot: a, priority },
-            11 => Self::Policy { volume: a, snapshots_first: b % 2 == 0 },
+            9 => Self::Map {
+                snapshot: a,
+                mapped: b % 2 == 0,
+            },
+            10 => Self::Priority {
+                snapshot: a,
+                priority,
+            },
+            11 => Self::Policy {
+                volume: a,
+                snapshots_first: b % 2 == 0,
+            },
             12 => Self::CreateVolume,
             13 => Self::DeleteVolume { volume: a },
             14 => Self::Checkpoint,
             15 => Self::Compare,
             16 => Self::Reopen { power: a % 2 == 0 },
-            17 => Self::Crash { power: a % 3 != 0, again: (b % 4) * (c % 2) },
+            17 => Self::Crash {
+                power: a % 3 != 0,
+                again: (b % 4) * (c % 2),
+            },
             _ => Self::Trouble { roll: a },
         }
     }

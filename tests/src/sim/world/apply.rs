@@ -41,19 +41,25 @@ impl World {
         if self.oracle.open() >= self.config.load {
             self.pump(20)?;
         }
-        if self.oracle.open() < self.config.load {
-            if let Some((volume, ask)) = self.ask_of(action) {
-                let owner = self.runtime.submit(volume, ask.clone());
-                self.oracle.submitted(owner, volume, &ask);
-                self.note(|| format!("  request {owner}"));
-            }
+        if self.oracle.open() < self.config.load
+            && let Some((volume, ask)) = self.ask_of(action)
+        {
+            let owner = self.runtime.submit(volume, ask.clone());
+            self.oracle.submitted(owner, volume, &ask);
+            self.note(|| format!("  request {owner}"));
         }
         Ok(())
     }
 
     fn ask_of(&mut self, action: Action) -> Option<(VolumeId, Ask)> {
         Some(match action {
-            Action::Write { volume, at, len, fua, fill } => {
+            Action::Write {
+                volume,
+                at,
+                len,
+                fua,
+                fill,
+            } => {
                 let (volume, first, count) = self.range(volume, at, len)?;
                 let data = (0..count).map(|i| self.data(fill, first + i)).collect();
                 (volume, Ask::Write { first, data, fua })
@@ -103,20 +109,41 @@ impl World {
             }
             Action::Rename { snapshot } => {
                 let (volume, tag) = self.snapshot(snapshot, idle)?;
-                Command::RenameSnapshot { volume, tag, name: self.name("renamed") }
+                Command::RenameSnapshot {
+                    volume,
+                    tag,
+                    name: self.name("renamed"),
+                }
             }
             Action::Map { snapshot, mapped } => {
                 let (volume, tag) = self.snapshot(snapshot, idle)?;
-                Command::SetMapped { volume, tag, mapped }
+                Command::SetMapped {
+                    volume,
+                    tag,
+                    mapped,
+                }
             }
             Action::Priority { snapshot, priority } => {
                 let (volume, tag) = self.snapshot(snapshot, idle)?;
-                Command::SetPriority { volume, tag, priority }
+                Command::SetPriority {
+                    volume,
+                    tag,
+                    priority,
+                }
             }
-            Action::Policy { volume, snapshots_first } => {
-                let policy =
-                    if snapshots_first { Policy::SnapshotFirst } else { Policy::OriginFirst };
-                Command::SetPolicy { volume: self.volume(volume)?, policy }
+            Action::Policy {
+                volume,
+                snapshots_first,
+            } => {
+                let policy = if snapshots_first {
+                    Policy::SnapshotFirst
+                } else {
+                    Policy::OriginFirst
+                };
+                Command::SetPolicy {
+                    volume: self.volume(volume)?,
+                    policy,
+                }
             }
             Action::CreateVolume => return self.create_volume(),
             Action::DeleteVolume { volume } => {
@@ -181,13 +208,19 @@ impl World {
             self.runtime.attach(*volume, origin)?;
         }
         let known = &self.oracle.volumes;
-        self.runtime.keep_attached(|volume| known.contains_key(&volume));
+        self.runtime
+            .keep_attached(|volume| known.contains_key(&volume));
         Ok(())
     }
 
     fn volume(&self, which: u32) -> Option<VolumeId> {
-        let ids: Vec<VolumeId> =
-            self.oracle.volumes.iter().filter(|(_, v)| !v.deleting).map(|(id, _)| *id).collect();
+        let ids: Vec<VolumeId> = self
+            .oracle
+            .volumes
+            .iter()
+            .filter(|(_, v)| !v.deleting)
+            .map(|(id, _)| *id)
+            .collect();
         ids.get(which as usize % ids.len().max(1)).copied()
     }
 
@@ -225,8 +258,8 @@ impl World {
             store.read_ppm = [0, 0, 3_000, 50_000][roll as usize % 4];
             store.write_ppm = [0, 0, 3_000, 50_000][(roll >> 2) as usize % 4];
             store.flush_ppm = [0, 0, 20_000, 200_000][(roll >> 4) as usize % 4];
-            store.flush_loses = (roll >> 6) % 2 == 0;
-            store.dead = (roll >> 7) % 8 == 0;
+            store.flush_loses = (roll >> 6).is_multiple_of(2);
+            store.dead = (roll >> 7).is_multiple_of(8);
         }
         for (index, disk) in self.runtime.machine.origins.iter_mut().enumerate() {
             let sectors = disk.sectors();
@@ -261,7 +294,7 @@ impl World {
 /// A range inside `size` sectors; long ones begin on a block.
 fn clamp(at: u32, len: u32, size: u64) -> (u64, u64) {
     let mut first = u64::from(at) % size.max(1);
-    if len % 8 == 0 {
+    if len.is_multiple_of(8) {
         first -= first % 8;
     }
     (first, u64::from(len).clamp(1, size - first))

@@ -54,12 +54,18 @@ impl World {
         for info in found.snapshots.values().flatten() {
             let (volume, tag) = (info.volume, info.tag);
             if info.mapped {
-                self.command(Command::SetMapped { volume, tag, mapped: false });
+                self.command(Command::SetMapped {
+                    volume,
+                    tag,
+                    mapped: false,
+                });
             }
         }
         self.settle()?;
         for info in found.snapshots.values().flatten() {
-            self.command(Command::DeleteSnapshots { targets: vec![(info.volume, info.tag)] });
+            self.command(Command::DeleteSnapshots {
+                targets: vec![(info.volume, info.tag)],
+            });
         }
         self.settle()?;
         for _ in 0..2 {
@@ -76,8 +82,15 @@ impl World {
             return Ok(());
         }
         let found = self.inventory();
-        let held = found.volumes.iter().find(|v| v.held_bytes > 0 || v.snapshots > 0);
-        let live = found.snapshots.values().flatten().any(|s| s.state == SnapshotState::Live);
+        let held = found
+            .volumes
+            .iter()
+            .find(|v| v.held_bytes > 0 || v.snapshots > 0);
+        let live = found
+            .snapshots
+            .values()
+            .flatten()
+            .any(|s| s.state == SnapshotState::Live);
         if held.is_some() || live || info.purging > 0 || info.used != info.metadata {
             return Err(Violation(format!(
                 "all snapshots are deleted, yet something is held: {held:?} {info:?}"

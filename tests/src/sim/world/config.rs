@@ -67,7 +67,9 @@ impl Config {
         let chunk_size = 4096 << dice.pick(&[0, 0, 0, 1, 1, 2, 2, 4]);
         let chunk = u64::from(chunk_size) / 512;
         let volumes = dice.pick(&[1, 1, 1, 2, 2, 3]);
-        let origins = (0..volumes).map(|_| origin(dice, chunk)).collect::<Vec<_>>();
+        let origins = (0..volumes)
+            .map(|_| origin(dice, chunk))
+            .collect::<Vec<_>>();
         let held: u64 = origins.iter().sum::<u64>() / 8;
         let snapshots = dice.pick(&[2, 4, 8, 12]);
         Self {
@@ -125,7 +127,11 @@ impl Config {
 fn origin(dice: &mut Dice, chunk: u64) -> u64 {
     let whole = dice.pick(&[8, 24, 40, 96, 200]) * chunk.min(32);
     let whole = whole.max(4 * chunk);
-    if dice.chance(1, 3) { whole + dice.between(1, chunk - 1) } else { whole }
+    if dice.chance(1, 3) {
+        whole + dice.between(1, chunk - 1)
+    } else {
+        whole
+    }
 }
 
 fn habits(dice: &mut Dice) -> Habits {

@@ -16,11 +16,13 @@ impl World {
         self.count();
         self.lose(power);
         for _ in 0..again {
-            let fuse = 1 + self.dice.below(if self.dice.chance(1, 2) { 20 } else { 200 });
+            let long = self.dice.chance(1, 2);
+            let fuse = 1 + self.dice.below(if long { 200 } else { 20 });
             if !self.recovery_cut_off(fuse)? {
                 break;
             }
-            self.lose(power || self.dice.chance(1, 2));
+            let power = power || self.dice.chance(1, 2);
+            self.lose(power);
         }
         self.come_back(false)
     }
@@ -42,31 +44,37 @@ impl World {
         let dice = &mut self.dice;
         let machine = &mut self.runtime.machine;
         for disk in machine.origins.iter_mut().chain([&mut machine.store]) {
-            if power { disk.power_cut(dice) } else { disk.kill(dice) }
+            if power {
+                disk.power_cut(dice)
+            } else {
+                disk.kill(dice)
+            }
         }
-        if power { self.oracle.power_cut() } else { self.oracle.killed() }
+        if power {
+            self.oracle.power_cut()
+        } else {
+            self.oracle.killed()
+        }
     }
 
     /// Recovers with a fuse; false if it ended before the fuse.
     fn recovery_cut_off(&mut self, fuse: u64) -> Outcome<bool> {
         self.quiet_disks();
-        let mut attempt = self.attempt(Some(fuse));
+        let attempt = self.attempt(Some(fuse));
         if attempt.blown {
-            return Ok(true);
+            Ok(true)
+        } else {
+            attempt.result.map(|_| false)
         }
-        attempt.result.take().map_or(Ok(()), |r| r.map(drop)).map(|()| false)
     }
 
     fn come_back(&mut self, clean: bool) -> Outcome {
         self.quiet_disks();
         let before = self.load_inventory()?;
-        let attempt = self.attempt(None);
-        let Some(result) = attempt.result else { return Ok(()) };
-        let (engine, recovered) = result?;
+        let (engine, recovered) = self.attempt(None).result?;
         self.note(|| format!("  recovered: {recovered:?}"));
         self.judge(&recovered, clean)?;
         self.runtime.restart(engine);
-        self.counted = Default::default();
         self.check_store("after recovery")?;
         self.same_things(&before)?;
         self.apply_invalid()?;
@@ -77,10 +85,14 @@ impl World {
     fn judge(&self, recovered: &Recovered, clean: bool) -> Outcome {
         let dirty = !recovered.clean || recovered.replayed > 0 || recovered.dropped > 0;
         if clean && dirty {
-            return Err(Violation(format!("an orderly stop was recovered as {recovered:?}")));
+            return Err(Violation(format!(
+                "an orderly stop was recovered as {recovered:?}"
+            )));
         }
         if recovered.lost > 0 && self.config.trouble == Trouble::None {
-            return Err(Violation(format!("recovery lost data without need: {recovered:?}")));
+            return Err(Violation(format!(
+                "recovery lost data without need: {recovered:?}"
+            )));
         }
         Ok(())
     }
@@ -89,16 +101,24 @@ impl World {
         let machine = &mut self.runtime.machine;
         let mut store = SyncDisk::new(&mut machine.store, &mut self.dice, fuse);
         let wrong = |what, error| Violation(format!("cannot {what} after a stop: {error}"));
-        let result = load(&mut store).map_err(|e| wrong("load", e)).and_then(|loaded| {
-            let chunk = u64::from(loaded.chunk_size()) / 512;
-            let disk_of = |path: &str| machine.origins.get(origin_at(path)?);
-            let volumes = loaded.volumes();
-            let disks = volumes.iter().filter_map(|v| Some((v.id, disk_of(&v.origin)?))).collect();
-            let mut origins = SyncOrigins { disks, chunk };
-            let recovered = loaded.recover(&mut store, &mut origins, self.config.engine);
-            recovered.map_err(|e| wrong("recover", e))
-        });
-        Attempt { blown: store.blown(), result: Some(result) }
+        let result = load(&mut store)
+            .map_err(|e| wrong("load", e))
+            .and_then(|loaded| {
+                let chunk = u64::from(loaded.chunk_size()) / 512;
+                let disk_of = |path: &str| machine.origins.get(origin_at(path)?);
+                let volumes = loaded.volumes();
+                let disks = volumes
+                    .iter()
+                    .filter_map(|v| Some((v.id, disk_of(&v.origin)?)))
+                    .collect();
+                let mut origins = SyncOrigins { disks, chunk };
+                let recovered = loaded.recover(&mut store, &mut origins, self.config.engine);
+                recovered.map_err(|e| wrong("recover", e))
+            });
+        Attempt {
+            blown: store.blown(),
+            result,
+        }
     }
 
     /// What a store that is only loaded says it holds.
@@ -134,7 +154,10 @@ impl World {
         }
         for volume in std::mem::take(&mut self.runtime.machine.invalid) {
             if found.volumes.iter().any(|v| v.id == volume && !v.deleting) {
-                self.command(Command::DropSnapshots { volume, reason: DropReason::StoreFailed });
+                self.command(Command::DropSnapshots {
+                    volume,
+                    reason: DropReason::StoreFailed,
+                });
                 self.settle()?;
             }
         }
@@ -157,7 +180,10 @@ impl World {
     pub(super) fn inventory(&self) -> Inventory {
         let engine = &self.runtime.engine;
         let volumes = engine.volumes();
-        let snapshots = volumes.iter().map(|v| (v.id, engine.snapshots(v.id))).collect();
+        let snapshots = volumes
+            .iter()
+            .map(|v| (v.id, engine.snapshots(v.id)))
+            .collect();
         Inventory { volumes, snapshots }
     }
 
@@ -172,5 +198,5 @@ impl World {
 /// One try at recovery.
 struct Attempt {
     blown: bool,
-    result: Option<Outcome<(Engine, Recovered)>>,
+    result: Outcome<(Engine, Recovered)>,
 }

@@ -84,7 +84,6 @@ pub struct World {
     /// Print what happens as it happens.
     trace: bool,
     stats: Stats,
-    counted: snapstore::engine::Counters,
 }
 
 impl World {
@@ -95,10 +94,18 @@ impl World {
     pub fn new(config: Config, trace: bool) -> Outcome<Self> {
         let mut dice = Dice::new(config.seed);
         let mut stamp = 1;
-        let origins = config.origins.iter().map(|n| filled(*n, &mut stamp)).collect::<Vec<_>>();
+        let origins = config
+            .origins
+            .iter()
+            .map(|n| filled(*n, &mut stamp))
+            .collect::<Vec<_>>();
         let values = origins.iter().map(contents).collect();
         let store = SimDisk::new(config.store_blocks * PER_BLOCK);
-        let mut machine = Machine { store, origins, invalid: Default::default() };
+        let mut machine = Machine {
+            store,
+            origins,
+            invalid: Default::default(),
+        };
         let options = CreateOptions {
             uuid: [7; 16],
             chunk_size: config.chunk_size,
@@ -109,12 +116,18 @@ impl World {
         let mut store = SyncDisk::new(&mut machine.store, &mut dice, None);
         create(&mut store, &options).map_err(|e| wrong("made", e))?;
         let loaded = load(&mut store).map_err(|e| wrong("loaded", e))?;
-        let mut nothing = SyncOrigins { disks: Default::default(), chunk: 1 };
+        let mut nothing = SyncOrigins {
+            disks: Default::default(),
+            chunk: 1,
+        };
         let recovered = loaded.recover(&mut store, &mut nothing, config.engine);
         let (engine, _) = recovered.map_err(|e| wrong("recovered", e))?;
         let runtime = Runtime::new(engine, machine, config.habits, dice.fork());
         let oracle = Oracle::new(values, config.allow());
-        let stats = Stats { worlds: 1, ..Stats::default() };
+        let stats = Stats {
+            worlds: 1,
+            ..Stats::default()
+        };
         Ok(Self {
             config,
             dice,
@@ -126,7 +139,6 @@ impl World {
             history: Vec::new(),
             trace,
             stats,
-            counted: Default::default(),
         })
     }
 
@@ -195,9 +207,9 @@ impl World {
             self.collect()?;
         }
         match self.runtime.oldest() {
-            Some((born, request)) if born + PATIENCE < self.runtime.steps => {
-                Err(Violation(format!("not answered under load: {request}\n{}", self.hang())))
-            }
+            Some((born, request)) if born + PATIENCE < self.runtime.steps => Err(Violation(
+                format!("not answered under load: {request}\n{}", self.hang()),
+            )),
             _ => Ok(()),
         }
     }
@@ -272,5 +284,7 @@ fn filled(sectors: u64, stamp: &mut u64) -> SimDisk {
 }
 
 fn contents(disk: &SimDisk) -> Vec<Value> {
-    (0..disk.sectors()).map(|sector| disk.visible(sector).value()).collect()
+    (0..disk.sectors())
+        .map(|sector| disk.visible(sector).value())
+        .collect()
 }
