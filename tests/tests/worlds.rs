@@ -22,7 +22,11 @@ fn must_live(seed: u64, stats: &mut Stats) {
     if let Ok(more) = &result {
         stats.add(more);
     }
-    assert!(result.is_ok(), "{}", result.err().map(|f| f.to_string()).unwrap_or_default());
+    assert!(
+        result.is_ok(),
+        "{}",
+        result.err().map(|f| f.to_string()).unwrap_or_default()
+    );
 }
 
 #[test]
