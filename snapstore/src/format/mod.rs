@@ -1,0 +1,8 @@
+//! The on-disk format: every structure declared once.
+//!
+//! All integers are little-endian. Sizes are asserted at compile time, and
+//! `docs/format.md` holds the same tables for people; a test compares them.
+
+pub mod header;
+
+pub use header::{Damage, HEADER_LEN, Header, Kind, header, seal, verify};
