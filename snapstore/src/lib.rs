@@ -26,6 +26,7 @@ pub mod check;
 pub mod create;
 pub mod device;
 pub mod engine;
+pub mod format;
 pub mod ids;
 pub mod recover;
 pub mod unique;
