@@ -29,6 +29,7 @@ pub mod engine;
 pub mod format;
 pub mod ids;
 pub mod recover;
+pub mod tree;
 pub mod unique;
 
 pub use block::{BLOCK_SIZE, Block};

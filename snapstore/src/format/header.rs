@@ -138,13 +138,31 @@ mod tests {
         let mut block = Block::zeroed();
         block.0[100] = 7;
         seal(&mut block, Kind::EraNode, 5, 9, 3);
-        assert_eq!(verify(&block, Kind::EraNode, 5, 9).unwrap().generation.get(), 3);
-        assert_eq!(verify(&block, Kind::Journal, 5, 9).unwrap_err(), Damage::Kind);
-        assert_eq!(verify(&block, Kind::EraNode, 6, 9).unwrap_err(), Damage::Address);
-        assert_eq!(verify(&block, Kind::EraNode, 5, 8).unwrap_err(), Damage::Store);
+        assert_eq!(
+            verify(&block, Kind::EraNode, 5, 9)
+                .unwrap()
+                .generation
+                .get(),
+            3
+        );
+        assert_eq!(
+            verify(&block, Kind::Journal, 5, 9).unwrap_err(),
+            Damage::Kind
+        );
+        assert_eq!(
+            verify(&block, Kind::EraNode, 6, 9).unwrap_err(),
+            Damage::Address
+        );
+        assert_eq!(
+            verify(&block, Kind::EraNode, 5, 8).unwrap_err(),
+            Damage::Store
+        );
         for bit in 0..BLOCK_SIZE * 8 {
             block.0[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(verify(&block, Kind::EraNode, 5, 9).unwrap_err(), Damage::Checksum);
+            assert_eq!(
+                verify(&block, Kind::EraNode, 5, 9).unwrap_err(),
+                Damage::Checksum
+            );
             block.0[bit / 8] ^= 1 << (bit % 8);
         }
     }
