@@ -30,6 +30,7 @@ pub mod format;
 pub mod ids;
 pub mod recover;
 pub mod state;
+pub mod tree;
 pub mod unique;
 
 pub use block::{BLOCK_SIZE, Block};
