@@ -3,6 +3,9 @@
 //! All integers are little-endian. Sizes are asserted at compile time, and
 //! `docs/format.md` holds the same tables for people; a test compares them.
 
+pub mod bitmap;
 pub mod header;
+pub mod ptr;
 
 pub use header::{Damage, HEADER_LEN, Header, Kind, header, seal, verify};
+pub use ptr::{DiskPtr, Ptr};
