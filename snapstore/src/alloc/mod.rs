@@ -28,6 +28,8 @@
 mod bits;
 mod image;
 mod load;
+#[cfg(test)]
+mod oracle;
 mod pages;
 mod slots;
 #[cfg(test)]
