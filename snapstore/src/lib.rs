@@ -21,6 +21,7 @@
 //! | [`check`] | the whole-store checker and the dump |
 #![forbid(unsafe_code)]
 
+pub mod alloc;
 pub mod block;
 pub mod check;
 pub mod create;

@@ -17,7 +17,7 @@ use crate::BLOCK_SIZE;
 use crate::alloc::Allocator;
 use crate::device::IoError;
 use crate::format::superblock::{
-    CRC32C, DiskPtr, DiskRoot, FLAG_CLEAN, Superblock, VERSION,
+    CRC32C, DiskRoot, FLAG_CLEAN, Superblock, VERSION,
 };
 use crate::ids::CommandId;
 use crate::state::memtable::BlockChange;
@@ -390,7 +390,7 @@ impl Engine {
             next_tag: next.tag.into(),
             next_volume: next.volume.into(),
             flags: if next.clean { FLAG_CLEAN } else { 0 }.into(),
-            bitmap: disk_ptr(next.bitmap),
+            bitmap: next.bitmap.into(),
             exceptions: disk_root(&next.roots.exceptions),
             eras: disk_root(&next.roots.eras),
             volumes: disk_root(&next.roots.volumes),
@@ -438,15 +438,10 @@ impl Engine {
     }
 }
 
-/// A pointer as it stands on disk.
-pub(crate) fn disk_ptr(ptr: Ptr) -> DiskPtr {
-    DiskPtr { block: ptr.block.into(), generation: ptr.generation.into() }
-}
-
 /// A root as it stands on disk.
 pub(crate) fn disk_root(root: &Root) -> DiskRoot {
     DiskRoot {
-        ptr: disk_ptr(root.ptr),
+        ptr: root.ptr.into(),
         height: root.height.into(),
         reserved: [0; 6],
         nodes: root.nodes.into(),
@@ -458,15 +453,10 @@ pub(crate) fn disk_root(root: &Root) -> DiskRoot {
 /// A root read from disk.
 pub(crate) fn root_of(disk: &DiskRoot) -> Root {
     Root {
-        ptr: ptr_of(disk.ptr),
+        ptr: disk.ptr.into(),
         height: disk.height.get(),
         nodes: disk.nodes.get(),
         leaves: disk.leaves.get(),
         records: disk.records.get(),
     }
-}
-
-/// A pointer read from disk.
-pub(crate) fn ptr_of(disk: DiskPtr) -> Ptr {
-    Ptr { block: disk.block.get(), generation: disk.generation.get() }
 }

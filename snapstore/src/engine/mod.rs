@@ -38,7 +38,7 @@ mod writes;
 
 pub use api::*;
 
-pub(crate) use checkpoint::{ptr_of, root_of};
+pub(crate) use checkpoint::{disk_root, root_of};
 pub(crate) use lookup::{Roots, TREES, TreeId};
 
 use crate::alloc::Allocator;

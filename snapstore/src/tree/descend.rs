@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::key::Key;
-use super::layout::{MAX_HEIGHT, Ptr};
+use super::layout::MAX_HEIGHT;
+use crate::format::Ptr;
 use super::node::Node;
 use super::{Missing, Nodes, Root};
 

@@ -7,7 +7,8 @@
 //! height times fan-out, steps by the root's count of nodes.
 
 use super::key::Key;
-use super::layout::{MAX_HEIGHT, Ptr};
+use super::layout::MAX_HEIGHT;
+use crate::format::Ptr;
 use super::node::Node;
 use super::{Missing, Root};
 
