@@ -88,6 +88,9 @@ impl Loaded {
         config: Config,
     ) -> Result<(Engine, Recovered), OpenError> {
         let _ = (dev, origins, config);
-        Err(OpenError::Device { what: "superblock", error: IoError::Absent })
+        Err(OpenError::Device {
+            what: "superblock",
+            error: IoError::Absent,
+        })
     }
 }

@@ -26,8 +26,12 @@ pub enum Kind {
     ExceptionNode = u32::from_le_bytes(*b"CSex"),
     /// A node of the era tree: (volume, tag, chunk).
     EraNode = u32::from_le_bytes(*b"CSer"),
-    /// A node of the catalog: volumes, snapshots, sharing counters.
-    CatalogNode = u32::from_le_bytes(*b"CSca"),
+    /// A node of the volume table.
+    VolumeNode = u32::from_le_bytes(*b"CSvo"),
+    /// A node of the snapshot table.
+    SnapshotNode = u32::from_le_bytes(*b"CSsn"),
+    /// A node of the sharing counters: (volume, last snapshot, first snapshot).
+    SharingNode = u32::from_le_bytes(*b"CSsh"),
 }
 
 /// The first 32 bytes of every metadata block.
@@ -138,13 +142,31 @@ mod tests {
         let mut block = Block::zeroed();
         block.0[100] = 7;
         seal(&mut block, Kind::EraNode, 5, 9, 3);
-        assert_eq!(verify(&block, Kind::EraNode, 5, 9).unwrap().generation.get(), 3);
-        assert_eq!(verify(&block, Kind::Journal, 5, 9).unwrap_err(), Damage::Kind);
-        assert_eq!(verify(&block, Kind::EraNode, 6, 9).unwrap_err(), Damage::Address);
-        assert_eq!(verify(&block, Kind::EraNode, 5, 8).unwrap_err(), Damage::Store);
+        assert_eq!(
+            verify(&block, Kind::EraNode, 5, 9)
+                .unwrap()
+                .generation
+                .get(),
+            3
+        );
+        assert_eq!(
+            verify(&block, Kind::Journal, 5, 9).unwrap_err(),
+            Damage::Kind
+        );
+        assert_eq!(
+            verify(&block, Kind::EraNode, 6, 9).unwrap_err(),
+            Damage::Address
+        );
+        assert_eq!(
+            verify(&block, Kind::EraNode, 5, 8).unwrap_err(),
+            Damage::Store
+        );
         for bit in 0..BLOCK_SIZE * 8 {
             block.0[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(verify(&block, Kind::EraNode, 5, 9).unwrap_err(), Damage::Checksum);
+            assert_eq!(
+                verify(&block, Kind::EraNode, 5, 9).unwrap_err(),
+                Damage::Checksum
+            );
             block.0[bit / 8] ^= 1 << (bit % 8);
         }
     }

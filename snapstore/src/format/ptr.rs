@@ -1,7 +1,6 @@
-//! A pointer to a metadata block, in memory and on disk.
+//! A pointer to a metadata block, as the code holds it.
 
-use zerocopy::little_endian::U64;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use super::DiskPtr;
 
 /// Where a metadata block lies and which version of it is meant. A block whose
 /// header names another generation is a lost or stale write.
@@ -26,18 +25,6 @@ impl Ptr {
         self.block == 0
     }
 }
-
-/// A [`Ptr`] as it is stored.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct DiskPtr {
-    /// [`Ptr::block`].
-    pub block: U64,
-    /// [`Ptr::generation`].
-    pub generation: U64,
-}
-
-const _: () = assert!(size_of::<DiskPtr>() == 16);
 
 impl From<Ptr> for DiskPtr {
     fn from(ptr: Ptr) -> Self {
