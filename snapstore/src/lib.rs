@@ -30,6 +30,7 @@ pub mod engine;
 pub mod format;
 pub mod ids;
 pub mod recover;
+mod replay;
 pub mod state;
 pub mod tree;
 pub mod unique;

@@ -273,12 +273,13 @@ fn pack(open: &[Queued], room: usize) -> (Vec<(u16, Vec<u8>)>, usize) {
     for (index, queued) in open.iter().enumerate() {
         bytes.clear();
         queued.record.encode(&mut bytes);
+        let full = blocks.len() == room;
         match blocks.last_mut().filter(|(_, b)| b.len() + bytes.len() <= JOURNAL_ROOM) {
             Some((count, block)) => {
                 *count += 1;
                 block.extend_from_slice(&bytes);
             }
-            None if blocks.len() == room => return (blocks, index),
+            None if full => return (blocks, index),
             None => blocks.push((1, bytes.clone())),
         }
     }

@@ -49,9 +49,11 @@ impl Engine {
         let (volumes, snapshots, sharing) = self.state.dirty_entries();
         let changes = [records, records, snapshots + 8, volumes + 8, sharing + records.min(64)];
         let trees = TREES.iter().zip(changes);
+        let distinct = self.state.volumes.len() + 8;
         let nodes: u64 = trees
             .map(|(tree, changes)| {
-                worst_case_nodes(self.roots.get(*tree), changes, &self.geometry.shape(*tree))
+                let shape = self.geometry.shape(*tree);
+                worst_case_nodes(self.roots.get(*tree), changes, distinct, &shape)
             })
             .sum();
         nodes + self.alloc.worst_case_image_blocks() + self.checkpoint.reserved
@@ -68,7 +70,7 @@ impl Engine {
         let shape = |tree| self.geometry.shape(tree);
         let nodes: u64 = [super::lookup::TreeId::Exceptions, super::lookup::TreeId::Eras]
             .into_iter()
-            .map(|tree| worst_case_nodes(self.roots.get(tree), batch, &shape(tree)))
+            .map(|tree| worst_case_nodes(self.roots.get(tree), batch, 1, &shape(tree)))
             .sum();
         nodes + 8
     }

@@ -12,4 +12,5 @@ pub mod superblock;
 pub mod tables;
 
 pub use header::{Damage, HEADER_LEN, Header, Kind, header, seal, verify};
-pub use ptr::{DiskPtr, Ptr};
+pub use ptr::Ptr;
+pub use superblock::DiskPtr;

@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::Nodes;
-use super::layout::Ptr;
+use crate::format::Ptr;
 use super::node::Node;
 
 /// Nodes by block, at most as many as it was made for.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::changes::Changes;
 use super::descend::Parent;
 use super::key::Key;
-use super::layout::Ptr;
+use crate::format::Ptr;
 use super::node::Node;
 
 /// Where a record of the new nodes comes from.
