@@ -43,10 +43,14 @@ pub fn create(dev: &mut impl BlockDevice, options: &CreateOptions) -> Result<(),
     let chunk_blocks = options.chunk_size / BLOCK_SIZE as u32;
     let mut alloc = Allocator::new(blocks, chunk_blocks);
     for (block, count) in [(0, JOURNAL_FIRST + journal), (blocks - 1, 1)] {
-        alloc.mark_used(block, count).map_err(|e| OpenError::Invalid(e.to_string()))?;
+        alloc
+            .mark_used(block, count)
+            .map_err(|e| OpenError::Invalid(e.to_string()))?;
         alloc.claim(block, count);
     }
-    let image = alloc.image(store, 1).map_err(|e| OpenError::Invalid(e.to_string()))?;
+    let image = alloc
+        .image(store, 1)
+        .map_err(|e| OpenError::Invalid(e.to_string()))?;
     for (block, data) in &image.writes {
         write(dev, *block, data, "bitmap")?;
     }
@@ -116,7 +120,10 @@ fn wipe_journal(dev: &mut impl BlockDevice, journal: u64) -> Result<(), OpenErro
     while at < JOURNAL_FIRST + journal {
         let count = PIECE.min(JOURNAL_FIRST + journal - at);
         dev.write(at, zeroes.get(..count as usize).unwrap_or(&zeroes))
-            .map_err(|error| OpenError::Device { what: "journal", error })?;
+            .map_err(|error| OpenError::Device {
+                what: "journal",
+                error,
+            })?;
         at += count;
     }
     write(dev, dev.blocks() - 1, &Block::zeroed(), "superblock")?;
@@ -129,9 +136,13 @@ fn write(
     block: &Block,
     what: &'static str,
 ) -> Result<(), OpenError> {
-    dev.write(at, std::slice::from_ref(block)).map_err(|error| OpenError::Device { what, error })
+    dev.write(at, std::slice::from_ref(block))
+        .map_err(|error| OpenError::Device { what, error })
 }
 
 fn flush(dev: &mut impl BlockDevice) -> Result<(), OpenError> {
-    dev.flush().map_err(|error| OpenError::Device { what: "store", error })
+    dev.flush().map_err(|error| OpenError::Device {
+        what: "store",
+        error,
+    })
 }

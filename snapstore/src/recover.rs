@@ -18,7 +18,7 @@ use crate::block::Block;
 use crate::device::{BlockDevice, IoError, Origins};
 use crate::engine::{
     Command, Config, Effect, Effects, Engine, Event, EventBatch, Geometry, Parts, Roots,
-    SnapshotInfo, TREES, TreeId, VolumeInfo, root_of,
+    SnapshotInfo, TreeId, VolumeInfo, root_of,
 };
 use crate::format::Damage;
 use crate::format::exception::LOST;
@@ -57,7 +57,9 @@ pub enum OpenError {
         store: u64,
     },
     /// A metadata block is damaged.
-    #[error("{what}, block {block}: {damage}; restore the store from a copy, or detach it and use the origins alone")]
+    #[error(
+        "{what}, block {block}: {damage}; restore the store from a copy, or detach it and use the origins alone"
+    )]
     Damaged {
         /// What the block belongs to.
         what: &'static str,
@@ -141,10 +143,16 @@ pub(crate) fn newest_superblock(dev: &mut impl BlockDevice) -> Result<Newest, Op
         Err(_) => dev.blocks(),
     };
     if end > dev.blocks() {
-        return Err(OpenError::Truncated { device: dev.blocks(), store: end });
+        return Err(OpenError::Truncated {
+            device: dev.blocks(),
+            store: end,
+        });
     }
     let last = read_block(dev, end - 1, "last superblock")?;
-    let valid = |(superblock, generation)| Newest { superblock, generation };
+    let valid = |(superblock, generation)| Newest {
+        superblock,
+        generation,
+    };
     match (decoded, Superblock::decode(&last, end - 1)) {
         (Ok(a), Ok(b)) if a.0.uuid == b.0.uuid => Ok(valid(if b.1 > a.1 { b } else { a })),
         (Ok(one), _) | (Err(_), Ok(one)) => Ok(valid(one)),
@@ -182,10 +190,16 @@ pub(crate) fn roots_of(superblock: &Superblock) -> Roots {
 /// # Errors
 /// See [`OpenError`]: each names the block and the reason.
 pub fn load(dev: &mut impl BlockDevice) -> Result<Loaded, OpenError> {
-    let Newest { superblock, generation } = newest_superblock(dev)?;
+    let Newest {
+        superblock,
+        generation,
+    } = newest_superblock(dev)?;
     let geometry = geometry_of(&superblock);
     if geometry.blocks > dev.blocks() {
-        return Err(OpenError::Truncated { device: dev.blocks(), store: geometry.blocks });
+        return Err(OpenError::Truncated {
+            device: dev.blocks(),
+            store: geometry.blocks,
+        });
     }
     let roots = roots_of(&superblock);
     let mut alloc = crate::alloc::load(
@@ -200,15 +214,28 @@ pub fn load(dev: &mut impl BlockDevice) -> Result<Loaded, OpenError> {
     let replay = replay::read(dev, &superblock, generation)?;
     replay::apply(&replay, &geometry, &mut state, &mut alloc)?;
     let clean = superblock.flags.get() & FLAG_CLEAN != 0 && replay.records.is_empty();
-    Ok(Loaded { geometry, generation, state, roots, alloc, replay, clean })
+    Ok(Loaded {
+        geometry,
+        generation,
+        state,
+        roots,
+        alloc,
+        replay,
+        clean,
+    })
 }
 
 fn bitmap_error(error: LoadError) -> OpenError {
     match error {
-        LoadError::Read { error, .. } => OpenError::Device { what: "allocation bitmap", error },
-        LoadError::Damaged { block, damage } => {
-            OpenError::Damaged { what: "allocation bitmap", block, damage: damage.to_string() }
-        }
+        LoadError::Read { error, .. } => OpenError::Device {
+            what: "allocation bitmap",
+            error,
+        },
+        LoadError::Damaged { block, damage } => OpenError::Damaged {
+            what: "allocation bitmap",
+            block,
+            damage: damage.to_string(),
+        },
     }
 }
 
@@ -258,7 +285,11 @@ fn walk(
     let what = tree.name();
     let shape: Shape = geometry.shape(tree);
     let root = *roots.get(tree);
-    let fault = |block, damage: String| OpenError::Damaged { what, block, damage };
+    let fault = |block, damage: String| OpenError::Damaged {
+        what,
+        block,
+        damage,
+    };
     let mut walk = Walk::new(root).map_err(|f| fault(root.ptr.block, f.to_string()))?;
     while let Some(missing) = walk.next() {
         let at = missing.ptr.block;
@@ -272,7 +303,8 @@ fn walk(
             }
         }
     }
-    walk.finish().map_err(|f| fault(root.ptr.block, f.to_string()))
+    walk.finish()
+        .map_err(|f| fault(root.ptr.block, f.to_string()))
 }
 
 impl Loaded {
@@ -318,7 +350,10 @@ impl Loaded {
         origins: &mut impl Origins,
         config: Config,
     ) -> Result<(Engine, Recovered), OpenError> {
-        dev.flush().map_err(|error| OpenError::Device { what: "store", error })?;
+        dev.flush().map_err(|error| OpenError::Device {
+            what: "store",
+            error,
+        })?;
         let mut recovered = Recovered {
             clean: self.clean,
             replayed: self.replay.records.len() as u64,
@@ -339,6 +374,7 @@ impl Loaded {
         };
         let mut engine = Engine::new(parts, config);
         checkpoint(&mut engine, dev)?;
+        engine.recovered();
         Ok((engine, recovered))
     }
 
@@ -350,7 +386,15 @@ impl Loaded {
         record: &Record,
         recovered: &mut Recovered,
     ) -> Result<(), OpenError> {
-        let Record::Exception { volume, chunk, tag, block, crcs, pred } = record else {
+        let Record::Exception {
+            volume,
+            chunk,
+            tag,
+            block,
+            crcs,
+            ..
+        } = record
+        else {
             return Ok(());
         };
         if *block == LOST || !self.state.recent.holds(*volume, *chunk, *tag, *block) {
@@ -368,10 +412,14 @@ impl Loaded {
             // Unknown: keep the record; reads verify and refuse.
             Err(_) => return Ok(()),
         };
-        self.alloc.give_back(*block, self.geometry.chunk_blocks.into());
+        self.alloc
+            .give_back(*block, self.geometry.chunk_blocks.into());
         if unchanged {
             recovered.dropped += 1;
-            return self.state.forget(*volume, *chunk, *tag, *pred).map_err(state_error);
+            return self
+                .state
+                .forget(*volume, *chunk, *tag)
+                .map_err(state_error);
         }
         recovered.lost += 1;
         self.state.lose(*volume, *chunk, *tag).map_err(state_error)
@@ -383,7 +431,11 @@ impl Loaded {
             .state
             .volumes
             .values()
-            .flat_map(|v| v.snapshots.iter().map(|(tag, record)| (v.id, *tag, record.phase())))
+            .flat_map(|v| {
+                v.snapshots
+                    .iter()
+                    .map(|(tag, record)| (v.id, *tag, record.phase()))
+            })
             .filter(|(_, _, phase)| *phase == Some(SnapshotPhase::Prepared))
             .map(|(volume, tag, _)| (volume, tag))
             .collect();
@@ -396,7 +448,11 @@ impl Loaded {
 }
 
 pub(crate) fn state_error(damage: Damage) -> OpenError {
-    OpenError::Damaged { what: "journal", block: 0, damage: damage.to_string() }
+    OpenError::Damaged {
+        what: "journal",
+        block: 0,
+        damage: damage.to_string(),
+    }
 }
 
 /// CRC32C of every block of a chunk in the store.
@@ -415,8 +471,10 @@ fn checkpoint(engine: &mut Engine, dev: &mut impl BlockDevice) -> Result<(), Ope
     const ID: CommandId = CommandId(u64::MAX);
     let mut batch = EventBatch::default();
     let mut effects = Effects::default();
-    batch.events.push(Event::Command { id: ID, command: Command::Checkpoint });
-    engine.force_checkpoint();
+    batch.events.push(Event::Command {
+        id: ID,
+        command: Command::Checkpoint,
+    });
     loop {
         effects.clear();
         engine.step(&mut batch, &mut effects);
@@ -431,7 +489,12 @@ fn checkpoint(engine: &mut Engine, dev: &mut impl BlockDevice) -> Result<(), Ope
                     let result = read.map(|()| data.into());
                     batch.events.push(Event::BlockRead { io, result });
                 }
-                Effect::WriteBlock { io, block, data, fua } => {
+                Effect::WriteBlock {
+                    io,
+                    block,
+                    data,
+                    fua,
+                } => {
                     let mut result = dev.write(block, std::slice::from_ref(&*data));
                     if fua && result.is_ok() {
                         result = dev.flush();
@@ -439,7 +502,10 @@ fn checkpoint(engine: &mut Engine, dev: &mut impl BlockDevice) -> Result<(), Ope
                     batch.events.push(Event::BlockWritten { io, result });
                 }
                 Effect::FlushStore { io } => {
-                    batch.events.push(Event::Flushed { io, result: dev.flush() });
+                    batch.events.push(Event::Flushed {
+                        io,
+                        result: dev.flush(),
+                    });
                 }
                 Effect::Reply { id: ID, result } => {
                     return result

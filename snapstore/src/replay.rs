@@ -52,16 +52,24 @@ pub(crate) fn read(
     superblock: &Superblock,
     generation: u64,
 ) -> Result<Replay, OpenError> {
-    let (first, blocks) = (superblock.journal_first.get(), superblock.journal_blocks.get());
+    let (first, blocks) = (
+        superblock.journal_first.get(),
+        superblock.journal_blocks.get(),
+    );
     let tail = superblock.journal_tail.get();
     let ring = read_ring(dev, superblock)?;
     let crcs = superblock.chunk_blocks() as usize;
-    let mut replay = Replay { chain: superblock.journal_chain.get(), ..Replay::default() };
+    let mut replay = Replay {
+        chain: superblock.journal_chain.get(),
+        ..Replay::default()
+    };
     let mut seq = tail;
     let mut flushed = tail;
     let mut taken = Vec::new();
     while seq - tail < blocks {
-        let Some(Some(found)) = ring.get((seq % blocks) as usize) else { break };
+        let Some(Some(found)) = ring.get((seq % blocks) as usize) else {
+            break;
+        };
         if found.block.seq != seq || found.block.chain != replay.chain {
             break;
         }
@@ -73,22 +81,26 @@ pub(crate) fn read(
     judge_break(&ring, first + seq % blocks, seq, generation)?;
     for found in taken {
         let at = first + found.block.seq % blocks;
-        let records = found.block.decode_records(crcs).map_err(|damage| OpenError::Damaged {
-            what: "journal",
-            block: at,
-            damage: damage.to_string(),
-        })?;
+        let records = found
+            .block
+            .decode_records(crcs)
+            .map_err(|damage| OpenError::Damaged {
+                what: "journal",
+                block: at,
+                damage: damage.to_string(),
+            })?;
         if found.block.seq >= flushed {
             replay.unflushed.extend(records.iter().cloned());
         }
         replay.records.extend(records);
     }
-    let newest = ring.iter().flatten().map(|f| f.block.seq).max().unwrap_or(0);
+    let newest = ring
+        .iter()
+        .flatten()
+        .map(|f| f.block.seq)
+        .max()
+        .unwrap_or(0);
     replay.next = seq.max(newest.saturating_add(1));
-    if replay.next != seq {
-        // Sequences are skipped: nothing may chain across the gap.
-        replay.chain = !replay.chain;
-    }
     Ok(replay)
 }
 
@@ -99,7 +111,13 @@ fn judge_break(
     seq: u64,
     generation: u64,
 ) -> Result<(), OpenError> {
-    let damaged = |damage: String| Err(OpenError::Damaged { what: "journal", block: at, damage });
+    let damaged = |damage: String| {
+        Err(OpenError::Damaged {
+            what: "journal",
+            block: at,
+            damage,
+        })
+    };
     for found in ring.iter().flatten() {
         let block = &found.block;
         if block.generation > generation {
@@ -122,16 +140,24 @@ fn read_ring(
     dev: &mut impl BlockDevice,
     superblock: &Superblock,
 ) -> Result<Vec<Option<Found>>, OpenError> {
-    let (first, blocks) = (superblock.journal_first.get(), superblock.journal_blocks.get());
+    let (first, blocks) = (
+        superblock.journal_first.get(),
+        superblock.journal_blocks.get(),
+    );
     let store = store_id(&superblock.uuid);
     let mut ring = Vec::new();
     let mut buffer = vec![Block::zeroed(); PIECE as usize];
     let mut at = 0;
     while at < blocks {
         let count = PIECE.min(blocks - at) as usize;
-        let Some(piece) = buffer.get_mut(..count) else { break };
+        let Some(piece) = buffer.get_mut(..count) else {
+            break;
+        };
         dev.read(first + at, piece)
-            .map_err(|error| OpenError::Device { what: "journal", error })?;
+            .map_err(|error| OpenError::Device {
+                what: "journal",
+                error,
+            })?;
         for (index, block) in piece.iter().enumerate() {
             let slot = at + index as u64;
             let found = JournalBlock::decode(block, first + slot, store).ok();
@@ -155,9 +181,13 @@ pub(crate) fn apply(
         if let Record::Exception { block, .. } = record
             && *block != LOST
         {
-            alloc.mark_used(*block, geometry.chunk_blocks.into()).map_err(|error| {
-                OpenError::Damaged { what: "journal", block: *block, damage: error.to_string() }
-            })?;
+            alloc
+                .mark_used(*block, geometry.chunk_blocks.into())
+                .map_err(|error| OpenError::Damaged {
+                    what: "journal",
+                    block: *block,
+                    damage: error.to_string(),
+                })?;
         }
         state.apply(record).map_err(state_error)?;
     }

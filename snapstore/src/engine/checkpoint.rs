@@ -16,9 +16,7 @@ use super::{CommandError, Effect, Effects, Engine, Io, Notice, Reply, Task};
 use crate::BLOCK_SIZE;
 use crate::alloc::Allocator;
 use crate::device::IoError;
-use crate::format::superblock::{
-    CRC32C, DiskRoot, FLAG_CLEAN, Superblock, VERSION,
-};
+use crate::format::superblock::{CRC32C, DiskRoot, FLAG_CLEAN, Superblock, VERSION};
 use crate::ids::CommandId;
 use crate::state::memtable::BlockChange;
 use crate::state::{MemTable, TableChanges, TableShapes};
@@ -71,9 +69,20 @@ struct Next {
 #[derive(Debug)]
 enum Stage {
     Idle,
-    Exceptions { from: Key, changes: Changes },
-    Eras { from: Key, changes: Changes, exceptions: Changes },
-    Merging { tree: TreeId, merge: Box<Merge>, eras: Changes },
+    Exceptions {
+        from: Key,
+        changes: Changes,
+    },
+    Eras {
+        from: Key,
+        changes: Changes,
+        exceptions: Changes,
+    },
+    Merging {
+        tree: TreeId,
+        merge: Box<Merge>,
+        eras: Changes,
+    },
     Writing,
     Flushing,
     Superblock,
@@ -150,9 +159,11 @@ impl Engine {
                 begin
             }
             Stage::Exceptions { from, changes } => self.collect_exceptions(from, changes, out),
-            Stage::Eras { from, changes, exceptions } => {
-                self.collect_eras(from, changes, exceptions, out)
-            }
+            Stage::Eras {
+                from,
+                changes,
+                exceptions,
+            } => self.collect_eras(from, changes, exceptions, out),
             Stage::Merging { tree, merge, eras } => self.merge(tree, merge, eras, out),
             stage => {
                 self.checkpoint.stage = stage;
@@ -191,13 +202,18 @@ impl Engine {
             clean: self.closing.is_some() && self.journal.idle(),
             tables: Some(tables),
         };
-        checkpoint.stage = Stage::Exceptions { from: Key::MIN, changes: Changes::new(&shape) };
+        checkpoint.stage = Stage::Exceptions {
+            from: Key::MIN,
+            changes: Changes::new(&shape),
+        };
     }
 
     fn collect_exceptions(&mut self, from: Key, mut changes: Changes, out: &mut Effects) -> bool {
         let blocks = u64::from(self.geometry.chunk_blocks);
         let alloc = &mut self.alloc;
-        let Some(frozen) = &self.checkpoint.frozen else { return false };
+        let Some(frozen) = &self.checkpoint.frozen else {
+            return false;
+        };
         let next = frozen.collect_exceptions(from, COLLECT, &mut changes, |change| match change {
             BlockChange::Claim(block) => alloc.claim(block, blocks),
             BlockChange::Release(block) => alloc.release(block, blocks),
@@ -212,7 +228,11 @@ impl Engine {
             Ok(None) => {
                 let eras = Changes::new(&self.geometry.shape(TreeId::Eras));
                 let exceptions = changes;
-                self.checkpoint.stage = Stage::Eras { from: Key::MIN, changes: eras, exceptions };
+                self.checkpoint.stage = Stage::Eras {
+                    from: Key::MIN,
+                    changes: eras,
+                    exceptions,
+                };
             }
         }
         true
@@ -225,10 +245,18 @@ impl Engine {
         exceptions: Changes,
         out: &mut Effects,
     ) -> bool {
-        let Some(frozen) = &self.checkpoint.frozen else { return false };
+        let Some(frozen) = &self.checkpoint.frozen else {
+            return false;
+        };
         match frozen.collect_eras(from, COLLECT, &mut changes) {
             Err(error) => self.fail_store(&format!("a checkpoint failed: {error}"), out),
-            Ok(Some(from)) => self.checkpoint.stage = Stage::Eras { from, changes, exceptions },
+            Ok(Some(from)) => {
+                self.checkpoint.stage = Stage::Eras {
+                    from,
+                    changes,
+                    exceptions,
+                }
+            }
             Ok(None) => self.begin_merge(TreeId::Exceptions, exceptions, changes),
         }
         true
@@ -237,7 +265,12 @@ impl Engine {
     fn begin_merge(&mut self, tree: TreeId, changes: Changes, eras: Changes) {
         let generation = self.checkpoint.generation + 1;
         let root = *self.roots.get(tree);
-        let merge = Box::new(Merge::new(self.geometry.shape(tree), root, changes, generation));
+        let merge = Box::new(Merge::new(
+            self.geometry.shape(tree),
+            root,
+            changes,
+            generation,
+        ));
         self.checkpoint.stage = Stage::Merging { tree, merge, eras };
     }
 
@@ -253,9 +286,14 @@ impl Engine {
             return false;
         }
         let pinned = std::mem::take(&mut self.checkpoint.pinned);
-        let mut nodes = Known { cache: &mut self.cache, pinned: &pinned };
-        let mut space =
-            Nodespace { alloc: &mut self.alloc, reserved: &mut self.checkpoint.reserved };
+        let mut nodes = Known {
+            cache: &mut self.cache,
+            pinned: &pinned,
+        };
+        let mut space = Nodespace {
+            alloc: &mut self.alloc,
+            reserved: &mut self.checkpoint.reserved,
+        };
         let mut written = Vec::new();
         let progress = merge.advance(&mut nodes, &mut space, &mut written, BUDGET);
         for node in written {
@@ -290,16 +328,16 @@ impl Engine {
         self.write_checkpoint_block(node.ptr().block, node.block().clone(), out);
     }
 
-    fn write_checkpoint_block(
-        &mut self,
-        block: u64,
-        data: Arc<crate::Block>,
-        out: &mut Effects,
-    ) {
+    fn write_checkpoint_block(&mut self, block: u64, data: Arc<crate::Block>, out: &mut Effects) {
         self.counters.checkpoint_bytes += BLOCK_SIZE as u64;
         self.checkpoint.writes += 1;
         let io = self.new_io(Io::Node);
-        out.list.push(Effect::WriteBlock { io, block, data, fua: false });
+        out.list.push(Effect::WriteBlock {
+            io,
+            block,
+            data,
+            fua: false,
+        });
     }
 
     /// One tree is done: the next, or the image.
@@ -325,7 +363,10 @@ impl Engine {
     }
 
     fn write_image(&mut self, out: &mut Effects) {
-        match self.alloc.image(self.geometry.store, self.checkpoint.generation + 1) {
+        match self
+            .alloc
+            .image(self.geometry.store, self.checkpoint.generation + 1)
+        {
             Ok(image) => {
                 self.checkpoint.next.bitmap = image.directory;
                 for (block, data) in image.writes {
@@ -368,7 +409,12 @@ impl Engine {
         self.counters.checkpoint_bytes += BLOCK_SIZE as u64;
         self.checkpoint.stage = Stage::Superblock;
         let io = self.new_io(Io::Superblock);
-        out.list.push(Effect::WriteBlock { io, block: at, data, fua: true });
+        out.list.push(Effect::WriteBlock {
+            io,
+            block: at,
+            data,
+            fua: true,
+        });
     }
 
     fn next_superblock(&self) -> Superblock {
@@ -419,9 +465,13 @@ impl Engine {
         self.alloc.complete();
         self.counters.checkpoints += 1;
         let generation = self.checkpoint.generation;
-        out.list.push(Effect::Notice(Notice::Checkpoint { generation }));
+        out.list
+            .push(Effect::Notice(Notice::Checkpoint { generation }));
         for id in std::mem::take(&mut self.checkpoint.served) {
-            out.list.push(Effect::Reply { id, result: Ok(Reply::Done) });
+            out.list.push(Effect::Reply {
+                id,
+                result: Ok(Reply::Done),
+            });
         }
         if self.checkpoint.next.clean {
             self.closed(out);
@@ -432,8 +482,14 @@ impl Engine {
     pub(super) fn abandon_checkpoint(&mut self, why: &CommandError, out: &mut Effects) {
         let checkpoint = &mut self.checkpoint;
         let served = std::mem::take(&mut checkpoint.served);
-        for id in served.into_iter().chain(std::mem::take(&mut checkpoint.waiters)) {
-            out.list.push(Effect::Reply { id, result: Err(why.clone()) });
+        for id in served
+            .into_iter()
+            .chain(std::mem::take(&mut checkpoint.waiters))
+        {
+            out.list.push(Effect::Reply {
+                id,
+                result: Err(why.clone()),
+            });
         }
     }
 }

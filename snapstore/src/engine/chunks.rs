@@ -27,7 +27,11 @@ impl Engine {
 
     /// Makes a write wait until the chunk is free.
     pub(super) fn wait_for_chunk(&mut self, volume: VolumeId, chunk: u64, write: usize) {
-        self.chunks.entry((volume, chunk)).or_default().waiters.push(write);
+        self.chunks
+            .entry((volume, chunk))
+            .or_default()
+            .waiters
+            .push(write);
         if let Some(write) = self.writes.get_mut(write) {
             write.waits += 1;
         }
@@ -56,10 +60,16 @@ impl Engine {
 
     fn release_if_free(&mut self, volume: VolumeId, chunk: u64) {
         let key = (volume, chunk);
-        if self.chunks.get(&key).is_none_or(|busy| busy.copying || busy.readers > 0) {
+        if self
+            .chunks
+            .get(&key)
+            .is_none_or(|busy| busy.copying || busy.readers > 0)
+        {
             return;
         }
-        let Some(busy) = self.chunks.remove(&key) else { return };
+        let Some(busy) = self.chunks.remove(&key) else {
+            return;
+        };
         for write in busy.waiters {
             self.end_wait(write);
         }

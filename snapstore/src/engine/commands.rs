@@ -20,7 +20,11 @@ pub(super) fn check_name(name: &str) -> Result<(), CommandError> {
     let good = (1..=MAX_NAME).contains(&name.len())
         && name.chars().all(legal)
         && !name.starts_with(['.', '-']);
-    if good { Ok(()) } else { Err(CommandError::BadName(name.to_owned())) }
+    if good {
+        Ok(())
+    } else {
+        Err(CommandError::BadName(name.to_owned()))
+    }
 }
 
 impl Engine {
@@ -28,14 +32,19 @@ impl Engine {
     /// is checked against what the one before it made durable.
     pub(super) fn run_commands(&mut self, out: &mut Effects) {
         while !self.command_busy {
-            let Some((id, command)) = self.commands.pop_front() else { return };
+            let Some((id, command)) = self.commands.pop_front() else {
+                return;
+            };
             self.run_command(id, command, out);
         }
     }
 
     pub(super) fn refuse_commands(&mut self, error: &CommandError, out: &mut Effects) {
         for (id, _) in std::mem::take(&mut self.commands) {
-            out.list.push(Effect::Reply { id, result: Err(error.clone()) });
+            out.list.push(Effect::Reply {
+                id,
+                result: Err(error.clone()),
+            });
         }
     }
 
@@ -48,11 +57,26 @@ impl Engine {
 
     fn run_command(&mut self, id: CommandId, command: Command, out: &mut Effects) {
         if let Err(error) = self.accepts(&command) {
-            return out.list.push(Effect::Reply { id, result: Err(error) });
+            return out.list.push(Effect::Reply {
+                id,
+                result: Err(error),
+            });
         }
         let result = match command {
-            Command::Take { targets, priority, created_ms } => {
-                self.on_take(Request { id, targets, priority, created_ms }, out);
+            Command::Take {
+                targets,
+                priority,
+                created_ms,
+            } => {
+                self.on_take(
+                    Request {
+                        id,
+                        targets,
+                        priority,
+                        created_ms,
+                    },
+                    out,
+                );
                 return;
             }
             Command::Checkpoint => {
@@ -60,34 +84,51 @@ impl Engine {
                 return;
             }
             Command::Close => return,
-            Command::CreateVolume { name, uuid, size, origin, policy, created_ms } => {
+            Command::CreateVolume {
+                name,
+                uuid,
+                size,
+                origin,
+                policy,
+                created_ms,
+            } => {
                 let record = new_volume(&name, uuid, size, &origin, policy, created_ms);
                 self.create_volume(id, &name, record, &origin)
             }
             Command::DeleteVolume { volume } => self.delete_volume(id, volume),
             Command::DeleteSnapshots { targets } => self.delete_snapshots(id, &targets),
             Command::RenameSnapshot { volume, tag, name } => self.rename(id, volume, tag, &name),
-            Command::SetMapped { volume, tag, mapped } => {
+            Command::SetMapped {
+                volume,
+                tag,
+                mapped,
+            } => {
                 let flags = if mapped { MAPPED } else { 0 };
                 self.change_snapshot(id, volume, tag, |s| s.flags = flags.into())
             }
-            Command::SetPriority { volume, tag, priority } => {
-                self.change_snapshot(id, volume, tag, |s| s.priority = priority.into())
-            }
+            Command::SetPriority {
+                volume,
+                tag,
+                priority,
+            } => self.change_snapshot(id, volume, tag, |s| s.priority = priority.into()),
             Command::SetPolicy { volume, policy } => {
                 self.change_volume(id, volume, |v| v.policy = policy_code(policy).into())
             }
-            Command::SetFingerprint { volume, fingerprint } => {
-                self.change_volume(id, volume, |v| {
-                    v.flags = fingerprint.map_or(0, |_| HAS_FINGERPRINT).into();
-                    v.fingerprint = fingerprint.unwrap_or_default();
-                })
-            }
+            Command::SetFingerprint {
+                volume,
+                fingerprint,
+            } => self.change_volume(id, volume, |v| {
+                v.flags = fingerprint.map_or(0, |_| HAS_FINGERPRINT).into();
+                v.fingerprint = fingerprint.unwrap_or_default();
+            }),
             Command::DropSnapshots { volume, reason } => self.drop_by_command(id, volume, reason),
         };
         match result {
             Ok(()) => self.command_busy = true,
-            Err(error) => out.list.push(Effect::Reply { id, result: Err(error) }),
+            Err(error) => out.list.push(Effect::Reply {
+                id,
+                result: Err(error),
+            }),
         }
     }
 
@@ -112,9 +153,14 @@ impl Engine {
     fn snapshot(&self, id: VolumeId, tag: Tag) -> Result<&SnapshotRecord, CommandError> {
         let record = self.volume(id)?.snapshots.get(&tag);
         let visible = |r: &&SnapshotRecord| {
-            matches!(r.phase(), Some(SnapshotPhase::Live | SnapshotPhase::Dropped))
+            matches!(
+                r.phase(),
+                Some(SnapshotPhase::Live | SnapshotPhase::Dropped)
+            )
         };
-        record.filter(visible).ok_or(CommandError::NoSnapshot(id, tag))
+        record
+            .filter(visible)
+            .ok_or(CommandError::NoSnapshot(id, tag))
     }
 
     fn create_volume(
@@ -125,7 +171,12 @@ impl Engine {
         origin: &str,
     ) -> Result<(), CommandError> {
         check_name(name)?;
-        if self.state.volumes.values().any(|v| text(&v.record.name) == name && !v.deleting()) {
+        if self
+            .state
+            .volumes
+            .values()
+            .any(|v| text(&v.record.name) == name && !v.deleting())
+        {
             return Err(CommandError::NameTaken(name.to_owned()));
         }
         if origin.is_empty() || origin.len() > MAX_PATH || origin.contains('\0') {
@@ -148,16 +199,27 @@ impl Engine {
             .map_err(|damage| CommandError::Invalid(damage.to_string()))?;
         self.state.next_volume += 1;
         let reply = Done::Reply(id, Ok(Reply::Volume(volume)));
-        self.append(Record::VolumeChanged { volume, record: Box::new(record) }, reply);
+        self.append(
+            Record::VolumeChanged {
+                volume,
+                record: Box::new(record),
+            },
+            reply,
+        );
         Ok(())
     }
 
     fn delete_volume(&mut self, id: CommandId, volume: VolumeId) -> Result<(), CommandError> {
         self.volume(volume)?;
         if self.takes.involves(volume) {
-            return Err(CommandError::Busy(format!("a snapshot of volume {volume} is being taken")));
+            return Err(CommandError::Busy(format!(
+                "a snapshot of volume {volume} is being taken"
+            )));
         }
-        self.append(Record::VolumeDeleted { volume }, Done::Reply(id, Ok(Reply::Done)));
+        self.append(
+            Record::VolumeDeleted { volume },
+            Done::Reply(id, Ok(Reply::Done)),
+        );
         Ok(())
     }
 
@@ -173,18 +235,30 @@ impl Engine {
                 let text = format!("snapshot {name} is mapped; unmap it first");
                 return Err(CommandError::Busy(text));
             }
-            if targets.iter().skip(index + 1).any(|other| *other == (*volume, *tag)) {
-                return Err(CommandError::Invalid(format!("snapshot {tag} is named twice")));
+            if targets
+                .iter()
+                .skip(index + 1)
+                .any(|other| *other == (*volume, *tag))
+            {
+                return Err(CommandError::Invalid(format!(
+                    "snapshot {tag} is named twice"
+                )));
             }
         }
         let Some((last, others)) = targets.split_last() else {
             return Err(CommandError::Invalid("no snapshot is named".to_owned()));
         };
         for (volume, tag) in others {
-            let record = Record::SnapshotDeleted { volume: *volume, tag: *tag };
+            let record = Record::SnapshotDeleted {
+                volume: *volume,
+                tag: *tag,
+            };
             self.append(record, Done::Nothing);
         }
-        let record = Record::SnapshotDeleted { volume: last.0, tag: last.1 };
+        let record = Record::SnapshotDeleted {
+            volume: last.0,
+            tag: last.1,
+        };
         self.append(record, Done::Reply(id, Ok(Reply::Done)));
         Ok(())
     }
@@ -233,7 +307,10 @@ impl Engine {
     ) -> Result<(), CommandError> {
         let mut record = self.volume(volume)?.record;
         change(&mut record);
-        let record = Record::VolumeChanged { volume, record: Box::new(record) };
+        let record = Record::VolumeChanged {
+            volume,
+            record: Box::new(record),
+        };
         self.append(record, Done::Reply(id, Ok(Reply::Done)));
         Ok(())
     }
@@ -246,10 +323,16 @@ impl Engine {
     ) -> Result<(), CommandError> {
         let live: Vec<Tag> = self.volume(volume)?.live().collect();
         if self.takes.involves(volume) {
-            return Err(CommandError::Busy(format!("a snapshot of volume {volume} is being taken")));
+            return Err(CommandError::Busy(format!(
+                "a snapshot of volume {volume} is being taken"
+            )));
         }
         for tag in live {
-            let record = Record::SnapshotDropped { volume, tag, reason: drop_code(reason) };
+            let record = Record::SnapshotDropped {
+                volume,
+                tag,
+                reason: drop_code(reason),
+            };
             self.append(record, Done::VictimDropped(volume, tag));
         }
         // A harmless record carries the reply behind all of them.

@@ -25,7 +25,9 @@ const MAX_BLOCKS: u64 = 64;
 pub(super) enum Done {
     Nothing,
     /// One chunk of this copy is safe.
-    Copied { copy: usize },
+    Copied {
+        copy: usize,
+    },
     Reply(CommandId, Result<Reply, CommandError>),
     /// A batch of purged exceptions.
     PurgeBatch,
@@ -136,7 +138,12 @@ impl Engine {
             .filter(|copy| self.copies.get(*copy).is_some_and(|c| !c.written))
             .collect();
         data.dedup();
-        self.journal.flight = Some(Flight { records, blocks: count, data, flushing: false });
+        self.journal.flight = Some(Flight {
+            records,
+            blocks: count,
+            data,
+            flushing: false,
+        });
         self.counters.commits += 1;
     }
 
@@ -156,7 +163,12 @@ impl Engine {
         journal.next += 1;
         self.counters.journal_bytes += crate::BLOCK_SIZE as u64;
         let io = self.new_io(Io::Journal);
-        out.list.push(Effect::WriteBlock { io, block: at, data: Arc::new(data), fua: false });
+        out.list.push(Effect::WriteBlock {
+            io,
+            block: at,
+            data: Arc::new(data),
+            fua: false,
+        });
     }
 
     pub(super) fn journal_written(&mut self, result: Result<(), IoError>, out: &mut Effects) {
@@ -178,7 +190,9 @@ impl Engine {
     }
 
     fn flush_commit(&mut self, out: &mut Effects) {
-        let Some(flight) = &mut self.journal.flight else { return };
+        let Some(flight) = &mut self.journal.flight else {
+            return;
+        };
         if flight.flushing || flight.blocks > 0 || !flight.data.is_empty() {
             return;
         }
@@ -191,7 +205,9 @@ impl Engine {
         if let Err(error) = result {
             return self.fail_store(&format!("a flush failed: {error}"), out);
         }
-        let Some(flight) = self.journal.flight.take() else { return };
+        let Some(flight) = self.journal.flight.take() else {
+            return;
+        };
         self.journal.flushed = self.journal.next;
         for queued in flight.records {
             self.publish(queued, out);
@@ -242,7 +258,10 @@ impl Engine {
                 self.bury_volume(*volume);
             }
             Record::SnapshotPurged { volume, tag } => {
-                out.list.push(Effect::Notice(Notice::SnapshotPurged { volume: *volume, tag: *tag }));
+                out.list.push(Effect::Notice(Notice::SnapshotPurged {
+                    volume: *volume,
+                    tag: *tag,
+                }));
             }
             Record::Purged { .. } => self.counters.chunks_freed += 1,
             _ => {}
@@ -251,12 +270,23 @@ impl Engine {
 
     /// Answers every command whose record will never be durable.
     pub(super) fn abandon_commits(&mut self, why: &CommandError, out: &mut Effects) {
-        let flight = self.journal.flight.take().map(|f| f.records).unwrap_or_default();
-        for queued in flight.into_iter().chain(std::mem::take(&mut self.journal.open)) {
+        let flight = self
+            .journal
+            .flight
+            .take()
+            .map(|f| f.records)
+            .unwrap_or_default();
+        for queued in flight
+            .into_iter()
+            .chain(std::mem::take(&mut self.journal.open))
+        {
             match queued.done {
                 Done::Reply(id, _) => {
                     self.command_busy = false;
-                    out.list.push(Effect::Reply { id, result: Err(why.clone()) });
+                    out.list.push(Effect::Reply {
+                        id,
+                        result: Err(why.clone()),
+                    });
                 }
                 Done::TakeEnd(_) => self.take_ended(Err(why.clone()), out),
                 _ => {}
@@ -274,7 +304,10 @@ fn pack(open: &[Queued], room: usize) -> (Vec<(u16, Vec<u8>)>, usize) {
         bytes.clear();
         queued.record.encode(&mut bytes);
         let full = blocks.len() == room;
-        match blocks.last_mut().filter(|(_, b)| b.len() + bytes.len() <= JOURNAL_ROOM) {
+        match blocks
+            .last_mut()
+            .filter(|(_, b)| b.len() + bytes.len() <= JOURNAL_ROOM)
+        {
             Some((count, block)) => {
                 *count += 1;
                 block.extend_from_slice(&bytes);

@@ -69,23 +69,47 @@ impl Engine {
     fn run_length(&self, wanted: &[Wanted]) -> usize {
         let chunk_bytes = u64::from(self.geometry.chunk_blocks) * BLOCK_SIZE as u64;
         let most = (MAX_RUN_BYTES / chunk_bytes).clamp(1, self.config.max_run.into()) as usize;
-        let joined = wanted.windows(2).take(most - 1).take_while(|pair| match pair {
-            [a, b] => a.volume == b.volume && a.tag == b.tag && a.chunk + 1 == b.chunk,
-            _ => false,
-        });
+        let joined = wanted
+            .windows(2)
+            .take(most - 1)
+            .take_while(|pair| match pair {
+                [a, b] => a.volume == b.volume && a.tag == b.tag && a.chunk + 1 == b.chunk,
+                _ => false,
+            });
         1 + joined.count()
     }
 
     fn start_copy(&mut self, run: &[Wanted], block: u64, out: &mut Effects) {
-        let Some(Wanted { volume, chunk: first, tag, .. }) = run.first().copied() else { return };
+        let Some(Wanted {
+            volume,
+            chunk: first,
+            tag,
+            ..
+        }) = run.first().copied()
+        else {
+            return;
+        };
         let preds: Vec<Tag> = run.iter().map(|w| w.pred).collect();
         let count = run.len() as u32;
-        let copy =
-            Copy { volume, first, block, tag, preds, written: false, unpublished: count };
+        let copy = Copy {
+            volume,
+            first,
+            block,
+            tag,
+            preds,
+            written: false,
+            unpublished: count,
+        };
         let copy = self.copies.insert(copy);
         let io = self.new_io(Io::Copy { copy });
         self.counters.copies += 1;
-        out.list.push(Effect::Copy { copy: io, volume, first, count, block });
+        out.list.push(Effect::Copy {
+            copy: io,
+            volume,
+            first,
+            count,
+            block,
+        });
     }
 
     pub(super) fn copy_read(
@@ -108,7 +132,9 @@ impl Engine {
 
     fn record_copy(&mut self, id: usize, crcs: &[u32], out: &mut Effects) {
         let per_chunk = self.geometry.chunk_blocks as usize;
-        let Some(copy) = self.copies.get(id) else { return };
+        let Some(copy) = self.copies.get(id) else {
+            return;
+        };
         if crcs.len() != per_chunk * copy.preds.len() {
             return self.fail_store("a copyout reported a wrong number of checksums", out);
         }
@@ -136,21 +162,42 @@ impl Engine {
     /// The origin could not be read: a run is tried again chunk by chunk, a single
     /// chunk is LOST to the snapshots that would need it.
     fn copy_unreadable(&mut self, id: usize, error: IoError, out: &mut Effects) {
-        let Some(copy) = self.copies.try_remove(id) else { return };
+        let Some(copy) = self.copies.try_remove(id) else {
+            return;
+        };
         let chunk_blocks = u64::from(self.geometry.chunk_blocks);
         let (volume, tag) = (copy.volume, copy.tag);
         if let [pred] = copy.preds[..] {
             self.alloc.give_back(copy.block, chunk_blocks);
-            out.list.push(Effect::Notice(Notice::ChunkLost { volume, chunk: copy.first, error }));
+            out.list.push(Effect::Notice(Notice::ChunkLost {
+                volume,
+                chunk: copy.first,
+                error,
+            }));
             let crcs = Crcs::new(&vec![0; chunk_blocks as usize]);
             let chunk = copy.first;
-            let id = self.copies.insert(Copy { written: true, ..copy });
-            let record = Record::Exception { volume, chunk, tag, pred, block: LOST, crcs };
+            let id = self.copies.insert(Copy {
+                written: true,
+                ..copy
+            });
+            let record = Record::Exception {
+                volume,
+                chunk,
+                tag,
+                pred,
+                block: LOST,
+                crcs,
+            };
             return self.append(record, Done::Copied { copy: id });
         }
         for (index, pred) in copy.preds.iter().enumerate() {
             let chunk = copy.first + index as u64;
-            let single = Wanted { volume, chunk, tag, pred: *pred };
+            let single = Wanted {
+                volume,
+                chunk,
+                tag,
+                pred: *pred,
+            };
             self.start_copy(&[single], copy.block + index as u64 * chunk_blocks, out);
         }
     }
@@ -172,14 +219,22 @@ impl Engine {
 
     /// An exception is published: its chunk is unique once its readers are gone.
     pub(super) fn chunk_copied(&mut self, id: usize, record: &Record, _out: &mut Effects) {
-        let Record::Exception { volume, chunk, tag, .. } = record else { return };
+        let Record::Exception {
+            volume, chunk, tag, ..
+        } = record
+        else {
+            return;
+        };
         if let Some(copy) = self.copies.get_mut(id) {
             copy.unpublished -= 1;
             if copy.unpublished == 0 {
                 self.copies.remove(id);
             }
         }
-        let readers = self.chunks.get(&(*volume, *chunk)).map_or(0, |busy| busy.readers);
+        let readers = self
+            .chunks
+            .get(&(*volume, *chunk))
+            .map_or(0, |busy| busy.readers);
         if readers == 0 && *tag >= self.newest(*volume) {
             self.set_unique(*volume, *chunk);
         }
@@ -196,7 +251,9 @@ impl Engine {
     }
 
     pub(super) fn restart_waiters(&mut self, volume: VolumeId, chunk: u64) {
-        let Some(busy) = self.chunks.get(&(volume, chunk)) else { return };
+        let Some(busy) = self.chunks.get(&(volume, chunk)) else {
+            return;
+        };
         for id in &busy.waiters {
             if let Some(write) = self.writes.get_mut(*id) {
                 write.restart();
@@ -213,7 +270,9 @@ impl Engine {
 
     /// Drops every live snapshot of a volume, durably; false if there is none.
     pub(super) fn drop_all(&mut self, id: VolumeId, reason: DropReason) -> bool {
-        let Some(volume) = self.state.volumes.get(&id) else { return false };
+        let Some(volume) = self.state.volumes.get(&id) else {
+            return false;
+        };
         let live: Vec<Tag> = volume.live().collect();
         for tag in &live {
             self.drop_snapshot(id, *tag, reason);

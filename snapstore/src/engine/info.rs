@@ -30,7 +30,12 @@ impl Engine {
             generation: self.checkpoint.generation,
             journal_used: self.journal.used(),
             journal_blocks: self.journal.blocks,
-            purging: self.state.volumes.values().map(|v| v.unpurged().count() as u64).sum(),
+            purging: self
+                .state
+                .volumes
+                .values()
+                .map(|v| v.unpurged().count() as u64)
+                .sum(),
             failed: self.failed.clone(),
             counters: self.counters,
         }
@@ -51,12 +56,18 @@ impl Engine {
 
 /// The volumes of a state.
 pub(crate) fn volumes(state: &State, chunk_size: u64) -> Vec<VolumeInfo> {
-    state.volumes.values().map(|volume| volume_info(volume, chunk_size)).collect()
+    state
+        .volumes
+        .values()
+        .map(|volume| volume_info(volume, chunk_size))
+        .collect()
 }
 
 /// The snapshots of a volume that a person can see.
 pub(crate) fn snapshots(state: &State, id: VolumeId, chunk_size: u64) -> Vec<SnapshotInfo> {
-    let Some(volume) = state.volumes.get(&id) else { return Vec::new() };
+    let Some(volume) = state.volumes.get(&id) else {
+        return Vec::new();
+    };
     volume
         .snapshots
         .iter()
@@ -68,7 +79,10 @@ fn volume_info(volume: &Volume, chunk_size: u64) -> VolumeInfo {
     let record = &volume.record;
     let known = record.flags.get() & HAS_FINGERPRINT != 0;
     let visible = |r: &&SnapshotRecord| {
-        matches!(r.phase(), Some(SnapshotPhase::Live | SnapshotPhase::Dropped))
+        matches!(
+            r.phase(),
+            Some(SnapshotPhase::Live | SnapshotPhase::Dropped)
+        )
     };
     VolumeInfo {
         id: volume.id,

@@ -37,9 +37,26 @@ pub(crate) enum TreeId {
     Sharing,
 }
 
+impl TreeId {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Exceptions => "exception tree",
+            Self::Eras => "era tree",
+            Self::Volumes => "volume table",
+            Self::Snapshots => "snapshot table",
+            Self::Sharing => "sharing counters",
+        }
+    }
+}
+
 /// Every tree in the order checkpoints merge them.
-pub(crate) const TREES: [TreeId; 5] =
-    [TreeId::Exceptions, TreeId::Eras, TreeId::Volumes, TreeId::Snapshots, TreeId::Sharing];
+pub(crate) const TREES: [TreeId; 5] = [
+    TreeId::Exceptions,
+    TreeId::Eras,
+    TreeId::Volumes,
+    TreeId::Snapshots,
+    TreeId::Sharing,
+];
 
 impl Roots {
     pub(crate) fn get(&self, tree: TreeId) -> &Root {
@@ -71,8 +88,13 @@ pub(super) struct Known<'a> {
 
 impl Nodes for Known<'_> {
     fn get(&mut self, ptr: Ptr, level: u16) -> Option<Arc<Node>> {
-        let pinned = self.pinned.iter().find(|n| n.ptr() == ptr && n.level() == level);
-        pinned.cloned().or_else(|| self.cache.get(ptr).filter(|n| n.level() == level))
+        let pinned = self
+            .pinned
+            .iter()
+            .find(|n| n.ptr() == ptr && n.level() == level);
+        pinned
+            .cloned()
+            .or_else(|| self.cache.get(ptr).filter(|n| n.level() == level))
     }
 }
 
@@ -111,12 +133,19 @@ impl Engine {
         tag: Tag,
         pinned: &[Arc<Node>],
     ) -> Result<(Cover, Option<Arc<Node>>), Missing> {
-        let mut nodes = Known { cache: &mut self.cache, pinned };
+        let mut nodes = Known {
+            cache: &mut self.cache,
+            pinned,
+        };
         let frozen = self.checkpoint.frozen.as_ref();
         let mut from = tag;
         let mut pred = None;
         loop {
-            let key = Key { a: volume.0.into(), b: chunk, c: from.0 };
+            let key = Key {
+                a: volume.0.into(),
+                b: chunk,
+                c: from.0,
+            };
             let near = neighbours(&self.roots.exceptions, key, &mut nodes)?;
             let floor = near.floor.as_ref().map(|found| Tag(found.key.c));
             let pred = *pred.get_or_insert_with(|| {
@@ -127,21 +156,40 @@ impl Engine {
             let recent = self.state.recent.ceil(volume, chunk, from);
             let frozen = frozen.and_then(|f| f.ceil(volume, chunk, from));
             let tree = near.ceil.as_ref().map(|found| Tag(found.key.c));
-            let best = [recent.map(|r| r.0), frozen.map(|f| f.0), tree].into_iter().flatten().min();
+            let best = [recent.map(|r| r.0), frozen.map(|f| f.0), tree]
+                .into_iter()
+                .flatten()
+                .min();
             let Some(best) = best else {
                 return Ok((Cover::Origin { pred }, near.leaf));
             };
             // The newest layer that knows this key has the last word.
-            match [recent, frozen].into_iter().flatten().find(|(t, _)| *t == best) {
+            match [recent, frozen]
+                .into_iter()
+                .flatten()
+                .find(|(t, _)| *t == best)
+            {
                 Some((_, Entry::Put { place, crcs })) => {
-                    return Ok((Cover::Exception { place: *place, crcs: crcs.clone() }, near.leaf));
+                    return Ok((
+                        Cover::Exception {
+                            place: *place,
+                            crcs: crcs.clone(),
+                        },
+                        near.leaf,
+                    ));
                 }
                 Some((_, Entry::Gone { .. })) => from = Tag(best.0 + 1),
                 None => {
                     let value = near.ceil.as_ref().map_or(&[][..], |found| found.value());
                     let crcs: Vec<u32> = crcs_of(value).collect();
                     let place = Place::decode(value);
-                    return Ok((Cover::Exception { place, crcs: Crcs::new(&crcs) }, near.leaf));
+                    return Ok((
+                        Cover::Exception {
+                            place,
+                            crcs: Crcs::new(&crcs),
+                        },
+                        near.leaf,
+                    ));
                 }
             }
         }
@@ -169,7 +217,13 @@ impl Engine {
         }
         self.counters.block_reads += 1;
         let io = self.new_io(Io::Fetch { block });
-        let fetch = Fetch { io, missing, tree, version, tasks: vec![task] };
+        let fetch = Fetch {
+            io,
+            missing,
+            tree,
+            version,
+            tasks: vec![task],
+        };
         if let Some(replaced) = self.fetches.insert(block, fetch) {
             // An older version of this address was on its way: those tasks look again.
             self.ready.extend(replaced.tasks);
@@ -188,7 +242,9 @@ impl Engine {
         if self.fetches.get(&at).is_none_or(|fetch| fetch.io != io) {
             return;
         }
-        let Some(fetch) = self.fetches.remove(&at) else { return };
+        let Some(fetch) = self.fetches.remove(&at) else {
+            return;
+        };
         let shape = self.geometry.shape(fetch.tree);
         let node = match result {
             Ok(block) => Node::verify(block, fetch.missing.ptr, &shape, fetch.missing.level)
@@ -226,16 +282,25 @@ impl Engine {
     }
 
     fn damaged(&mut self, block: u64, reason: &str, tasks: Vec<Task>, out: &mut Effects) {
-        let notice = super::Notice::Damage { block, reason: reason.to_owned() };
+        let notice = super::Notice::Damage {
+            block,
+            reason: reason.to_owned(),
+        };
         out.list.push(Effect::Notice(notice));
-        let error = RequestError::Damaged { block, reason: reason.to_owned() };
+        let error = RequestError::Damaged {
+            block,
+            reason: reason.to_owned(),
+        };
         for task in tasks {
             match task {
                 Task::Write(id) => self.write_hit_damage(id, &error, out),
                 Task::Read(id) => self.fail_read(id, error.clone(), out),
                 Task::Purge => self.purge_hit_damage(),
                 Task::Merge => {
-                    self.fail_store(&format!("a checkpoint needs damaged block {block}: {reason}"), out);
+                    self.fail_store(
+                        &format!("a checkpoint needs damaged block {block}: {reason}"),
+                        out,
+                    );
                 }
             }
         }
@@ -249,14 +314,19 @@ impl super::Geometry {
         use crate::format::exception::{ERA_LEN, EXCEPTION_FIXED};
         use crate::format::tables::{SHARING_LEN, SNAPSHOT_LEN, VOLUME_LEN};
         let (kind, value_len) = match tree {
-            TreeId::Exceptions => {
-                (Kind::ExceptionNode, EXCEPTION_FIXED + 4 * self.chunk_blocks as usize)
-            }
+            TreeId::Exceptions => (
+                Kind::ExceptionNode,
+                EXCEPTION_FIXED + 4 * self.chunk_blocks as usize,
+            ),
             TreeId::Eras => (Kind::EraNode, ERA_LEN),
             TreeId::Volumes => (Kind::VolumeNode, VOLUME_LEN),
             TreeId::Snapshots => (Kind::SnapshotNode, SNAPSHOT_LEN),
             TreeId::Sharing => (Kind::SharingNode, SHARING_LEN),
         };
-        Shape { kind, value_len, store: self.store }
+        Shape {
+            kind,
+            value_len,
+            store: self.store,
+        }
     }
 }

@@ -38,7 +38,8 @@ mod writes;
 
 pub use api::*;
 
-pub(crate) use checkpoint::{disk_root, root_of};
+pub(crate) use checkpoint::root_of;
+pub(crate) use info::{snapshots, volumes};
 pub(crate) use lookup::{Roots, TREES, TreeId};
 
 use crate::alloc::Allocator;
@@ -68,7 +69,9 @@ pub(crate) struct Geometry {
 impl Geometry {
     /// Whether a chunk at `block` would lie inside the store.
     pub(crate) fn holds_chunk(&self, block: u64) -> bool {
-        block.checked_add(self.chunk_blocks.into()).is_some_and(|end| end <= self.blocks)
+        block
+            .checked_add(self.chunk_blocks.into())
+            .is_some_and(|end| end <= self.blocks)
     }
 }
 
@@ -132,6 +135,8 @@ pub struct Engine {
     purge_wanted: bool,
     purge_blocked: bool,
     // Trouble and the end.
+    /// Recovery's checkpoint is not durable yet: nothing is committed before it.
+    recovering: bool,
     /// Copyouts wait for space.
     starved: bool,
     victim: Option<(VolumeId, Tag)>,
@@ -159,7 +164,14 @@ pub(crate) struct Parts {
 
 impl Engine {
     pub(crate) fn new(parts: Parts, config: Config) -> Self {
-        let Parts { geometry, state, roots, alloc, generation, journal: (next, chain) } = parts;
+        let Parts {
+            geometry,
+            state,
+            roots,
+            alloc,
+            generation,
+            journal: (next, chain),
+        } = parts;
         let journal =
             commit::Journal::new(geometry.journal_first, geometry.journal_blocks, next, chain);
         let mut engine = Self {
@@ -190,6 +202,7 @@ impl Engine {
             purge: None,
             purge_wanted: true,
             purge_blocked: false,
+            recovering: true,
             starved: false,
             victim: None,
             stalled: Vec::new(),
@@ -217,6 +230,11 @@ impl Engine {
         }
     }
 
+    /// Recovery's checkpoint is durable: commits may begin.
+    pub(crate) fn recovered(&mut self) {
+        self.recovering = false;
+    }
+
     /// Takes a batch of events (left empty) and appends what is to be done.
     pub fn step(&mut self, batch: &mut EventBatch, effects: &mut Effects) {
         for event in batch.events.drain(..) {
@@ -233,10 +251,12 @@ impl Engine {
             self.start_copies(effects);
             // Before the next commit is sealed: a checkpoint begins between commits.
             more = self.step_checkpoint(effects);
-            more |= self.step_purge(effects);
-            self.relieve(effects);
-            self.step_close(effects);
-            self.seal(effects);
+            if !self.recovering {
+                more |= self.step_purge(effects);
+                self.relieve(effects);
+                self.step_close(effects);
+                self.seal(effects);
+            }
             more |= !self.ready.is_empty();
             more |= self.checkpoint_due() && !self.checkpoint.busy() && !self.journal.in_flight();
             if !more || self.failed.is_some() {
@@ -261,10 +281,21 @@ impl Engine {
 
     fn on_event(&mut self, event: Event, arena: &[u32], out: &mut Effects) {
         match event {
-            Event::Write { owner, volume, first, count } => {
+            Event::Write {
+                owner,
+                volume,
+                first,
+                count,
+            } => {
                 self.on_write(owner, volume, first, count, out);
             }
-            Event::Read { owner, volume, tag, first, count } => {
+            Event::Read {
+                owner,
+                volume,
+                tag,
+                first,
+                count,
+            } => {
                 self.on_read(owner, volume, tag, first, count, out);
             }
             Event::ReadDone { grant } => self.on_read_done(grant),
@@ -318,7 +349,10 @@ impl Engine {
     /// Begins an orderly stop: nothing new is taken on, waiting writes fail.
     fn on_close(&mut self, id: CommandId, out: &mut Effects) {
         if self.closing.is_some() {
-            return out.list.push(Effect::Reply { id, result: Err(CommandError::Closing) });
+            return out.list.push(Effect::Reply {
+                id,
+                result: Err(CommandError::Closing),
+            });
         }
         self.closing = Some(id);
         self.refuse_takes(&CommandError::Closing, out);
@@ -355,7 +389,10 @@ impl Engine {
     fn closed(&mut self, out: &mut Effects) {
         self.closed = true;
         if let Some(id) = self.closing {
-            out.list.push(Effect::Reply { id, result: Ok(Reply::Done) });
+            out.list.push(Effect::Reply {
+                id,
+                result: Ok(Reply::Done),
+            });
         }
     }
 

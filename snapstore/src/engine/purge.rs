@@ -37,7 +37,11 @@ impl Engine {
     /// Whether some dead snapshot's space has still to come back.
     pub(super) fn purge_pending(&self) -> bool {
         !self.purge_blocked
-            && self.state.volumes.values().any(|v| v.unpurged().next().is_some())
+            && self
+                .state
+                .volumes
+                .values()
+                .any(|v| v.unpurged().next().is_some())
     }
 
     /// Does a bounded piece of work; true if more could be done at once.
@@ -48,7 +52,9 @@ impl Engine {
         if self.purge.is_none() {
             self.begin_pass();
         }
-        let Some(purge) = &self.purge else { return false };
+        let Some(purge) = &self.purge else {
+            return false;
+        };
         if purge.committing || self.waiting_for_node(Task::Purge) {
             return false;
         }
@@ -78,10 +84,16 @@ impl Engine {
         let mut pending = false;
         let mut found = None;
         for volume in self.state.volumes.values() {
-            let Some(first) = volume.unpurged().next() else { continue };
+            let Some(first) = volume.unpurged().next() else {
+                continue;
+            };
             pending = true;
             let next = volume.next_live(first).unwrap_or(Tag(u64::MAX));
-            let end = if volume.taking > first { next.min(volume.taking) } else { next };
+            let end = if volume.taking > first {
+                next.min(volume.taking)
+            } else {
+                next
+            };
             let dead: Vec<Tag> = volume.unpurged().take_while(|tag| *tag < end).collect();
             let read = dead.iter().any(|tag| volume.readers.contains_key(tag));
             if !read && !self.copies_in(volume.id, first, end) {
@@ -91,21 +103,38 @@ impl Engine {
         }
         self.purge_wanted = pending;
         if let Some((volume, first, end, dead)) = found {
-            let key = |tag: Tag| Key { a: volume.0.into(), b: tag.0, c: 0 };
+            let key = |tag: Tag| Key {
+                a: volume.0.into(),
+                b: tag.0,
+                c: 0,
+            };
             let cursor = Some(key(first));
             let (committing, pinned) = (false, Vec::new());
-            self.purge = Some(Purge { volume, dead, cursor, end: key(end), committing, pinned });
+            self.purge = Some(Purge {
+                volume,
+                dead,
+                cursor,
+                end: key(end),
+                committing,
+                pinned,
+            });
         }
     }
 
     /// Purges at most `batch` exceptions of the next window.
     fn scan_window(&mut self, batch: usize) -> Result<bool, Missing> {
-        let Some(purge) = &mut self.purge else { return Ok(false) };
-        let Some(from) = purge.cursor else { return Ok(false) };
+        let Some(purge) = &mut self.purge else {
+            return Ok(false);
+        };
+        let Some(from) = purge.cursor else {
+            return Ok(false);
+        };
         let (id, end) = (purge.volume, purge.end);
         let pinned = std::mem::take(&mut purge.pinned);
         let window = self.read_window(from, end, &pinned);
-        let Some(purge) = &mut self.purge else { return Ok(false) };
+        let Some(purge) = &mut self.purge else {
+            return Ok(false);
+        };
         let (eras, next) = match window {
             Ok(window) => window,
             Err(missing) => {
@@ -113,7 +142,9 @@ impl Engine {
                 return Err(missing);
             }
         };
-        let Some(volume) = self.state.volumes.get(&id) else { return Ok(false) };
+        let Some(volume) = self.state.volumes.get(&id) else {
+            return Ok(false);
+        };
         let mut records = Vec::new();
         purge.cursor = next;
         for (key, place) in eras {
@@ -123,14 +154,26 @@ impl Engine {
             }
             let (tag, chunk) = (Tag(key.b), key.c);
             if !volume.needs(place.pred, tag) {
-                records.push(Record::Purged { volume: id, chunk, tag, block: place.block });
+                records.push(Record::Purged {
+                    volume: id,
+                    chunk,
+                    tag,
+                    block: place.block,
+                });
             }
         }
         purge.committing = !records.is_empty();
         let more = records.is_empty();
         let last = records.len().saturating_sub(1);
         for (index, record) in records.into_iter().enumerate() {
-            self.append(record, if index == last { Done::PurgeBatch } else { Done::Nothing });
+            self.append(
+                record,
+                if index == last {
+                    Done::PurgeBatch
+                } else {
+                    Done::Nothing
+                },
+            );
         }
         Ok(more)
     }
@@ -143,7 +186,10 @@ impl Engine {
         end: Key,
         pinned: &[Arc<Node>],
     ) -> Result<(Vec<Era>, Option<Key>), Missing> {
-        let mut nodes = Known { cache: &mut self.cache, pinned };
+        let mut nodes = Known {
+            cache: &mut self.cache,
+            pinned,
+        };
         let (leaf, next) = scan(&self.roots.eras, from, end, &mut nodes)?;
         let to = next.unwrap_or(end);
         let mut eras = std::collections::BTreeMap::new();
@@ -154,7 +200,10 @@ impl Engine {
             eras.extend(frozen.eras(from, to));
         }
         eras.extend(self.state.recent.eras(from, to));
-        let eras = eras.into_iter().filter_map(|(key, place)| Some((key, place?))).collect();
+        let eras = eras
+            .into_iter()
+            .filter_map(|(key, place)| Some((key, place?)))
+            .collect();
         Ok((eras, next))
     }
 
@@ -171,13 +220,19 @@ impl Engine {
         let dead = std::mem::take(&mut purge.dead);
         let last = dead.len().saturating_sub(1);
         for (index, tag) in dead.into_iter().enumerate() {
-            let done = if index == last { Done::PurgeEnd } else { Done::Nothing };
+            let done = if index == last {
+                Done::PurgeEnd
+            } else {
+                Done::Nothing
+            };
             self.append(Record::SnapshotPurged { volume, tag }, done);
         }
     }
 
     pub(super) fn purge_ended(&mut self) {
-        let Some(purge) = self.purge.take() else { return };
+        let Some(purge) = self.purge.take() else {
+            return;
+        };
         self.purge_wanted = true;
         self.bury_volume(purge.volume);
     }

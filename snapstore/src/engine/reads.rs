@@ -56,7 +56,9 @@ impl Engine {
         out: &mut Effects,
     ) {
         self.counters.reads += 1;
-        let admitted = self.admit(volume, first, count).and_then(|()| self.readable(volume, tag));
+        let admitted = self
+            .admit(volume, first, count)
+            .and_then(|()| self.readable(volume, tag));
         if let Err(error) = admitted {
             return out.list.push(Effect::ReadFailed { owner, error });
         }
@@ -67,20 +69,36 @@ impl Engine {
             *volume.readers.entry(tag).or_default() += 1;
         }
         let (pieces, crcs, pinned) = (Vec::new(), Vec::new(), Vec::new());
-        let read = Read { owner, volume, tag, first, count, next: 0, pieces, crcs, pinned };
+        let read = Read {
+            owner,
+            volume,
+            tag,
+            first,
+            count,
+            next: 0,
+            pieces,
+            crcs,
+            pinned,
+        };
         let id = self.reads.insert(read);
         self.ready.push_back(Task::Read(id));
     }
 
     fn readable(&self, volume: VolumeId, tag: Tag) -> Result<(), RequestError> {
         let none = RequestError::NoSnapshot(volume, tag);
-        let record = self.state.volumes.get(&volume).and_then(|v| v.snapshots.get(&tag));
+        let record = self
+            .state
+            .volumes
+            .get(&volume)
+            .and_then(|v| v.snapshots.get(&tag));
         let record = record.ok_or(none.clone())?;
         match record.phase() {
             Some(SnapshotPhase::Live) => Ok(()),
-            Some(SnapshotPhase::Dropped) => {
-                Err(RequestError::Dropped(volume, tag, drop_reason(record.reason.get())))
-            }
+            Some(SnapshotPhase::Dropped) => Err(RequestError::Dropped(
+                volume,
+                tag,
+                drop_reason(record.reason.get()),
+            )),
             _ => Err(none),
         }
     }
@@ -96,23 +114,25 @@ impl Engine {
                 }
             }
         }
-        let Some(read) = self.reads.get(id) else { return };
+        let Some(read) = self.reads.get(id) else {
+            return;
+        };
         match self.readable(read.volume, read.tag) {
             Ok(()) => self.grant_read(id, out),
             Err(error) => self.fail_read(id, error, out),
         }
     }
 
-    fn look_up_read(
-        &mut self,
-        id: usize,
-        chunk: u64,
-    ) -> Result<Result<(), RequestError>, Missing> {
-        let Some(read) = self.reads.get_mut(id) else { return Ok(Ok(())) };
+    fn look_up_read(&mut self, id: usize, chunk: u64) -> Result<Result<(), RequestError>, Missing> {
+        let Some(read) = self.reads.get_mut(id) else {
+            return Ok(Ok(()));
+        };
         let (volume, tag) = (read.volume, read.tag);
         let pinned = std::mem::take(&mut read.pinned);
         let found = self.lookup(volume, chunk, tag, &pinned);
-        let Some(read) = self.reads.get_mut(id) else { return Ok(Ok(())) };
+        let Some(read) = self.reads.get_mut(id) else {
+            return Ok(Ok(()));
+        };
         let cover = match found {
             Ok((cover, _)) => cover,
             Err(missing) => {
@@ -125,14 +145,20 @@ impl Engine {
             Cover::Origin { .. } => read.add(chunk, Source::Origin, None, chunk_blocks),
             Cover::Exception { place, .. } if place.pred >= tag => {
                 let reason = format!("no exception of chunk {chunk} covers snapshot {tag}");
-                return Ok(Err(RequestError::Damaged { block: self.roots.exceptions.ptr.block, reason }));
+                return Ok(Err(RequestError::Damaged {
+                    block: self.roots.exceptions.ptr.block,
+                    reason,
+                }));
             }
             Cover::Exception { place, .. } if place.block == LOST => {
                 return Ok(Err(RequestError::Lost(volume, chunk)));
             }
             Cover::Exception { place, .. } if !self.geometry.holds_chunk(place.block) => {
                 let reason = format!("chunk {chunk} is said to lie beyond the end of the store");
-                return Ok(Err(RequestError::Damaged { block: place.block, reason }));
+                return Ok(Err(RequestError::Damaged {
+                    block: place.block,
+                    reason,
+                }));
             }
             Cover::Exception { place, crcs } => {
                 let source = Source::Store { block: place.block };
@@ -144,7 +170,9 @@ impl Engine {
     }
 
     fn grant_read(&mut self, id: usize, out: &mut Effects) {
-        let Some(read) = self.reads.try_remove(id) else { return };
+        let Some(read) = self.reads.try_remove(id) else {
+            return;
+        };
         self.next_grant += 1;
         let grant = GrantId(self.next_grant);
         let base = out.crcs.len() as u32;
@@ -161,27 +189,44 @@ impl Engine {
                 first: piece.first,
                 count: piece.count,
                 source: piece.source,
-                crcs: CrcRange { start: piece.crcs.start + base, ..piece.crcs },
+                crcs: CrcRange {
+                    start: piece.crcs.start + base,
+                    ..piece.crcs
+                },
                 last: index == last,
             });
         }
-        self.grants.insert(grant, Grant { volume: read.volume, tag: read.tag, locked });
+        self.grants.insert(
+            grant,
+            Grant {
+                volume: read.volume,
+                tag: read.tag,
+                locked,
+            },
+        );
     }
 
     /// Fails a read and gives back what it holds.
     pub(super) fn fail_read(&mut self, id: usize, error: RequestError, out: &mut Effects) {
-        let Some(read) = self.reads.try_remove(id) else { return };
+        let Some(read) = self.reads.try_remove(id) else {
+            return;
+        };
         for piece in read.pieces.iter().filter(|p| p.source == Source::Origin) {
             self.unlock_run(read.volume, piece.first, piece.count);
         }
         let rest = read.first + u64::from(read.next);
         self.unlock_run(read.volume, rest, read.count - read.next);
         self.reader_left(read.volume, read.tag);
-        out.list.push(Effect::ReadFailed { owner: read.owner, error });
+        out.list.push(Effect::ReadFailed {
+            owner: read.owner,
+            error,
+        });
     }
 
     pub(super) fn on_read_done(&mut self, grant: GrantId) {
-        let Some(grant) = self.grants.remove(&grant) else { return };
+        let Some(grant) = self.grants.remove(&grant) else {
+            return;
+        };
         for (first, count) in grant.locked {
             self.unlock_run(grant.volume, first, count);
         }
@@ -193,7 +238,9 @@ impl Engine {
     }
 
     fn reader_left(&mut self, id: VolumeId, tag: Tag) {
-        let Some(volume) = self.state.volumes.get_mut(&id) else { return };
+        let Some(volume) = self.state.volumes.get_mut(&id) else {
+            return;
+        };
         if let Some(readers) = volume.readers.get_mut(&tag) {
             *readers -= 1;
             if *readers == 0 {
@@ -236,8 +283,16 @@ impl Read {
                 return;
             }
         }
-        let crcs = CrcRange { start, len: crcs.len() as u32 };
-        self.pieces.push(Piece { first: chunk, count: 1, source, crcs });
+        let crcs = CrcRange {
+            start,
+            len: crcs.len() as u32,
+        };
+        self.pieces.push(Piece {
+            first: chunk,
+            count: 1,
+            source,
+            crcs,
+        });
     }
 }
 

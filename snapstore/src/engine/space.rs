@@ -47,7 +47,13 @@ impl Engine {
     /// still need, and all of one with `records` changed exceptions.
     fn checkpoint_reserve(&self, records: usize) -> u64 {
         let (volumes, snapshots, sharing) = self.state.dirty_entries();
-        let changes = [records, records, snapshots + 8, volumes + 8, sharing + records.min(64)];
+        let changes = [
+            records,
+            records,
+            snapshots + 8,
+            volumes + 8,
+            sharing + records.min(64),
+        ];
         let trees = TREES.iter().zip(changes);
         let distinct = self.state.volumes.len() + 8;
         let nodes: u64 = trees
@@ -68,10 +74,13 @@ impl Engine {
     fn purge_reserve(&self) -> u64 {
         let batch = self.purge_batch();
         let shape = |tree| self.geometry.shape(tree);
-        let nodes: u64 = [super::lookup::TreeId::Exceptions, super::lookup::TreeId::Eras]
-            .into_iter()
-            .map(|tree| worst_case_nodes(self.roots.get(tree), batch, 1, &shape(tree)))
-            .sum();
+        let nodes: u64 = [
+            super::lookup::TreeId::Exceptions,
+            super::lookup::TreeId::Eras,
+        ]
+        .into_iter()
+        .map(|tree| worst_case_nodes(self.roots.get(tree), batch, 1, &shape(tree)))
+        .sum();
         nodes + 8
     }
 
@@ -99,7 +108,10 @@ impl Engine {
             return;
         }
         self.checkpoint.just_done = false;
-        let forced = self.wanted.iter().any(|w| self.policy(w.volume) == Policy::OriginFirst);
+        let forced = self
+            .wanted
+            .iter()
+            .any(|w| self.policy(w.volume) == Policy::OriginFirst);
         if let Some((volume, tag)) = self.choose_victim().filter(|_| forced) {
             self.victim = Some((volume, tag));
             self.drop_snapshot(volume, tag, DropReason::StoreFull);
@@ -109,7 +121,9 @@ impl Engine {
     fn starve_notice(&mut self, out: &mut Effects) {
         if !self.warned_full {
             self.warned_full = true;
-            out.list.push(Effect::Notice(Notice::SpaceLow { used_percent: self.used_percent() }));
+            out.list.push(Effect::Notice(Notice::SpaceLow {
+                used_percent: self.used_percent(),
+            }));
         }
     }
 
@@ -126,13 +140,22 @@ impl Engine {
     }
 
     pub(super) fn drop_snapshot(&mut self, volume: VolumeId, tag: Tag, reason: DropReason) {
-        let record = Record::SnapshotDropped { volume, tag, reason: drop_code(reason) };
+        let record = Record::SnapshotDropped {
+            volume,
+            tag,
+            reason: drop_code(reason),
+        };
         self.append(record, Done::VictimDropped(volume, tag));
     }
 
     /// A dropped snapshot is durably gone: whoever waited looks again.
     pub(super) fn victim_dropped(&mut self, volume: VolumeId, tag: Tag, out: &mut Effects) {
-        if let Some(record) = self.state.volumes.get(&volume).and_then(|v| v.snapshots.get(&tag)) {
+        if let Some(record) = self
+            .state
+            .volumes
+            .get(&volume)
+            .and_then(|v| v.snapshots.get(&tag))
+        {
             out.list.push(Effect::Notice(Notice::SnapshotDropped {
                 volume,
                 name: text(&record.name),
@@ -166,7 +189,8 @@ impl Engine {
             self.warned_full = false;
         } else if used >= self.config.warn_percent && !self.warned_low {
             self.warned_low = true;
-            out.list.push(Effect::Notice(Notice::SpaceLow { used_percent: used }));
+            out.list
+                .push(Effect::Notice(Notice::SpaceLow { used_percent: used }));
         }
     }
 
@@ -177,7 +201,9 @@ impl Engine {
             return;
         }
         self.failed = Some(reason.to_owned());
-        out.list.push(Effect::Notice(Notice::StoreFailed { reason: reason.to_owned() }));
+        out.list.push(Effect::Notice(Notice::StoreFailed {
+            reason: reason.to_owned(),
+        }));
         let error = super::CommandError::StoreFailed(reason.to_owned());
         self.abandon_commits(&error, out);
         self.abandon_checkpoint(&error, out);
@@ -191,7 +217,9 @@ impl Engine {
         self.fail_writes_except(&volumes, reason, out);
         if !volumes.is_empty() {
             self.invalidating.extend(&volumes);
-            let io = self.new_io(super::Io::Invalid { volumes: volumes.clone() });
+            let io = self.new_io(super::Io::Invalid {
+                volumes: volumes.clone(),
+            });
             out.list.push(Effect::RecordInvalid { io, volumes });
         }
     }
@@ -210,12 +238,18 @@ impl Engine {
             return self.fail_writes_except(&[], &reason, out);
         }
         for id in volumes {
-            let Some(volume) = self.state.volumes.get_mut(id) else { continue };
+            let Some(volume) = self.state.volumes.get_mut(id) else {
+                continue;
+            };
             volume.taking = Tag(0);
             let live: Vec<Tag> = volume.live().collect();
             for tag in live {
                 let reason = drop_code(DropReason::StoreFailed);
-                let record = Record::SnapshotDropped { volume: *id, tag, reason };
+                let record = Record::SnapshotDropped {
+                    volume: *id,
+                    tag,
+                    reason,
+                };
                 // In memory only: the state can only refuse what is not there.
                 let _ = self.state.apply(&record);
                 self.victim_dropped(*id, tag, out);
@@ -228,8 +262,12 @@ impl Engine {
     /// No copyout will ever be published: let writes look at their chunks again.
     fn free_all_copies(&mut self) {
         self.cancel_wanted();
-        let copying: Vec<(VolumeId, u64)> =
-            self.chunks.iter().filter(|(_, b)| b.copying).map(|(key, _)| *key).collect();
+        let copying: Vec<(VolumeId, u64)> = self
+            .chunks
+            .iter()
+            .filter(|(_, b)| b.copying)
+            .map(|(key, _)| *key)
+            .collect();
         for (volume, chunk) in copying {
             self.restart_waiters(volume, chunk);
             self.copying_ended(volume, chunk);

@@ -63,7 +63,9 @@ impl Takes {
     /// Whether a snapshot of this name is about to exist.
     pub(super) fn has_name(&self, volume: VolumeId, name: &str) -> bool {
         let requests = self.current.iter().map(|t| &t.request).chain(&self.queue);
-        requests.flat_map(|r| &r.targets).any(|(v, n)| *v == volume && n == name)
+        requests
+            .flat_map(|r| &r.targets)
+            .any(|(v, n)| *v == volume && n == name)
     }
 }
 
@@ -75,7 +77,10 @@ impl Engine {
                 self.next_take(out);
             }
             Err(error) => {
-                out.list.push(Effect::Reply { id: request.id, result: Err(error) });
+                out.list.push(Effect::Reply {
+                    id: request.id,
+                    result: Err(error),
+                });
             }
         }
     }
@@ -83,7 +88,10 @@ impl Engine {
     fn check_take(&self, request: &Request) -> Result<(), CommandError> {
         let targets = &request.targets;
         if targets.is_empty() || targets.len() > MAX_GROUP {
-            let text = format!("a take names 1 to {MAX_GROUP} volumes, not {}", targets.len());
+            let text = format!(
+                "a take names 1 to {MAX_GROUP} volumes, not {}",
+                targets.len()
+            );
             return Err(CommandError::Invalid(text));
         }
         for (index, (id, name)) in targets.iter().enumerate() {
@@ -96,24 +104,38 @@ impl Engine {
                 return Err(CommandError::NameTaken(name.clone()));
             }
         }
-        if self.room_for_records(64) { Ok(()) } else { Err(CommandError::NoSpace) }
+        if self.room_for_records(64) {
+            Ok(())
+        } else {
+            Err(CommandError::NoSpace)
+        }
     }
 
     fn next_take(&mut self, out: &mut Effects) {
         if self.takes.current.is_some() {
             return;
         }
-        let Some(request) = self.takes.queue.pop_front() else { return };
+        let Some(request) = self.takes.queue.pop_front() else {
+            return;
+        };
         // Even a take that fails uses its tag up.
         let tag = Tag(self.state.next_tag);
         self.state.next_tag += 1;
         let stage = Stage::FlushBefore;
-        self.takes.current = Some(Take { request, tag, stage, flushes: 0, error: None });
+        self.takes.current = Some(Take {
+            request,
+            tag,
+            stage,
+            flushes: 0,
+            error: None,
+        });
         self.flush_origins(out);
     }
 
     fn flush_origins(&mut self, out: &mut Effects) {
-        let Some(take) = &mut self.takes.current else { return };
+        let Some(take) = &mut self.takes.current else {
+            return;
+        };
         let volumes: Vec<VolumeId> = take.request.targets.iter().map(|(v, _)| *v).collect();
         take.flushes = volumes.len();
         for volume in volumes {
@@ -128,7 +150,9 @@ impl Engine {
         result: Result<(), IoError>,
         out: &mut Effects,
     ) {
-        let Some(take) = &mut self.takes.current else { return };
+        let Some(take) = &mut self.takes.current else {
+            return;
+        };
         if let Err(error) = result {
             take.error = Some(CommandError::OriginFlush(volume, error));
         }
@@ -175,12 +199,15 @@ impl Engine {
 
     /// The instant of the snapshots: no origin write is in flight.
     fn pass_gate(&mut self) {
-        let Some(take) = &mut self.takes.current else { return };
+        let Some(take) = &mut self.takes.current else {
+            return;
+        };
         take.stage = Stage::FlushAfter;
-        let (tag, priority, created) =
-            (take.tag, take.request.priority, take.request.created_ms);
+        let (tag, priority, created) = (take.tag, take.request.priority, take.request.created_ms);
         for (id, name) in take.request.targets.clone() {
-            let Some(volume) = self.state.volumes.get_mut(&id) else { continue };
+            let Some(volume) = self.state.volumes.get_mut(&id) else {
+                continue;
+            };
             volume.taking = tag;
             volume.unique.advance();
             let snapshot = SnapshotRecord {
@@ -192,23 +219,35 @@ impl Engine {
                 size: volume.record.size,
                 name: padded(&name),
             };
-            let record = Record::TakePrepared { volume: id, tag, snapshot: Box::new(snapshot) };
+            let record = Record::TakePrepared {
+                volume: id,
+                tag,
+                snapshot: Box::new(snapshot),
+            };
             self.append(record, Done::Nothing);
         }
     }
 
     /// The take under way is over, well or not.
     pub(super) fn take_ended(&mut self, result: Result<Tag, CommandError>, out: &mut Effects) {
-        let Some(take) = self.takes.current.take() else { return };
+        let Some(take) = self.takes.current.take() else {
+            return;
+        };
         let result = result.map(Reply::Taken);
-        out.list.push(Effect::Reply { id: take.request.id, result });
+        out.list.push(Effect::Reply {
+            id: take.request.id,
+            result,
+        });
         self.next_take(out);
     }
 
     /// Answers every queued take; the one under way ends by itself.
     pub(super) fn refuse_takes(&mut self, error: &CommandError, out: &mut Effects) {
         for request in std::mem::take(&mut self.takes.queue) {
-            out.list.push(Effect::Reply { id: request.id, result: Err(error.clone()) });
+            out.list.push(Effect::Reply {
+                id: request.id,
+                result: Err(error.clone()),
+            });
         }
     }
 }

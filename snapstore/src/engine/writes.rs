@@ -54,7 +54,16 @@ impl Engine {
             Ok(()) => {
                 let epoch = self.epoch(volume);
                 let pinned = Vec::new();
-                let write = Write { owner, volume, first, count, next: 0, waits: 0, epoch, pinned };
+                let write = Write {
+                    owner,
+                    volume,
+                    first,
+                    count,
+                    next: 0,
+                    waits: 0,
+                    epoch,
+                    pinned,
+                };
                 let id = self.writes.insert(write);
                 self.ready.push_back(Task::Write(id));
             }
@@ -63,27 +72,35 @@ impl Engine {
     }
 
     /// Whether a request for these chunks can be taken on at all.
-    pub(super) fn admit(
-        &self,
-        id: VolumeId,
-        first: u64,
-        count: u32,
-    ) -> Result<(), RequestError> {
+    pub(super) fn admit(&self, id: VolumeId, first: u64, count: u32) -> Result<(), RequestError> {
         let volume = self.state.volumes.get(&id).filter(|v| !v.deleting());
         let volume = volume.ok_or(RequestError::NoVolume(id))?;
         let end = first.checked_add(count.into());
         if count == 0 || end.is_none_or(|end| end > volume.chunks) {
-            return Err(RequestError::OutOfRange { volume: id, first, count });
+            return Err(RequestError::OutOfRange {
+                volume: id,
+                first,
+                count,
+            });
         }
-        if self.closing.is_some() { Err(RequestError::Closing) } else { Ok(()) }
+        if self.closing.is_some() {
+            Err(RequestError::Closing)
+        } else {
+            Ok(())
+        }
     }
 
     fn epoch(&self, volume: VolumeId) -> u32 {
-        self.state.volumes.get(&volume).map_or(0, |v| v.unique.epoch())
+        self.state
+            .volumes
+            .get(&volume)
+            .map_or(0, |v| v.unique.epoch())
     }
 
     pub(super) fn run_write(&mut self, id: usize, out: &mut Effects) {
-        let Some(write) = self.writes.get(id) else { return };
+        let Some(write) = self.writes.get(id) else {
+            return;
+        };
         let volume = write.volume;
         let epoch = self.epoch(volume);
         let stale = write.epoch != epoch;
@@ -105,7 +122,10 @@ impl Engine {
         }
         if self.writes.get(id).is_some_and(|w| w.waits == 0) {
             let write = self.writes.remove(id);
-            out.list.push(Effect::WriteGranted { owner: write.owner, epoch: write.epoch });
+            out.list.push(Effect::WriteGranted {
+                owner: write.owner,
+                epoch: write.epoch,
+            });
         }
     }
 
@@ -121,7 +141,11 @@ impl Engine {
     fn walk(&mut self, id: usize, out: &mut Effects) -> bool {
         while let Some(write) = self.writes.get(id).filter(|w| w.next < w.count) {
             let (volume, chunk) = (write.volume, write.first + u64::from(write.next));
-            if self.chunks.get(&(volume, chunk)).is_some_and(|busy| busy.copying) {
+            if self
+                .chunks
+                .get(&(volume, chunk))
+                .is_some_and(|busy| busy.copying)
+            {
                 self.wait_for_chunk(volume, chunk, id);
             } else {
                 match self.classify(id, volume, chunk) {
@@ -146,7 +170,12 @@ impl Engine {
             Class::Unique => self.wait_for_chunk(volume, chunk, id),
             Class::Shared { pred } => {
                 let tag = self.newest(volume);
-                self.wanted.push(Wanted { volume, chunk, tag, pred: *pred });
+                self.wanted.push(Wanted {
+                    volume,
+                    chunk,
+                    tag,
+                    pred: *pred,
+                });
                 self.wait_for_chunk(volume, chunk, id);
                 if let Some(busy) = self.chunks.get_mut(&(volume, chunk)) {
                     busy.copying = true;
@@ -160,7 +189,10 @@ impl Engine {
         if newest == Tag(0) || self.recently_copied(volume, chunk, newest) {
             return Ok(Class::Unique);
         }
-        let pinned = self.writes.get_mut(id).map(|w| std::mem::take(&mut w.pinned));
+        let pinned = self
+            .writes
+            .get_mut(id)
+            .map(|w| std::mem::take(&mut w.pinned));
         let pinned = pinned.unwrap_or_default();
         let found = self.lookup(volume, chunk, newest, &pinned);
         if let Some(write) = self.writes.get_mut(id) {
@@ -194,14 +226,20 @@ impl Engine {
     }
 
     pub(super) fn newest(&self, volume: VolumeId) -> Tag {
-        self.state.volumes.get(&volume).map_or(Tag(0), |v| v.newest())
+        self.state
+            .volumes
+            .get(&volume)
+            .map_or(Tag(0), |v| v.newest())
     }
 
     /// Fails a write; whoever wakes it later finds nothing.
     pub(super) fn fail_write(&mut self, id: usize, error: RequestError, out: &mut Effects) {
         if let Some(write) = self.writes.try_remove(id) {
             self.forget_waiter(write.volume, write.first, write.count, id);
-            out.list.push(Effect::WriteFailed { owner: write.owner, error });
+            out.list.push(Effect::WriteFailed {
+                owner: write.owner,
+                error,
+            });
         }
     }
 
@@ -216,7 +254,9 @@ impl Engine {
     /// A write needs to know what damaged metadata held. Origin first: the volume's
     /// snapshots are dropped, durably, and the write goes on after that.
     pub(super) fn write_hit_damage(&mut self, id: usize, error: &RequestError, out: &mut Effects) {
-        let Some(volume) = self.writes.get(id).map(|w| w.volume) else { return };
+        let Some(volume) = self.writes.get(id).map(|w| w.volume) else {
+            return;
+        };
         if self.policy(volume) == Policy::SnapshotFirst {
             return self.fail_write(id, error.clone(), out);
         }
@@ -233,7 +273,12 @@ impl Engine {
     }
 
     pub(super) fn policy(&self, volume: VolumeId) -> Policy {
-        match self.state.volumes.get(&volume).map(|v| v.record.policy.get()) {
+        match self
+            .state
+            .volumes
+            .get(&volume)
+            .map(|v| v.record.policy.get())
+        {
             Some(1) => Policy::SnapshotFirst,
             _ => Policy::OriginFirst,
         }

@@ -12,5 +12,4 @@ pub mod superblock;
 pub mod tables;
 
 pub use header::{Damage, HEADER_LEN, Header, Kind, header, seal, verify};
-pub use ptr::Ptr;
-pub use superblock::DiskPtr;
+pub use ptr::{DiskPtr, Ptr};

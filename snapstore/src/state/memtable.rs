@@ -39,11 +39,19 @@ pub struct MemTable {
 }
 
 fn exception_key(volume: VolumeId, chunk: u64, tag: Tag) -> Key {
-    Key { a: volume.0.into(), b: chunk, c: tag.0 }
+    Key {
+        a: volume.0.into(),
+        b: chunk,
+        c: tag.0,
+    }
 }
 
 fn era_key(volume: VolumeId, chunk: u64, tag: Tag) -> Key {
-    Key { a: volume.0.into(), b: tag.0, c: chunk }
+    Key {
+        a: volume.0.into(),
+        b: tag.0,
+        c: chunk,
+    }
 }
 
 impl MemTable {
@@ -86,18 +94,52 @@ impl MemTable {
         self.eras.insert(era_key(volume, chunk, tag), None);
     }
 
+    /// Whether an exception of this key and block is here.
+    #[must_use]
+    pub fn holds(&self, volume: VolumeId, chunk: u64, tag: Tag, block: u64) -> bool {
+        let entry = self.exceptions.get(&exception_key(volume, chunk, tag));
+        matches!(entry, Some(Entry::Put { place, .. }) if place.block == block)
+    }
+
+    /// Undoes a put: the exception never was. Returns what it said.
+    pub fn forget(&mut self, volume: VolumeId, chunk: u64, tag: Tag) -> Option<Place> {
+        self.eras.remove(&era_key(volume, chunk, tag));
+        match self.exceptions.remove(&exception_key(volume, chunk, tag)) {
+            Some(Entry::Put { place, .. }) => Some(place),
+            _ => None,
+        }
+    }
+
+    /// Makes an exception LOST. Returns what it said before.
+    pub fn lose(&mut self, volume: VolumeId, chunk: u64, tag: Tag) -> Option<Place> {
+        let entry = self.exceptions.get_mut(&exception_key(volume, chunk, tag));
+        let Some(Entry::Put { place, .. }) = entry else {
+            return None;
+        };
+        let before = *place;
+        place.block = LOST;
+        self.eras.insert(era_key(volume, chunk, tag), Some(*place));
+        Some(before)
+    }
+
     /// The entry with the smallest tag at or above `tag`.
     #[must_use]
     pub fn ceil(&self, volume: VolumeId, chunk: u64, tag: Tag) -> Option<(Tag, &Entry)> {
         let range = exception_key(volume, chunk, tag)..=exception_key(volume, chunk, Tag(u64::MAX));
-        self.exceptions.range(range).next().map(|(key, entry)| (Tag(key.c), entry))
+        self.exceptions
+            .range(range)
+            .next()
+            .map(|(key, entry)| (Tag(key.c), entry))
     }
 
     /// The greatest tag below `tag`, purged or not.
     #[must_use]
     pub fn floor(&self, volume: VolumeId, chunk: u64, tag: Tag) -> Option<Tag> {
         let range = exception_key(volume, chunk, Tag(0))..exception_key(volume, chunk, tag);
-        self.exceptions.range(range).next_back().map(|(key, _)| Tag(key.c))
+        self.exceptions
+            .range(range)
+            .next_back()
+            .map(|(key, _)| Tag(key.c))
     }
 
     /// Era entries in `from..to` as (key, place or purged).
@@ -131,7 +173,9 @@ impl MemTable {
             match entry {
                 Entry::Put { place, crcs } => {
                     place.encode(&mut value);
-                    crcs.as_slice().iter().for_each(|c| value.extend_from_slice(&c.to_le_bytes()));
+                    crcs.as_slice()
+                        .iter()
+                        .for_each(|c| value.extend_from_slice(&c.to_le_bytes()));
                     changes.push(*key, Some(&value))?;
                     if place.block != LOST {
                         blocks(BlockChange::Claim(place.block));

@@ -87,7 +87,12 @@ impl State {
     /// An empty store's state.
     #[must_use]
     pub fn new(chunk_size: u64) -> Self {
-        Self { next_tag: 1, next_volume: 1, chunk_size, ..Self::default() }
+        Self {
+            next_tag: 1,
+            next_volume: 1,
+            chunk_size,
+            ..Self::default()
+        }
     }
 
     /// Adds a volume read from the table.
@@ -135,19 +140,39 @@ impl State {
     pub fn apply(&mut self, record: &Record) -> Result<(), Damage> {
         self.dirty.any = true;
         match record {
-            Record::Exception { volume, chunk, tag, pred, block, crcs } => {
-                let place = Place { pred: *pred, block: *block };
+            Record::Exception {
+                volume,
+                chunk,
+                tag,
+                pred,
+                block,
+                crcs,
+            } => {
+                let place = Place {
+                    pred: *pred,
+                    block: *block,
+                };
                 self.recent.put(*volume, *chunk, *tag, place, crcs.clone());
                 self.count_exception(*volume, *tag, place)
             }
-            Record::Purged { volume, chunk, tag, block } => {
+            Record::Purged {
+                volume,
+                chunk,
+                tag,
+                block,
+            } => {
                 self.recent.remove(*volume, *chunk, *tag, *block);
-                self.dirty.volumes.insert(*volume);
-                let held = &mut self.volume_mut(*volume)?.record.held;
-                *held = U64::new(held.get().saturating_sub(u64::from(*block != LOST)));
-                Ok(())
+                if *block == LOST {
+                    Ok(())
+                } else {
+                    self.uncount_block(*volume)
+                }
             }
-            Record::TakePrepared { volume, tag, snapshot } => {
+            Record::TakePrepared {
+                volume,
+                tag,
+                snapshot,
+            } => {
                 self.next_tag = self.next_tag.max(tag.0.saturating_add(1));
                 self.dirty.snapshots.insert((*volume, *tag));
                 self.volume_mut(*volume)?.insert_snapshot(*tag, **snapshot)
@@ -155,20 +180,28 @@ impl State {
             Record::TakeCommitted { tag } => {
                 self.each_prepared(*tag, |volume| volume.set_phase(*tag, SnapshotPhase::Live))
             }
-            Record::TakeAborted { tag } => self.each_prepared(*tag, |volume| {
-                volume.bury(*tag, SnapshotPhase::Deleting, 0)
-            }),
+            Record::TakeAborted { tag } => {
+                self.each_prepared(*tag, |volume| volume.bury(*tag, SnapshotPhase::Deleting, 0))
+            }
             Record::SnapshotDeleted { volume, tag } => {
                 self.bury(*volume, *tag, SnapshotPhase::Deleting, 0)
             }
-            Record::SnapshotDropped { volume, tag, reason } => {
-                self.bury(*volume, *tag, SnapshotPhase::Dropped, *reason)
-            }
+            Record::SnapshotDropped {
+                volume,
+                tag,
+                reason,
+            } => self.bury(*volume, *tag, SnapshotPhase::Dropped, *reason),
             Record::SnapshotPurged { volume, tag } => {
                 self.dirty.snapshots.insert((*volume, *tag));
                 self.volume_mut(*volume)?.purged(*tag)
             }
-            Record::SnapshotChanged { volume, tag, flags, priority, name } => {
+            Record::SnapshotChanged {
+                volume,
+                tag,
+                flags,
+                priority,
+                name,
+            } => {
                 self.dirty.snapshots.insert((*volume, *tag));
                 let snapshot = self.snapshot_mut(*volume, *tag)?;
                 let kept = snapshot.flags.get() & !MAPPED;
@@ -181,8 +214,38 @@ impl State {
             Record::VolumeDeleted { volume } => self.delete_volume(*volume),
             Record::VolumeGone { volume } => {
                 self.dirty.volumes.insert(*volume);
-                self.volumes.remove(volume).map(|_| ()).ok_or_else(no_volume)
+                self.volumes
+                    .remove(volume)
+                    .map(|_| ())
+                    .ok_or_else(no_volume)
             }
+        }
+    }
+
+    /// Recovery only: an exception whose origin write was never issued never was.
+    ///
+    /// # Errors
+    /// When its volume does not exist.
+    pub fn forget(&mut self, id: VolumeId, chunk: u64, tag: Tag) -> Result<(), Damage> {
+        let Some(place) = self.recent.forget(id, chunk, tag) else {
+            return Ok(());
+        };
+        self.uncount_block(id)?;
+        let volume = self.volume_mut(id)?;
+        if let Some((first, last)) = volume.live_in(place.pred, tag) {
+            volume.sharing.sub(first, last);
+        }
+        self.collect_sharing(id)
+    }
+
+    /// Recovery only: the data of an exception did not reach the store.
+    ///
+    /// # Errors
+    /// When its volume does not exist.
+    pub fn lose(&mut self, id: VolumeId, chunk: u64, tag: Tag) -> Result<(), Damage> {
+        match self.recent.lose(id, chunk, tag) {
+            Some(_) => self.uncount_block(id),
+            None => Ok(()),
         }
     }
 
@@ -199,10 +262,7 @@ impl State {
     ///
     /// # Errors
     /// When `shapes` are not those of the tables.
-    pub fn freeze(
-        &mut self,
-        shapes: &TableShapes,
-    ) -> Result<(MemTable, TableChanges), BadChange> {
+    pub fn freeze(&mut self, shapes: &TableShapes) -> Result<(MemTable, TableChanges), BadChange> {
         let dirty = std::mem::take(&mut self.dirty);
         let tables = TableChanges {
             volumes: self.volume_changes(&dirty, shapes)?,
@@ -215,11 +275,34 @@ impl State {
     /// Table entries that a checkpoint begun now would change.
     #[must_use]
     pub fn dirty_entries(&self) -> (usize, usize, usize) {
-        (self.dirty.volumes.len(), self.dirty.snapshots.len(), self.dirty.sharing.len())
+        (
+            self.dirty.volumes.len(),
+            self.dirty.snapshots.len(),
+            self.dirty.sharing.len(),
+        )
     }
 
     fn snapshot_mut(&mut self, id: VolumeId, tag: Tag) -> Result<&mut SnapshotRecord, Damage> {
-        self.volume_mut(id)?.snapshots.get_mut(&tag).ok_or_else(no_snapshot)
+        self.volume_mut(id)?
+            .snapshots
+            .get_mut(&tag)
+            .ok_or_else(no_snapshot)
+    }
+
+    fn uncount_block(&mut self, id: VolumeId) -> Result<(), Damage> {
+        self.dirty.volumes.insert(id);
+        let held = &mut self.volume_mut(id)?.record.held;
+        *held = U64::new(held.get().saturating_sub(1));
+        Ok(())
+    }
+
+    /// Notes which sharing counters of a volume have changed.
+    fn collect_sharing(&mut self, id: VolumeId) -> Result<(), Damage> {
+        let volume = self.volumes.get_mut(&id).ok_or_else(no_volume)?;
+        volume.sharing.take_dirty(|first, last| {
+            self.dirty.sharing.insert((id, last, first));
+        });
+        Ok(())
     }
 
     fn count_exception(&mut self, id: VolumeId, tag: Tag, place: Place) -> Result<(), Damage> {
@@ -231,10 +314,7 @@ impl State {
         if let Some((first, last)) = volume.live_in(place.pred, tag) {
             volume.sharing.add(first, last, 1);
         }
-        volume.sharing.take_dirty(|first, last| {
-            self.dirty.sharing.insert((id, last, first));
-        });
-        Ok(())
+        self.collect_sharing(id)
     }
 
     fn bury(
@@ -244,13 +324,9 @@ impl State {
         phase: SnapshotPhase,
         reason: u32,
     ) -> Result<(), Damage> {
-        let volume = self.volumes.get_mut(&id).ok_or_else(no_volume)?;
-        volume.bury(tag, phase, reason)?;
+        self.volume_mut(id)?.bury(tag, phase, reason)?;
         self.dirty.snapshots.insert((id, tag));
-        volume.sharing.take_dirty(|first, last| {
-            self.dirty.sharing.insert((id, last, first));
-        });
-        Ok(())
+        self.collect_sharing(id)
     }
 
     fn each_prepared(
@@ -300,7 +376,14 @@ impl State {
         let mut changes = Changes::new(&shapes.volumes);
         for id in &dirty.volumes {
             let value = self.volumes.get(id).map(|v| v.record.as_bytes());
-            changes.push(Key { a: id.0.into(), b: 0, c: 0 }, value)?;
+            changes.push(
+                Key {
+                    a: id.0.into(),
+                    b: 0,
+                    c: 0,
+                },
+                value,
+            )?;
         }
         Ok(changes)
     }
@@ -309,7 +392,11 @@ impl State {
         let mut changes = Changes::new(&shapes.snapshots);
         for (id, tag) in &dirty.snapshots {
             let value = self.volumes.get(id).and_then(|v| v.snapshots.get(tag));
-            let key = Key { a: id.0.into(), b: tag.0, c: 0 };
+            let key = Key {
+                a: id.0.into(),
+                b: tag.0,
+                c: 0,
+            };
             changes.push(key, value.map(IntoBytes::as_bytes))?;
         }
         Ok(changes)
@@ -318,8 +405,15 @@ impl State {
     fn sharing_changes(&self, dirty: &Dirty, shapes: &TableShapes) -> Result<Changes, BadChange> {
         let mut changes = Changes::new(&shapes.sharing);
         for (id, last, first) in &dirty.sharing {
-            let count = self.volumes.get(id).map_or(0, |v| v.sharing.get(*first, *last));
-            let key = Key { a: id.0.into(), b: last.0, c: first.0 };
+            let count = self
+                .volumes
+                .get(id)
+                .map_or(0, |v| v.sharing.get(*first, *last));
+            let key = Key {
+                a: id.0.into(),
+                b: last.0,
+                c: first.0,
+            };
             let bytes = count.to_le_bytes();
             changes.push(key, (count != 0).then_some(bytes.as_slice()))?;
         }

@@ -43,10 +43,21 @@ impl Sharing {
         self.dirty.push((first, last));
     }
 
+    /// One exception of this run is gone.
+    pub fn sub(&mut self, first: Tag, last: Tag) {
+        let count = self.take(first, last);
+        if count > 1 {
+            self.add(first, last, count - 1);
+        }
+    }
+
     /// `tag` is no longer live; `before` and `after` are its live neighbours.
     pub fn remove(&mut self, tag: Tag, before: Option<Tag>, after: Option<Tag>) {
-        let begin: Vec<Tag> =
-            self.runs.range((tag, Tag(0))..=(tag, Tag(u64::MAX))).map(|((_, l), _)| *l).collect();
+        let begin: Vec<Tag> = self
+            .runs
+            .range((tag, Tag(0))..=(tag, Tag(u64::MAX)))
+            .map(|((_, l), _)| *l)
+            .collect();
         for last in begin {
             let count = self.take(tag, last);
             // A run of the snapshot alone is held by nobody now: it is purged.
@@ -54,8 +65,11 @@ impl Sharing {
                 self.add(after, last, count);
             }
         }
-        let end: Vec<Tag> =
-            self.ends.range((tag, Tag(0))..=(tag, Tag(u64::MAX))).map(|(_, f)| *f).collect();
+        let end: Vec<Tag> = self
+            .ends
+            .range((tag, Tag(0))..=(tag, Tag(u64::MAX)))
+            .map(|(_, f)| *f)
+            .collect();
         for first in end {
             let count = self.take(first, tag);
             if let Some(before) = before {
@@ -66,7 +80,9 @@ impl Sharing {
 
     /// Hands over the runs changed since the last call.
     pub fn take_dirty(&mut self, mut each: impl FnMut(Tag, Tag)) {
-        self.dirty.drain(..).for_each(|(first, last)| each(first, last));
+        self.dirty
+            .drain(..)
+            .for_each(|(first, last)| each(first, last));
     }
 
     fn take(&mut self, first: Tag, last: Tag) -> u64 {

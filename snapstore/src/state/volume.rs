@@ -5,7 +5,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 use super::sharing::Sharing;
-use super::{no_snapshot, is_purged};
+use super::{is_purged, no_snapshot};
 use crate::format::Damage;
 use crate::format::tables::{
     KIND_ORIGIN, Name, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING, VOLUME_LIVE,
@@ -46,7 +46,9 @@ impl Volume {
     /// When the record's fields make no sense.
     pub fn new(id: VolumeId, record: VolumeRecord, chunk_size: u64) -> Result<Self, Damage> {
         if record.kind.get() != KIND_ORIGIN {
-            return Err(Damage::Field("the volume is a clone: a newer csnap is needed"));
+            return Err(Damage::Field(
+                "the volume is a clone: a newer csnap is needed",
+            ));
         }
         if ![VOLUME_LIVE, VOLUME_DELETING].contains(&record.state.get()) || id.0 == 0 {
             return Err(Damage::Field("a volume's number or state is unknown"));
@@ -99,7 +101,8 @@ impl Volume {
     /// The newest snapshot that must be kept from now on, 0 if none.
     #[must_use]
     pub fn newest(&self) -> Tag {
-        self.taking.max(self.live.last().copied().unwrap_or_default())
+        self.taking
+            .max(self.live.last().copied().unwrap_or_default())
     }
 
     /// Where a snapshot is in its life.
@@ -150,7 +153,10 @@ impl Volume {
     pub fn has_name(&self, name: &str) -> bool {
         let name: Name = padded(name);
         let visible = |r: &&SnapshotRecord| r.phase() != Some(SnapshotPhase::Deleting);
-        self.snapshots.values().filter(visible).any(|record| record.name == name)
+        self.snapshots
+            .values()
+            .filter(visible)
+            .any(|record| record.name == name)
     }
 
     pub(super) fn set_phase(&mut self, tag: Tag, phase: SnapshotPhase) -> Result<(), Damage> {

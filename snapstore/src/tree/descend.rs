@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::key::Key;
 use super::layout::MAX_HEIGHT;
-use crate::format::Ptr;
 use super::node::Node;
 use super::{Missing, Nodes, Root};
+use crate::format::Ptr;
 
 /// A node and the keys it is responsible for: `low` and up, below `up`.
 #[derive(Clone, Debug)]

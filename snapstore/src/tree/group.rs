@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::changes::Changes;
 use super::descend::Parent;
 use super::key::Key;
-use crate::format::Ptr;
 use super::node::Node;
+use crate::format::Ptr;
 
 /// Where a record of the new nodes comes from.
 #[derive(Clone, Copy, Debug)]

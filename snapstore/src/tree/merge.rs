@@ -21,9 +21,9 @@ use super::descend::{Held, Path, descend};
 use super::group::{Group, Old};
 use super::key::Key;
 use super::layout::{MAX_HEIGHT, PTR_LEN, Shape};
-use crate::format::{DiskPtr, Ptr};
 use super::node::{Builder, Node};
 use super::{Missing, Nodes, Root};
+use crate::format::{DiskPtr, Ptr};
 
 /// Blocks that [`Progress::Need`] names at most.
 const LOOK_AHEAD: usize = 16;

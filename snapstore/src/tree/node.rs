@@ -9,9 +9,11 @@ use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::key::Key;
-use super::layout::{InteriorKey, LeafKey, MAX_HEIGHT, NODE_HEADER_LEN, NodeHeader, Shape, key_len};
-use crate::format::Ptr;
+use super::layout::{
+    InteriorKey, LeafKey, MAX_HEIGHT, NODE_HEADER_LEN, NodeHeader, Shape, key_len,
+};
 use crate::block::Block;
+use crate::format::Ptr;
 use crate::format::{self, Damage, HEADER_LEN};
 
 /// A node known to be good, immutable.

@@ -8,9 +8,9 @@
 
 use super::key::Key;
 use super::layout::MAX_HEIGHT;
-use crate::format::Ptr;
 use super::node::Node;
 use super::{Missing, Root};
+use crate::format::Ptr;
 
 /// What is wrong with a tree whose nodes are each good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
