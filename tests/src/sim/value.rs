@@ -16,7 +16,7 @@ pub type Value = u64;
 pub const ZERO: Value = 0;
 
 /// The contents of one sector, cheap to clone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Data(Option<Arc<[u8; SECTOR]>>);
 
 static ZEROES: [u8; SECTOR] = [0; SECTOR];
@@ -69,6 +69,13 @@ impl Data {
             digest = mix(digest ^ u64::from_le_bytes(raw));
         }
         digest.max(1)
+    }
+}
+
+impl std::fmt::Debug for Data {
+    /// The digest: what a violation names the contents by.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}", self.value())
     }
 }
 

@@ -264,13 +264,15 @@ impl SimDisk {
                 self.apply(op, first + index as u64, data);
             }
         }
-        failed?;
-        self.faults.healed(first, count);
         self.clock += 1;
         for sector in first..first + count {
-            self.completed(op, sector, fua);
+            // What a failed write left is in the cache: a later flush covers it.
+            self.completed(op, sector, fua && failed.is_ok());
         }
-        Ok(())
+        if failed.is_ok() {
+            self.faults.healed(first, count);
+        }
+        failed
     }
 
     fn completed(&mut self, op: OpId, sector: u64, fua: bool) {

@@ -30,7 +30,9 @@ impl Oracle {
     pub fn reconcile(&mut self, found: &Inventory, restarted: bool) -> Outcome {
         let maybe = std::mem::take(&mut self.maybe);
         self.settle_volumes(found, &maybe)?;
-        self.settle_takes(found, &maybe)?;
+        if restarted {
+            self.settle_takes(found, &maybe)?;
+        }
         for (command, _) in &maybe {
             self.settle_change(found, command);
         }
@@ -41,6 +43,14 @@ impl Oracle {
             self.compare_volume(volume, found.snapshots.get(&volume.id))?;
         }
         Ok(())
+    }
+
+    /// Whether a snapshot nobody was promised may be listed all the same.
+    fn half_taken(&self, volume: VolumeId, name: &str) -> bool {
+        self.maybe.iter().any(|(command, _)| match command {
+            Command::Take { targets, .. } => targets.iter().any(|(v, n)| *v == volume && n == name),
+            _ => false,
+        })
     }
 
     fn settle_volumes(&mut self, found: &Inventory, maybe: &[(Command, Option<Take>)]) -> Outcome {
@@ -158,6 +168,14 @@ impl Oracle {
 
     fn compare_volume(&mut self, info: &VolumeInfo, list: Option<&Vec<SnapshotInfo>>) -> Outcome {
         let trouble = self.allow.full || self.allow.store_errors || self.allow.damage;
+        let id = info.id;
+        let half: Vec<String> = list
+            .into_iter()
+            .flatten()
+            .filter(|s| self.half_taken(id, &s.name))
+            .map(|s| s.name.clone())
+            .collect();
+        let half_taken = |name: &String| half.contains(name);
         let gone = &self.gone;
         let Some(volume) = self.volumes.get_mut(&info.id) else {
             return Ok(());
@@ -174,6 +192,9 @@ impl Oracle {
         let list = list.unwrap_or(&empty);
         for info in list {
             let Some(known) = volume.snapshots.get_mut(&info.tag) else {
+                if half_taken(&info.name) {
+                    continue;
+                }
                 let back = gone.contains(&(info.volume, info.tag));
                 let what = if back {
                     "came back after its deletion"

@@ -46,7 +46,7 @@ impl World {
         {
             let owner = self.runtime.submit(volume, ask.clone());
             self.oracle.submitted(owner, volume, &ask);
-            self.note(|| format!("  request {owner}"));
+            self.note(|| format!("  request {owner} volume {volume} {ask:?}"));
         }
         Ok(())
     }

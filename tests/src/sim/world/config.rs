@@ -76,7 +76,7 @@ impl Config {
             seed,
             chunk_size,
             store_blocks: match trouble {
-                Trouble::Full => 256 + held * dice.between(0, 2),
+                Trouble::Full => 700 + held * dice.between(0, 2),
                 _ => 1024 + 2 * held * (snapshots as u64 + 2),
             },
             journal_blocks: dice.pick(&[Some(16), Some(16), Some(24), Some(64), None]),

@@ -268,7 +268,7 @@ impl World {
     #[allow(clippy::print_stderr)] // a trace is what was asked for
     fn note(&self, what: impl FnOnce() -> String) {
         if self.trace {
-            let text: String = what().chars().take(400).collect();
+            let text: String = what().chars().take(9000).collect();
             eprintln!("{:>7} {text}", self.runtime.steps);
         }
     }
