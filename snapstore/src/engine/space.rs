@@ -61,7 +61,8 @@ impl Engine {
             sharing + records.min(64),
         ];
         let trees = TREES.iter().zip(changes);
-        let distinct = self.state.volumes.len() + 8;
+        // Volumes gone since the last checkpoint are among the dirty ones.
+        let distinct = self.state.volumes.len() + volumes + 8;
         let nodes: u64 = trees
             .map(|(tree, changes)| {
                 let shape = self.geometry.shape(*tree);
