@@ -26,8 +26,12 @@ pub enum Kind {
     ExceptionNode = u32::from_le_bytes(*b"CSex"),
     /// A node of the era tree: (volume, tag, chunk).
     EraNode = u32::from_le_bytes(*b"CSer"),
-    /// A node of the catalog: volumes, snapshots, sharing counters.
-    CatalogNode = u32::from_le_bytes(*b"CSca"),
+    /// A node of the volume table.
+    VolumeNode = u32::from_le_bytes(*b"CSvo"),
+    /// A node of the snapshot table.
+    SnapshotNode = u32::from_le_bytes(*b"CSsn"),
+    /// A node of the sharing counters: (volume, last snapshot, first snapshot).
+    SharingNode = u32::from_le_bytes(*b"CSsh"),
 }
 
 /// The first 32 bytes of every metadata block.

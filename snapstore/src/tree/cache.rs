@@ -10,8 +10,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::Nodes;
-use super::layout::Ptr;
 use super::node::Node;
+use crate::format::Ptr;
 
 /// Nodes by block, at most as many as it was made for.
 #[derive(Debug)]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::key::Key;
-use super::layout::{MAX_HEIGHT, Ptr};
+use super::layout::MAX_HEIGHT;
 use super::node::Node;
 use super::{Missing, Nodes, Root};
+use crate::format::Ptr;
 
 /// A node and the keys it is responsible for: `low` and up, below `up`.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::changes::Changes;
 use super::descend::Parent;
 use super::key::Key;
-use super::layout::Ptr;
 use super::node::Node;
+use crate::format::Ptr;
 
 /// Where a record of the new nodes comes from.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +136,7 @@ impl Group {
     /// The pointer that entry `i` of an interior group holds.
     pub(super) fn ptr(&self, i: usize, batch: &Changes) -> Ptr {
         let (_, value) = self.record(i, batch);
-        Ptr::from_disk(value)
+        Ptr::decode(value)
     }
 
     /// `a` of the last record if the run of records sharing it (leaves) or all the

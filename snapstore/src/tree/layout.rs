@@ -18,7 +18,7 @@ use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::block::BLOCK_SIZE;
-use crate::format::{HEADER_LEN, Kind};
+use crate::format::{DiskPtr, HEADER_LEN, Kind};
 
 /// Levels a tree may have. A full tree of this height exceeds any device; more is
 /// damage.
@@ -61,14 +61,6 @@ pub(super) struct InteriorKey {
     pub(super) c: U64,
 }
 
-/// What an interior record ends with.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub(super) struct DiskPtr {
-    pub(super) block: U64,
-    pub(super) generation: U64,
-}
-
 const _: () = {
     assert!(HEADER_LEN + size_of::<NodeHeader>() == NODE_HEADER_LEN);
     assert!(offset_of!(NodeHeader, a) == 8);
@@ -77,39 +69,6 @@ const _: () = {
     assert!(size_of::<DiskPtr>() == PTR_LEN);
     assert!((BLOCK_SIZE - NODE_HEADER_LEN) / (size_of::<LeafKey>() + MAX_VALUE_LEN) == 3);
 };
-
-/// Where a node is and which checkpoint wrote it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ptr {
-    /// Store block; 0 is no node.
-    pub block: u64,
-    /// Generation of the checkpoint that wrote the block.
-    pub generation: u64,
-}
-
-impl Ptr {
-    /// No node.
-    pub const NULL: Self = Self {
-        block: 0,
-        generation: 0,
-    };
-
-    /// Its form in an interior record.
-    pub(super) fn to_disk(self) -> DiskPtr {
-        DiskPtr {
-            block: self.block.into(),
-            generation: self.generation.into(),
-        }
-    }
-
-    /// From an interior record's value; null if too short.
-    pub(super) fn from_disk(value: &[u8]) -> Self {
-        DiskPtr::read_from_prefix(value).map_or(Self::NULL, |(ptr, _)| Self {
-            block: ptr.block.get(),
-            generation: ptr.generation.get(),
-        })
-    }
-}
 
 /// What the nodes of one tree have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

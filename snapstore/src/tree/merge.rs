@@ -20,9 +20,10 @@ use super::changes::Changes;
 use super::descend::{Held, Path, descend};
 use super::group::{Group, Old};
 use super::key::Key;
-use super::layout::{MAX_HEIGHT, PTR_LEN, Ptr, Shape};
+use super::layout::{MAX_HEIGHT, PTR_LEN, Shape};
 use super::node::{Builder, Node};
 use super::{Missing, Nodes, Root};
+use crate::format::{DiskPtr, Ptr};
 
 /// Blocks that [`Progress::Need`] names at most.
 const LOOK_AHEAD: usize = 16;
@@ -401,7 +402,7 @@ impl Merge {
             block: group.olds.first().map_or(0, |old| old.node.ptr().block),
         };
         for (key, ptr) in group.effects() {
-            let value = ptr.map(Ptr::to_disk);
+            let value = ptr.map(DiskPtr::from);
             let value = value.as_ref().map(zerocopy::IntoBytes::as_bytes);
             self.above.push(key, value).map_err(|_| disorder)?;
         }

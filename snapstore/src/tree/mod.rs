@@ -35,11 +35,12 @@ mod walk;
 
 use std::sync::Arc;
 
+pub use crate::format::Ptr;
 pub use bound::worst_case_nodes;
 pub use cache::Cache;
 pub use changes::{BadChange, Changes};
 pub use key::Key;
-pub use layout::{MAX_HEIGHT, MAX_VALUE_LEN, MIN_VALUE_LEN, NODE_HEADER_LEN, PTR_LEN, Ptr, Shape};
+pub use layout::{MAX_HEIGHT, MAX_VALUE_LEN, MIN_VALUE_LEN, NODE_HEADER_LEN, PTR_LEN, Shape};
 pub use merge::{Merge, MergeError, Progress, Space};
 pub use node::Node;
 pub use probe::{Found, Neighbours, neighbours, scan};

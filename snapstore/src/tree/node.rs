@@ -10,9 +10,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::key::Key;
 use super::layout::{
-    InteriorKey, LeafKey, MAX_HEIGHT, NODE_HEADER_LEN, NodeHeader, Ptr, Shape, key_len,
+    InteriorKey, LeafKey, MAX_HEIGHT, NODE_HEADER_LEN, NodeHeader, Shape, key_len,
 };
 use crate::block::Block;
+use crate::format::Ptr;
 use crate::format::{self, Damage, HEADER_LEN};
 
 /// A node known to be good, immutable.
@@ -144,7 +145,7 @@ impl Node {
     #[must_use]
     pub fn child(&self, i: usize) -> Ptr {
         debug_assert!(self.level > 0, "a leaf has no children");
-        Ptr::from_disk(self.value(i))
+        Ptr::decode(self.value(i))
     }
 
     /// Index of the first record whose key is `>= key`; `len` if there is none.

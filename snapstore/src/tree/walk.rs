@@ -7,9 +7,10 @@
 //! height times fan-out, steps by the root's count of nodes.
 
 use super::key::Key;
-use super::layout::{MAX_HEIGHT, Ptr};
+use super::layout::MAX_HEIGHT;
 use super::node::Node;
 use super::{Missing, Root};
+use crate::format::Ptr;
 
 /// What is wrong with a tree whose nodes are each good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
