@@ -1,1 +1,11 @@
-//! The daemon.
+//! The csnap daemon: everything that touches the kernel lives in this crate.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`device`] | opening origins and stores, plain calls on them |
+//! | [`lane`] | the data path as a pure state machine, one per I/O thread |
+//! | [`core`](mod@core) | one engine under its combining lock, and the way of its effects |
+//! | [`ring`] | the I/O thread: io_uring, buffers, NBD connections |
+//! | [`runtime`] | what the daemon's control side calls |
+
+pub mod device;
