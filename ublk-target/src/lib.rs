@@ -9,3 +9,4 @@
 //! | [`runtime`] | what the daemon's control side calls |
 
 pub mod device;
+pub mod lane;
