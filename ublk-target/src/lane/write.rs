@@ -232,7 +232,9 @@ impl Lane {
             moved => change.cursor + u64::from(moved),
         };
         self.set_change(key, Change { cursor, ..change });
-        if cursor < change.segment_end {
+        // A pause does not wait for the rest of a long segment: it is probed anew.
+        let paused = self.volume(request.volume).is_some_and(|volume| volume.is_paused());
+        if cursor < change.segment_end && !paused {
             return self.issue_piece(key);
         }
         self.set_change(
