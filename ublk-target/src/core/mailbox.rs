@@ -147,7 +147,10 @@ impl Lanes {
     /// # Errors
     /// When the system has no more eventfds.
     pub fn new(count: u16) -> io::Result<Self> {
-        (0..count).map(|_| Port::new()).collect::<io::Result<_>>().map(Self)
+        (0..count)
+            .map(|_| Port::new())
+            .collect::<io::Result<_>>()
+            .map(Self)
     }
 
     /// How many.

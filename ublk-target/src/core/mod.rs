@@ -34,7 +34,6 @@ mod pause;
 mod route;
 
 pub use mailbox::{Lanes, Mail, Port};
-pub(crate) use pause::PAUSE_LIMIT;
 
 use pause::Pauses;
 
@@ -72,11 +71,17 @@ impl Stepper for Engine {
     }
 
     fn volume_size(&self, volume: VolumeId) -> Option<u64> {
-        self.volumes().into_iter().find(|info| info.id == volume).map(|info| info.size)
+        self.volumes()
+            .into_iter()
+            .find(|info| info.id == volume)
+            .map(|info| info.size)
     }
 
     fn snapshot_size(&self, volume: VolumeId, tag: Tag) -> Option<u64> {
-        self.snapshots(volume).into_iter().find(|info| info.tag == tag).map(|info| info.size)
+        self.snapshots(volume)
+            .into_iter()
+            .find(|info| info.tag == tag)
+            .map(|info| info.size)
     }
 
     fn store_info(&self) -> StoreInfo {
@@ -111,6 +116,17 @@ pub struct Visit {
     /// It is to enter again soon, after submitting what it has.
     pub again: bool,
     scratch: Effects,
+}
+
+impl Visit {
+    /// Empty hands, for the visits of `lane`.
+    #[must_use]
+    pub fn new(lane: u16) -> Self {
+        Self {
+            lane,
+            ..Self::default()
+        }
+    }
 }
 
 /// What a lane knows of a core, whatever its engine.
@@ -169,7 +185,11 @@ impl<E: Stepper> Core<E> {
     pub fn command(&self, command: Command) -> Result<Reply, CommandError> {
         let id = CommandId(self.next_command.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.commands.lock().as_mut().ok_or(CommandError::Closing)?.insert(id, sender);
+        self.commands
+            .lock()
+            .as_mut()
+            .ok_or(CommandError::Closing)?
+            .insert(id, sender);
         self.tell(Event::Command { id, command });
         receiver.recv().unwrap_or(Err(CommandError::Closing))
     }
@@ -224,7 +244,9 @@ impl<E: Stepper> Core<E> {
 impl<E: Stepper> Entry for Core<E> {
     fn enter(&self, visit: &mut Visit) {
         for _ in 0..ROUNDS {
-            let Some(engine) = self.lock_or_leave(visit) else { return };
+            let Some(engine) = self.lock_or_leave(visit) else {
+                return;
+            };
             self.step(engine, visit);
             if self.inbox.lock().is_empty() {
                 return;
@@ -241,9 +263,15 @@ impl<E: Stepper> Entry for Core<E> {
     fn tick(&self, now_ms: u64, now: Instant) {
         let expired = self.pauses.lock().expired(now);
         for io in expired {
-            tracing::warn!(pause = io.0, "writes in flight did not drain in time: giving up");
+            tracing::warn!(
+                pause = io.0,
+                "writes in flight did not drain in time: giving up"
+            );
             self.resume_all(io, None);
-            self.inbox.lock().events.push(Event::Paused { io, drained: false });
+            self.inbox
+                .lock()
+                .events
+                .push(Event::Paused { io, drained: false });
         }
         self.tell(Event::Tick { now_ms });
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use snapstore::ids::IoId;
 
 /// How long lanes may drain before a pause is given up.
-pub(crate) const PAUSE_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Every pause that some lane has not acknowledged.
 #[derive(Debug, Default)]
@@ -27,8 +27,12 @@ impl Pauses {
     /// One lane has drained. Whether it was the last; an acknowledgement of a
     /// pause that was given up is none.
     pub(super) fn acknowledge(&mut self, io: IoId) -> bool {
-        let Some(at) = self.0.iter().position(|pending| pending.io == io) else { return false };
-        let Some(pending) = self.0.get_mut(at) else { return false };
+        let Some(at) = self.0.iter().position(|pending| pending.io == io) else {
+            return false;
+        };
+        let Some(pending) = self.0.get_mut(at) else {
+            return false;
+        };
         pending.lanes = pending.lanes.saturating_sub(1);
         let last = pending.lanes == 0;
         if last {

@@ -41,7 +41,10 @@ impl<E: Stepper> Core<E> {
     fn answer(&self, visit: &mut Visit, owner: Owner, effect: Effect, base: u32, arena: &[u32]) {
         let lane = lane_of(owner);
         if lane == visit.lane {
-            visit.local.list.push(with_crcs(effect, |range| range.start += base));
+            visit
+                .local
+                .list
+                .push(with_crcs(effect, |range| range.start += base));
             return;
         }
         let mut crcs = Vec::new();
@@ -50,21 +53,34 @@ impl<E: Stepper> Core<E> {
             range.start = 0;
         });
         let store = self.slot;
-        let effects = Effects { list: vec![effect], crcs };
-        self.lanes.post_from(lane, Mail::Effects { store, effects }, &mut visit.wakes);
+        let effects = Effects {
+            list: vec![effect],
+            crcs,
+        };
+        self.lanes
+            .post_from(lane, Mail::Effects { store, effects }, &mut visit.wakes);
     }
 
     fn pause_all(&self, io: IoId, volumes: &[VolumeId], visit: &mut Visit) {
-        self.pauses.lock().begin(io, self.lanes.count(), Instant::now());
+        self.pauses
+            .lock()
+            .begin(io, self.lanes.count(), Instant::now());
         for lane in 0..self.lanes.count() {
-            let mail = Mail::Pause { store: self.slot, io, volumes: volumes.to_vec() };
+            let mail = Mail::Pause {
+                store: self.slot,
+                io,
+                volumes: volumes.to_vec(),
+            };
             self.lanes.post_from(lane, mail, &mut visit.wakes);
         }
     }
 
     pub(super) fn resume_all(&self, io: IoId, mut visit: Option<&mut Visit>) {
         for lane in 0..self.lanes.count() {
-            let mail = Mail::Resume { store: self.slot, io };
+            let mail = Mail::Resume {
+                store: self.slot,
+                io,
+            };
             match &mut visit {
                 Some(visit) => self.lanes.post_from(lane, mail, &mut visit.wakes),
                 None => self.lanes.post(lane, mail),
@@ -74,20 +90,31 @@ impl<E: Stepper> Core<E> {
 
     /// Runs the handler on a thread of its own: it waits for a disk.
     fn record_invalid(&self, io: IoId, volumes: Vec<VolumeId>) {
-        let Some(core) = self.itself.upgrade() else { return };
+        let Some(core) = self.itself.upgrade() else {
+            return;
+        };
         let work = move || {
             let result = core.handlers.record_invalid(&volumes);
             core.tell(Event::Flushed { io, result });
         };
-        if let Err(error) = std::thread::Builder::new().name("record".into()).spawn(work) {
+        if let Err(error) = std::thread::Builder::new()
+            .name("record".into())
+            .spawn(work)
+        {
             tracing::error!(%error, "cannot start a thread to record dropped snapshots");
-            let result = Err(snapstore::IoError::Errno(error.raw_os_error().unwrap_or(libc::EAGAIN)));
+            let result = Err(snapstore::IoError::Errno(
+                error.raw_os_error().unwrap_or(libc::EAGAIN),
+            ));
             self.tell(Event::Flushed { io, result });
         }
     }
 
     fn reply(&self, id: CommandId, result: Result<Reply, CommandError>) {
-        let waiting = self.commands.lock().as_mut().and_then(|commands| commands.remove(&id));
+        let waiting = self
+            .commands
+            .lock()
+            .as_mut()
+            .and_then(|commands| commands.remove(&id));
         if let Some(waiting) = waiting {
             // A caller that went away no longer wants to know.
             let _ = waiting.send(result);

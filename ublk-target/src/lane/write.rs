@@ -233,7 +233,9 @@ impl Lane {
         };
         self.set_change(key, Change { cursor, ..change });
         // A pause does not wait for the rest of a long segment: it is probed anew.
-        let paused = self.volume(request.volume).is_some_and(|volume| volume.is_paused());
+        let paused = self
+            .volume(request.volume)
+            .is_some_and(|volume| volume.is_paused());
         if cursor < change.segment_end && !paused {
             return self.issue_piece(key);
         }

@@ -73,7 +73,10 @@ impl Message {
     fn new() -> Box<Self> {
         // SAFETY: all-zero bytes are a valid `msghdr` (null pointers and zeroes).
         let header = unsafe { std::mem::zeroed() };
-        Box::new(Self { header, pieces: Vec::with_capacity(PIECES) })
+        Box::new(Self {
+            header,
+            pieces: Vec::with_capacity(PIECES),
+        })
     }
 }
 
@@ -136,7 +139,9 @@ impl Client {
     pub(crate) fn sent(&mut self, result: i32, io: &mut Io<'_>) {
         self.sending = false;
         match usize::try_from(result) {
-            Ok(n) if n > 0 => self.machine.sent(n, |slot| io.memory.give(BufferId(slot.0))),
+            Ok(n) if n > 0 => self
+                .machine
+                .sent(n, |slot| io.memory.give(BufferId(slot.0))),
             _ if again(result) => {}
             _ => self.break_off(End::Socket, io),
         }
@@ -144,7 +149,12 @@ impl Client {
 
     /// A request of this connection is done.
     pub(crate) fn done(&mut self, running: usize, done: &Done, io: &mut Io<'_>) {
-        let Some(Running { request, buffer, data_at }) = self.running.try_remove(running) else {
+        let Some(Running {
+            request,
+            buffer,
+            data_at,
+        }) = self.running.try_remove(running)
+        else {
             return;
         };
         match (done.result, request.op, buffer) {
@@ -152,7 +162,8 @@ impl Client {
                 return self.machine.reply_data(&request, Slot(buffer.0), data_at);
             }
             (Ok(()), Op::BlockStatus { .. }, _) => {
-                self.machine.reply_extents(&request, &wire_extents(&done.extents));
+                self.machine
+                    .reply_extents(&request, &wire_extents(&done.extents));
             }
             (Ok(()), ..) => self.machine.reply_done(&request),
             (Err(errno), ..) => {
@@ -195,7 +206,8 @@ impl Client {
             }
         }
         if self.broken && !self.sending {
-            self.machine.discard_replies(|slot| io.memory.give(BufferId(slot.0)));
+            self.machine
+                .discard_replies(|slot| io.memory.give(BufferId(slot.0)));
         }
         self.arm_receive(io)?;
         self.arm_send(io)
@@ -206,7 +218,9 @@ impl Client {
         match incoming {
             Incoming::NeedsBuffer(request) => {
                 let len = request.len as usize;
-                let Some(buffer) = io.memory.take(len) else { return false };
+                let Some(buffer) = io.memory.take(len) else {
+                    return false;
+                };
                 let bytes = io.memory.bytes_mut(buffer, 0, len);
                 if !self.machine.payload_buffer(Slot(buffer.0), bytes) {
                     io.memory.give(buffer);
@@ -217,7 +231,9 @@ impl Client {
                 let (offset, len) = (request.offset, u64::from(request.len));
                 let target = self.export.target();
                 let need = lane::Request::buffer_len(target, Verb::Read, offset, len);
-                let Some(buffer) = io.memory.take(need as usize) else { return false };
+                let Some(buffer) = io.memory.take(need as usize) else {
+                    return false;
+                };
                 self.run(request, Some(buffer), io);
             }
             Incoming::Request(request) => self.run(request, None, io),
@@ -228,7 +244,11 @@ impl Client {
     fn run(&mut self, request: Request, buffer: Option<BufferId>, io: &mut Io<'_>) {
         let target = self.export.target();
         let data_at = lane::Request::data_at(target, request.offset) as usize;
-        let running = self.running.insert(Running { request, buffer, data_at });
+        let running = self.running.insert(Running {
+            request,
+            buffer,
+            data_at,
+        });
         io.lane.submit(lane::Request {
             tag: u64::from(self.key) << 32 | running as u64,
             volume: self.export.volume(),
@@ -279,12 +299,16 @@ impl Client {
                     }
                 }
             };
-            message.pieces.push(libc::iovec { iov_base: base.cast_mut().cast(), iov_len: len });
+            message.pieces.push(libc::iovec {
+                iov_base: base.cast_mut().cast(),
+                iov_len: len,
+            });
         }
         message.header.msg_iov = message.pieces.as_mut_ptr();
         message.header.msg_iovlen = message.pieces.len();
         self.sending = true;
-        io.submit.send(self.file, self.key, &raw const message.header)
+        io.submit
+            .send(self.file, self.key, &raw const message.header)
     }
 
     /// Takes nothing more. No receive is in flight.
@@ -295,7 +319,8 @@ impl Client {
         match self.stalled.take() {
             // It was taken from the machine and has to be answered.
             Some(Incoming::Request(request)) => {
-                self.machine.reply_error(&request, Errno::Shutdown, "the export was closed");
+                self.machine
+                    .reply_error(&request, Errno::Shutdown, "the export was closed");
             }
             Some(Incoming::Write(..) | Incoming::NeedsBuffer(_)) | None => {}
         }

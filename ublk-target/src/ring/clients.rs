@@ -45,7 +45,12 @@ impl Clients {
         }
         let entry = self.clients.vacant_entry();
         let key = entry.key() as u32;
-        entry.insert(Client::new((key, file), new.socket, new.export, new.options));
+        entry.insert(Client::new(
+            (key, file),
+            new.socket,
+            new.export,
+            new.options,
+        ));
         self.ready.push(key);
     }
 
@@ -103,7 +108,9 @@ impl Clients {
         ready.sort_unstable();
         ready.dedup();
         for key in ready.drain(..) {
-            let Some(client) = self.clients.get_mut(key as usize) else { continue };
+            let Some(client) = self.clients.get_mut(key as usize) else {
+                continue;
+            };
             client.pump(io)?;
             if client.is_stalled() {
                 self.stalled.push(key);
@@ -119,7 +126,9 @@ impl Clients {
     }
 
     fn remove(&mut self, key: u32, io: &mut Io<'_>) {
-        let Some(client) = self.clients.try_remove(key as usize) else { return };
+        let Some(client) = self.clients.try_remove(key as usize) else {
+            return;
+        };
         match client.end() {
             Some(end @ (End::Disconnect | End::Closed | End::Shutdown)) => {
                 tracing::debug!(%end, "connection ended");

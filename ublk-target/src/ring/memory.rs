@@ -96,9 +96,19 @@ impl Memory {
         let zeroes = memory.place(&mut at, ZEROES);
         let copies = (0..COPIES).map(|_| memory.place(&mut at, COPY)).collect();
         let share = (bytes - at) / (3 * LARGE);
-        memory.large = (0..share * 2).map(|_| memory.place(&mut at, LARGE)).collect();
-        memory.small = (0..(bytes - at) / SMALL).map(|_| memory.place(&mut at, SMALL)).collect();
-        Ok((memory, Reserved { copies, zeroes: (zeroes, ZEROES as u32) }))
+        memory.large = (0..share * 2)
+            .map(|_| memory.place(&mut at, LARGE))
+            .collect();
+        memory.small = (0..(bytes - at) / SMALL)
+            .map(|_| memory.place(&mut at, SMALL))
+            .collect();
+        Ok((
+            memory,
+            Reserved {
+                copies,
+                zeroes: (zeroes, ZEROES as u32),
+            },
+        ))
     }
 
     fn place(&mut self, at: &mut usize, len: usize) -> BufferId {
@@ -110,7 +120,10 @@ impl Memory {
 
     /// The mapping to register.
     pub(crate) fn registration(&self) -> libc::iovec {
-        libc::iovec { iov_base: self.pool.base.as_ptr().cast(), iov_len: self.pool.len }
+        libc::iovec {
+            iov_base: self.pool.base.as_ptr().cast(),
+            iov_len: self.pool.len,
+        }
     }
 
     /// A buffer of at least `len` bytes, if there is one now.
@@ -132,7 +145,9 @@ impl Memory {
             .inspect_err(|error| tracing::warn!(%error, len, "no memory for a large request"))
             .ok()?;
         self.oversize_bytes += len;
-        Some(BufferId((self.places.len() + self.oversize.insert(mapping)) as u32))
+        Some(BufferId(
+            (self.places.len() + self.oversize.insert(mapping)) as u32,
+        ))
     }
 
     /// Gives a buffer back.
@@ -221,7 +236,10 @@ mod tests {
             }
         }
         assert!(held.len() > 100, "{}", held.len());
-        let all = held.iter().copied().chain(reserved.copies.iter().map(|b| (*b, COPY)));
+        let all = held
+            .iter()
+            .copied()
+            .chain(reserved.copies.iter().map(|b| (*b, COPY)));
         let mut seen = HashSet::new();
         for (buffer, len) in all.chain([(reserved.zeroes.0, ZEROES)]) {
             let start = memory.address(buffer, 0, len).unwrap().as_ptr() as usize;

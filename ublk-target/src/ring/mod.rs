@@ -101,4 +101,3 @@ pub struct NewClient {
     pub(crate) export: Arc<Export>,
     pub(crate) options: nbd::Options,
 }
-

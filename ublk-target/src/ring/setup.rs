@@ -59,16 +59,22 @@ pub(crate) fn ring(depth: u32, memory: &Memory) -> io::Result<(IoUring, bool)> {
 }
 
 fn restrict(ring: &IoUring) -> io::Result<()> {
-    let mut allowed: Vec<Restriction> =
-        OPERATIONS.iter().map(|code| Restriction::sqe_op(*code)).collect();
-    allowed.push(Restriction::sqe_flags_allowed(squeue::Flags::FIXED_FILE.bits()));
+    let mut allowed: Vec<Restriction> = OPERATIONS
+        .iter()
+        .map(|code| Restriction::sqe_op(*code))
+        .collect();
+    allowed.push(Restriction::sqe_flags_allowed(
+        squeue::Flags::FIXED_FILE.bits(),
+    ));
     allowed.push(Restriction::register_op(FILES_UPDATE));
     ring.submitter().register_restrictions(&mut allowed)
 }
 
 /// Puts a file into the table, or takes one out (-1).
 pub(crate) fn set_file(ring: &IoUring, index: u32, fd: RawFd) -> io::Result<()> {
-    ring.submitter().register_files_update(index, &[fd]).map(drop)
+    ring.submitter()
+        .register_files_update(index, &[fd])
+        .map(drop)
 }
 
 /// The number other rings send their messages to.

@@ -51,7 +51,10 @@ impl Kind {
 
     /// What user data says.
     pub(crate) fn of(data: u64) -> (Self, u32) {
-        let kind = KINDS.get((data >> 56) as usize).copied().unwrap_or(Self::Nothing);
+        let kind = KINDS
+            .get((data >> 56) as usize)
+            .copied()
+            .unwrap_or(Self::Nothing);
         (kind, data as u32)
     }
 }
@@ -85,16 +88,17 @@ pub(crate) struct Submitter {
 
 impl Submitter {
     pub(crate) fn new((ring, registered): (IoUring, bool)) -> Self {
-        Self { ring, registered, blocks: Vec::new(), in_flight: 0, event: Box::default() }
+        Self {
+            ring,
+            registered,
+            blocks: Vec::new(),
+            in_flight: 0,
+            event: Box::default(),
+        }
     }
 
     pub(crate) fn ring(&self) -> &IoUring {
         &self.ring
-    }
-
-    /// Whether pool buffers are registered.
-    pub(crate) fn is_registered(&self) -> bool {
-        self.registered
     }
 
     /// Queues a submission; makes room by submitting what is queued.
@@ -129,10 +133,18 @@ impl Submitter {
         let before = out.len();
         out.extend(self.ring.completion().map(|entry: cqueue::Entry| {
             let (kind, rest) = Kind::of(entry.user_data());
-            Reaped { kind, rest, result: entry.result() }
+            Reaped {
+                kind,
+                rest,
+                result: entry.result(),
+            }
         }));
         // Messages are completions of another ring's operations.
-        let own = out.iter().skip(before).filter(|reaped| reaped.kind != Kind::Message).count();
+        let own = out
+            .iter()
+            .skip(before)
+            .filter(|reaped| reaped.kind != Kind::Message)
+            .count();
         self.in_flight = self.in_flight.saturating_sub(own);
     }
 
@@ -182,7 +194,9 @@ impl Submitter {
         message: *const libc::msghdr,
     ) -> io::Result<()> {
         let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
-        let send = opcode::SendMsg::new(types::Fixed(file), message).flags(flags).build();
+        let send = opcode::SendMsg::new(types::Fixed(file), message)
+            .flags(flags)
+            .build();
         self.push(send, Kind::Send.data(connection))
     }
 
@@ -190,17 +204,30 @@ impl Submitter {
     pub(crate) fn device(&mut self, op: Op, memory: &Memory) -> io::Result<()> {
         let file = types::Fixed(op.device.0);
         let entry = match op.action {
-            Action::Read { buffer, at, offset, len } => {
+            Action::Read {
+                buffer,
+                at,
+                offset,
+                len,
+            } => {
                 let fixed = self.registered && memory.is_registered(buffer);
                 let target = memory.address(buffer, at as usize, len as usize);
                 let target = target.ok_or_else(too_short)?.as_ptr();
                 if fixed {
-                    opcode::ReadFixed::new(file, target, len, 0).offset(offset).build()
+                    opcode::ReadFixed::new(file, target, len, 0)
+                        .offset(offset)
+                        .build()
                 } else {
                     opcode::Read::new(file, target, len).offset(offset).build()
                 }
             }
-            Action::Write { buffer, at, offset, len, fua } => {
+            Action::Write {
+                buffer,
+                at,
+                offset,
+                len,
+                fua,
+            } => {
                 let fixed = self.registered && memory.is_registered(buffer);
                 let source = memory.address(buffer, at as usize, len as usize);
                 let source = source.ok_or_else(too_short)?.as_ptr();
@@ -209,14 +236,22 @@ impl Submitter {
                     let write = opcode::WriteFixed::new(file, source, len, 0);
                     write.offset(offset).rw_flags(flags).build()
                 } else {
-                    opcode::Write::new(file, source, len).offset(offset).rw_flags(flags).build()
+                    opcode::Write::new(file, source, len)
+                        .offset(offset)
+                        .rw_flags(flags)
+                        .build()
                 }
             }
             Action::ReadBlock { offset } => {
                 let mut block = Arc::new(Block::zeroed());
-                let target = Arc::get_mut(&mut block).ok_or_else(too_short)?.0.as_mut_ptr();
+                let target = Arc::get_mut(&mut block)
+                    .ok_or_else(too_short)?
+                    .0
+                    .as_mut_ptr();
                 self.keep(op.token, Kept::Read(block));
-                opcode::Read::new(file, target, BLOCK_SIZE as u32).offset(offset).build()
+                opcode::Read::new(file, target, BLOCK_SIZE as u32)
+                    .offset(offset)
+                    .build()
             }
             Action::WriteBlock { offset, data, fua } => {
                 let source = data.0.as_ptr();
@@ -224,16 +259,22 @@ impl Submitter {
                 let write = opcode::Write::new(file, source, BLOCK_SIZE as u32);
                 write.offset(offset).rw_flags(durable(fua)).build()
             }
-            Action::Flush => {
-                opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build()
-            }
+            Action::Flush => opcode::Fsync::new(file)
+                .flags(types::FsyncFlags::DATASYNC)
+                .build(),
             Action::Punch { offset, len } => {
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-                opcode::Fallocate::new(file, len).offset(offset).mode(mode).build()
+                opcode::Fallocate::new(file, len)
+                    .offset(offset)
+                    .mode(mode)
+                    .build()
             }
             Action::Zero { offset, len } => {
                 let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-                opcode::Fallocate::new(file, len).offset(offset).mode(mode).build()
+                opcode::Fallocate::new(file, len)
+                    .offset(offset)
+                    .mode(mode)
+                    .build()
             }
             // Not an operation of the ring: the thread answers it at once.
             Action::Extents { .. } => return Ok(()),
@@ -268,7 +309,10 @@ impl Submitter {
 
 /// Errors of `io_uring_enter` that only ask to reap first or to come again.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+    )
 }
 
 fn durable(fua: bool) -> i32 {

@@ -66,7 +66,11 @@ impl Thread {
             submit.watch(port.event().as_raw_fd())?;
             port.set_ring(setup::number(submit.ring()));
         }
-        let lane = Lane::new(LaneConfig { lane: config.lane, copy_buffers: copies, zeroes });
+        let lane = Lane::new(LaneConfig {
+            lane: config.lane,
+            copy_buffers: copies,
+            zeroes,
+        });
         Ok(Self {
             me: config.lane,
             lanes,
@@ -75,7 +79,7 @@ impl Thread {
             stores: Vec::new(),
             files: Vec::new(),
             leaving: Vec::new(),
-            visit: Visit { lane: config.lane, ..Visit::default() },
+            visit: Visit::new(config.lane),
             mail: Vec::new(),
             reaped: Vec::with_capacity(256),
             hurry: false,
@@ -128,7 +132,8 @@ impl Thread {
         match kind {
             Kind::Device => {
                 let completion = self.submit.completion(Token(rest), result);
-                self.lane.complete(Token(rest), completion, &mut self.memory);
+                self.lane
+                    .complete(Token(rest), completion, &mut self.memory);
             }
             Kind::Receive => {
                 let (clients, mut io) = self.clients();
@@ -212,7 +217,9 @@ impl Thread {
 
     fn acknowledge(&mut self) {
         while let Some((slot, io)) = self.lane.out.paused.pop() {
-            let event = self.store(slot).and_then(|store| store.entry.acknowledge(io));
+            let event = self
+                .store(slot)
+                .and_then(|store| store.entry.acknowledge(io));
             if let (Some(event), Some(events)) = (event, self.lane.events(slot)) {
                 events.events.push(event);
             }
@@ -220,8 +227,11 @@ impl Thread {
     }
 
     fn has_events(&mut self) -> bool {
-        (0..self.stores.len() as u32)
-            .any(|slot| self.lane.events(StoreSlot(slot)).is_some_and(|events| !events.is_empty()))
+        (0..self.stores.len() as u32).any(|slot| {
+            self.lane
+                .events(StoreSlot(slot))
+                .is_some_and(|events| !events.is_empty())
+        })
     }
 
     fn enter_engines(&mut self) -> io::Result<()> {
@@ -232,7 +242,11 @@ impl Thread {
     }
 
     fn enter_engine(&mut self, slot: StoreSlot) -> io::Result<()> {
-        let Some(store) = self.stores.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
+        let Some(store) = self
+            .stores
+            .get_mut(slot.0 as usize)
+            .and_then(Option::as_mut)
+        else {
             return Ok(());
         };
         if let Some(events) = self.lane.events(slot) {
@@ -258,7 +272,9 @@ impl Thread {
     }
 
     fn wake(&mut self, lane: u16) -> io::Result<()> {
-        let Some(port) = self.lanes.port(lane) else { return Ok(()) };
+        let Some(port) = self.lanes.port(lane) else {
+            return Ok(());
+        };
         match port.ring() {
             Some(ring) if lane != self.me => self.submit.message(ring, lane),
             _ => {
@@ -283,17 +299,31 @@ impl Thread {
 
     /// The one question rings do not answer; `lseek` on an open file is quick.
     fn tell_extents(&mut self, op: &Op, offset: u64, len: u64) {
-        let found = match self.files.get(op.device.0 as usize).and_then(Option::as_ref) {
+        let found = match self
+            .files
+            .get(op.device.0 as usize)
+            .and_then(Option::as_ref)
+        {
             Some(file) => device::extents(file.as_fd(), offset, len, EXTENTS),
             None => vec![(len, true)],
         };
-        let extents = found.into_iter().map(|(len, data)| Extent { len, data }).collect();
-        self.lane.complete(op.token, Completion::Extents(extents), &mut self.memory);
+        let extents = found
+            .into_iter()
+            .map(|(len, data)| Extent { len, data })
+            .collect();
+        self.lane
+            .complete(op.token, Completion::Extents(extents), &mut self.memory);
     }
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::AttachStore { slot, entry, device, file, done } => {
+            Order::AttachStore {
+                slot,
+                entry,
+                device,
+                file,
+                done,
+            } => {
                 self.set_file(device, Some(file));
                 self.lane.attach_store(slot, device);
                 let index = slot.0 as usize;
@@ -313,7 +343,12 @@ impl Thread {
                 self.set_file(device, None);
                 acknowledge(&done);
             }
-            Order::AttachVolume { slot, config, file, done } => {
+            Order::AttachVolume {
+                slot,
+                config,
+                file,
+                done,
+            } => {
                 self.set_file(config.device, Some(file));
                 self.lane.attach_volume(slot, config);
                 acknowledge(&done);
@@ -347,7 +382,11 @@ impl Thread {
     /// Takes volumes that nothing uses any more off the ring.
     fn let_go(&mut self) {
         while let Some(slot) = self.lane.out.detached.pop() {
-            while let Some(at) = self.leaving.iter().position(|(leaving, ..)| *leaving == slot) {
+            while let Some(at) = self
+                .leaving
+                .iter()
+                .position(|(leaving, ..)| *leaving == slot)
+            {
                 let (_, device, done) = self.leaving.swap_remove(at);
                 self.set_file(device, None);
                 acknowledge(&done);
@@ -374,8 +413,11 @@ impl Thread {
     }
 
     fn clients(&mut self) -> (&mut Clients, Io<'_>) {
-        let io =
-            Io { memory: &mut self.memory, lane: &mut self.lane, submit: &mut self.submit };
+        let io = Io {
+            memory: &mut self.memory,
+            lane: &mut self.lane,
+            submit: &mut self.submit,
+        };
         (&mut self.clients, io)
     }
 }
