@@ -44,7 +44,7 @@ impl Stepper for Counting {
                 _ => {}
             }
         }
-        std::thread::yield_now();
+        std::hint::spin_loop();
         self.inside.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -91,29 +91,63 @@ fn core(lanes: u16) -> (Arc<Core<Counting>>, Arc<Lanes>) {
 
 #[test]
 fn no_event_is_lost_or_seen_twice_however_threads_meet() {
-    const EACH: u64 = 3000;
-    let (core, _) = core(4);
-    std::thread::scope(|scope| {
-        for lane in 0..4u16 {
-            let core = &core;
-            scope.spawn(move || {
-                let mut visit = Visit::new(lane);
-                for n in 0..EACH {
-                    let grant = GrantId(u64::from(lane) * EACH + n);
-                    visit.events.events.push(Event::ReadDone { grant });
+    const EACH: u64 = 2;
+    const ROUNDS: u64 = 5000;
+    let (core, _) = core(2);
+    let meet = std::sync::Barrier::new(2);
+    let visit = |lane: u16| {
+        let mut visit = Visit::new(lane);
+        for round in 0..ROUNDS {
+            meet.wait();
+            for n in 0..EACH {
+                let grant = GrantId((round * 2 + u64::from(lane)) * EACH + n);
+                visit.events.events.push(Event::ReadDone { grant });
+                core.enter(&mut visit);
+                // As the I/O thread does when told to come again.
+                while std::mem::take(&mut visit.again) {
                     core.enter(&mut visit);
-                    // As the I/O thread does when told to come again.
-                    while std::mem::take(&mut visit.again) {
-                        core.enter(&mut visit);
-                    }
                 }
-            });
+            }
+            // Often, because the next visit would hide what this one left.
+            meet.wait();
+            assert!(
+                core.inbox.lock().is_empty(),
+                "events were left lying in round {round}"
+            );
         }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| visit(0));
+        visit(1);
     });
-    assert!(core.inbox.lock().is_empty(), "events were left lying");
     let mut seen = core.query(|engine| engine.seen.clone());
     seen.sort_unstable();
-    assert_eq!(seen, (0..4 * EACH).collect::<Vec<_>>());
+    assert_eq!(seen, (0..2 * ROUNDS * EACH).collect::<Vec<_>>());
+}
+
+#[test]
+fn events_left_just_after_the_holder_looked_are_not_forgotten() {
+    let (core, _) = core(2);
+    let engine = core.engine.lock();
+    let inbox = core.inbox.lock();
+    std::thread::scope(|scope| {
+        let leaver = scope.spawn(|| {
+            let mut visit = Visit::new(0);
+            visit
+                .events
+                .events
+                .push(Event::ReadDone { grant: GrantId(4) });
+            core.enter(&mut visit);
+        });
+        // It has found the engine held and waits to leave its event. Too short a
+        // wait could only let a broken lock pass, never fail a sound one.
+        std::thread::sleep(Duration::from_millis(100));
+        drop(engine);
+        drop(inbox);
+        leaver.join().unwrap();
+    });
+    assert!(core.inbox.lock().is_empty(), "the event was left lying");
+    assert_eq!(core.query(|engine| engine.seen.clone()), [4]);
 }
 
 #[test]
