@@ -169,8 +169,6 @@ fn feed_in_pieces(driver: &mut Driver, mut bytes: &[u8], sizes: &[usize]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
-
     /// Right and wrong requests in any chopping and order of replies do what they
     /// would do to an array, and every one of them gets exactly one answer.
     #[test]
