@@ -1,1 +1,1 @@
-//! The control tool.
+//! csnapctl.

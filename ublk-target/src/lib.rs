@@ -1,1 +1,3 @@
-//! The daemon.
+//! csnapd: the daemon that serves origins and snapshots.
+
+pub mod control;

@@ -1,0 +1,2 @@
+//! csnapctl.
+fn main() {}
