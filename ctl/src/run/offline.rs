@@ -231,9 +231,12 @@ fn held(error: &DeviceError) -> Failure {
 }
 
 fn opened(path: &Path, error: OpenError) -> Failure {
-    let code = match error {
-        OpenError::Device { .. } => ErrorCode::Error,
-        OpenError::NotAStore => ErrorCode::Usage,
+    let code = if matches!(error, OpenError::Device { .. }) {
+        ErrorCode::Error
+    } else if error == OpenError::NotAStore {
+        ErrorCode::Usage
+    } else {
+        ErrorCode::Corruption
     };
     Failure::new(code, format!("{}: {error}", path.display()))
 }

@@ -6,16 +6,18 @@
 //! table is long, and a DOS boot signature alone counts.
 
 use snapstore::IoError;
+use snapstore::format::Kind;
 
 /// Where a magic number is.
 #[derive(Clone, Copy, Debug)]
 enum At {
     /// Bytes from the beginning.
     Start(u64),
-    /// Bytes back from the end.
-    End(u64),
-    /// Bytes back from the end rounded down to 64 KiB, as mdraid 0.90 and 1.0 do.
-    EndOf64K(u64),
+    /// Bytes back from the end rounded down to a unit of bytes.
+    End {
+        back: u64,
+        unit: u64,
+    },
 }
 
 /// One magic number.
@@ -30,9 +32,14 @@ const fn start(name: &'static str, offset: u64, bytes: &'static [u8]) -> Magic {
 }
 
 const fn end(name: &'static str, back: u64, bytes: &'static [u8]) -> Magic {
-    Magic { name, at: At::End(back), bytes }
+    end_of(name, back, 1, bytes)
 }
 
+const fn end_of(name: &'static str, back: u64, unit: u64, bytes: &'static [u8]) -> Magic {
+    Magic { name, at: At::End { back, unit }, bytes }
+}
+
+const CSNAP: &[u8] = &(Kind::Superblock as u32).to_le_bytes();
 const MD: &[u8] = &[0xfc, 0x4e, 0x2b, 0xa9];
 const ZFS: &[u8] = &[0x0c, 0xb1, 0xba, 0x00];
 const BCACHE: &[u8] =
@@ -42,6 +49,8 @@ const BCACHEFS: &[u8] =
 
 /// Every magic number looked for. Numbers are as they lie on the device.
 const TABLE: &[Magic] = &[
+    start("a csnap store", 4, CSNAP),
+    end_of("a csnap store", 4096 - 4, 4096, CSNAP),
     start("an XFS file system", 0, b"XFSB"),
     start("an ext2, ext3 or ext4 file system", 1080, &[0x53, 0xef]),
     start("a btrfs file system", 65536 + 64, b"_BHRfS_M"),
@@ -78,8 +87,8 @@ const TABLE: &[Magic] = &[
     start("a BitLocker volume", 3, b"-FVE-FS-"),
     start("a Linux RAID member (1.1)", 0, MD),
     start("a Linux RAID member (1.2)", 4096, MD),
-    Magic { name: "a Linux RAID member (0.90)", at: At::EndOf64K(65536), bytes: MD },
-    end("a Linux RAID member (1.0)", 8192, MD),
+    end_of("a Linux RAID member (0.90)", 65536, 65536, MD),
+    end_of("a Linux RAID member (1.0)", 8192, 4096, MD),
     start("a bcache device", 4096 + 24, BCACHE),
     start("a ZFS pool member", 128 * 1024, ZFS),
     start("a ZFS pool member", 129 * 1024, ZFS),
@@ -146,10 +155,7 @@ impl At {
     fn offset(self, size: u64, length: u64) -> Option<u64> {
         let offset = match self {
             Self::Start(offset) => Some(offset),
-            // mdraid rounds its place down to 4 KiB.
-            Self::End(8192) => size.checked_sub(8192).map(|at| at & !4095),
-            Self::End(back) => size.checked_sub(back),
-            Self::EndOf64K(back) => (size & !65535).checked_sub(back),
+            Self::End { back, unit } => (size - size % unit).checked_sub(back),
         }?;
         (offset.checked_add(length)? <= size).then_some(offset)
     }
