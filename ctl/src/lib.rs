@@ -34,7 +34,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Prints help and versions to stdout, complaints to stderr.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { ErrorCode::Usage.exit_code() } else { 0 });
+            return ExitCode::from(if error.use_stderr() {
+                ErrorCode::Usage.exit_code()
+            } else {
+                0
+            });
         }
     };
     let mut session = Session::of_process(&cli);

@@ -43,7 +43,11 @@ pub fn check_name(name: &str) -> Result<(), BadText> {
     let good = (1..=MAX_NAME).contains(&name.len())
         && name.chars().all(legal)
         && !name.starts_with(['.', '-']);
-    if good { Ok(()) } else { Err(BadText::Name(name.to_owned())) }
+    if good {
+        Ok(())
+    } else {
+        Err(BadText::Name(name.to_owned()))
+    }
 }
 
 impl FromStr for TargetArg {
@@ -56,7 +60,10 @@ impl FromStr for TargetArg {
         };
         check_name(volume)?;
         name.map_or(Ok(()), check_name)?;
-        Ok(Self(TakeTarget { volume: volume.to_owned(), name: name.map(str::to_owned) }))
+        Ok(Self(TakeTarget {
+            volume: volume.to_owned(),
+            name: name.map(str::to_owned),
+        }))
     }
 }
 
@@ -64,11 +71,16 @@ impl FromStr for SnapshotArg {
     type Err = BadText;
 
     fn from_str(text: &str) -> Result<Self, BadText> {
-        let (volume, name) =
-            text.split_once('@').ok_or_else(|| BadText::NoSnapshot(text.to_owned()))?;
+        let (volume, name) = text
+            .split_once('@')
+            .ok_or_else(|| BadText::NoSnapshot(text.to_owned()))?;
         check_name(volume)?;
         check_name(name)?;
-        Ok(Self(SnapshotName { volume: volume.to_owned(), name: name.to_owned(), tag: None }))
+        Ok(Self(SnapshotName {
+            volume: volume.to_owned(),
+            name: name.to_owned(),
+            tag: None,
+        }))
     }
 }
 
@@ -83,7 +95,9 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, BadText> {
         let bad = || BadText::Size(text.to_owned());
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let shift = match unit.trim().to_ascii_uppercase().as_str() {
             "" | "B" => 0,
@@ -105,12 +119,20 @@ mod tests {
     #[test]
     fn snapshots_are_a_volume_and_a_name() {
         let snapshot: SnapshotArg = "web@2026-11-20T22.15.03.123Z".parse().unwrap();
-        assert_eq!((&*snapshot.0.volume, &*snapshot.0.name), ("web", "2026-11-20T22.15.03.123Z"));
-        for bad in ["web", "@a", "web@", "web@a@b", "we/b@a", "web@-a", "web@.a", "wéb@a"] {
+        assert_eq!(
+            (&*snapshot.0.volume, &*snapshot.0.name),
+            ("web", "2026-11-20T22.15.03.123Z")
+        );
+        for bad in [
+            "web", "@a", "web@", "web@a@b", "we/b@a", "web@-a", "web@.a", "wéb@a",
+        ] {
             assert!(bad.parse::<SnapshotArg>().is_err(), "{bad} was accepted");
         }
         assert_eq!("web".parse::<TargetArg>().unwrap().0.name, None);
-        assert_eq!("web@x".parse::<TargetArg>().unwrap().0.name.as_deref(), Some("x"));
+        assert_eq!(
+            "web@x".parse::<TargetArg>().unwrap().0.name.as_deref(),
+            Some("x")
+        );
         assert!("web@".parse::<TargetArg>().is_err());
         assert!(check_name(&"x".repeat(MAX_NAME)).is_ok());
         assert!(check_name(&"x".repeat(MAX_NAME + 1)).is_err());
@@ -118,12 +140,26 @@ mod tests {
 
     #[test]
     fn sizes_are_powers_of_1024_and_do_not_overflow() {
-        for (text, bytes) in
-            [("0", 0), ("4096", 4096), ("16K", 16384), ("16k", 16384), ("1MiB", 1 << 20), ("3 T", 3 << 40)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("16K", 16384),
+            ("16k", 16384),
+            ("1MiB", 1 << 20),
+            ("3 T", 3 << 40),
+        ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
-        for bad in ["", "K", "-1", "1.5G", "12Q", "99999999999T", "18446744073709551616", "1KB"] {
+        for bad in [
+            "",
+            "K",
+            "-1",
+            "1.5G",
+            "12Q",
+            "99999999999T",
+            "18446744073709551616",
+            "1KB",
+        ] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad} was accepted");
         }
     }

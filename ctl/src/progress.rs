@@ -20,13 +20,20 @@ impl Bar {
     /// A bar for `what`, not yet shown.
     #[must_use]
     pub fn new(what: &'static str) -> Self {
-        Self { what, start: Instant::now(), bar: None }
+        Self {
+            what,
+            start: Instant::now(),
+            bar: None,
+        }
     }
 
     /// `done` of `of` is done.
     pub fn set(&mut self, done: u64, of: u64) {
         if self.bar.is_none() && self.start.elapsed() >= PATIENCE {
-            self.bar = Some(styled(ProgressBar::new(of), "{msg} {wide_bar} {percent} % ({eta} left)"));
+            self.bar = Some(styled(
+                ProgressBar::new(of),
+                "{msg} {wide_bar} {percent} % ({eta} left)",
+            ));
         }
         if let Some(bar) = &self.bar {
             bar.set_message(self.what);
@@ -66,7 +73,10 @@ impl Spinner {
                 spinner.finish_and_clear();
             }
         });
-        Self { done: Some(done), thread: Some(thread) }
+        Self {
+            done: Some(done),
+            thread: Some(thread),
+        }
     }
 }
 

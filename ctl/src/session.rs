@@ -72,10 +72,16 @@ impl Session {
     /// # Errors
     /// Stdout cannot be written.
     pub fn write(&mut self, text: &str) -> Done {
-        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        let written = self
+            .out
+            .write_all(text.as_bytes())
+            .and_then(|()| self.out.flush());
         written.map_err(|error| {
             self.closed = error.kind() == io::ErrorKind::BrokenPipe;
-            Failure::new(ErrorCode::Error, format!("cannot write to standard output: {error}"))
+            Failure::new(
+                ErrorCode::Error,
+                format!("cannot write to standard output: {error}"),
+            )
         })
     }
 

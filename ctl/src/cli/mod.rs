@@ -60,8 +60,14 @@ pub struct Common {
     #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
     /// Print these fields only, in this order (`-o help` lists them)
-    #[arg(short = 'o', long, global = true, value_name = "FIELD,...",
-          value_delimiter = ',', help_heading = "Common options")]
+    #[arg(
+        short = 'o',
+        long,
+        global = true,
+        value_name = "FIELD,...",
+        value_delimiter = ',',
+        help_heading = "Common options"
+    )]
     pub output: Vec<String>,
     /// Print exact numbers of bytes instead of rounded sizes
     #[arg(long, global = true, help_heading = "Common options")]
@@ -92,8 +98,10 @@ pub enum Noun {
     /// Show what happened: snapshots dropped, damage found, space running low
     ///
     /// The daemon remembers the newest 4096 events since its start.
-    #[command(after_help = "Examples:\n  csnapctl events\n  csnapctl events --follow --since 120\n  \
-                            csnapctl events --json --follow | jq .message")]
+    #[command(
+        after_help = "Examples:\n  csnapctl events\n  csnapctl events --follow --since 120\n  \
+                            csnapctl events --json --follow | jq .message"
+    )]
     Events {
         /// Go on printing events as they happen
         #[arg(long, short = 'f')]

@@ -26,9 +26,12 @@ pub enum SnapshotVerb {
         priority: i32,
     },
     /// List snapshots: when, how large, and the bytes only they hold
-    #[command(visible_alias = "ls", after_help = "Examples:\n  csnapctl snapshot list\n  \
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:\n  csnapctl snapshot list\n  \
                                                   csnapctl snapshot list web\n  \
-                                                  csnapctl snapshot list web --no-header -o name")]
+                                                  csnapctl snapshot list web --no-header -o name"
+    )]
     List {
         /// Of this volume only
         volume: Option<String>,

@@ -27,8 +27,11 @@ pub enum VolumeVerb {
         policy: PolicyArg,
     },
     /// List the volumes
-    #[command(visible_alias = "ls", after_help = "Examples:\n  csnapctl volume list\n  \
-                                                  csnapctl volume list -o name,state,clients")]
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:\n  csnapctl volume list\n  \
+                                                  csnapctl volume list -o name,state,clients"
+    )]
     List {
         /// Of this store only
         #[arg(long, value_name = "STORE")]

@@ -5,11 +5,21 @@ use ublk_target::control::views::{EventView, SnapshotView, StatusView, StoreView
 use super::table::{Column, Kind, Row};
 
 const fn listed(field: &'static str, heading: &'static str, kind: Kind) -> Column {
-    Column { field, heading, kind, listed: true }
+    Column {
+        field,
+        heading,
+        kind,
+        listed: true,
+    }
 }
 
 const fn hidden(field: &'static str, heading: &'static str, kind: Kind) -> Column {
-    Column { field, heading, kind, listed: false }
+    Column {
+        field,
+        heading,
+        kind,
+        listed: false,
+    }
 }
 
 impl Row for StoreView {

@@ -17,7 +17,11 @@ pub fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit = Some(next);
     }
-    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    let digits = if value < 9.995 {
+        2
+    } else {
+        usize::from(value < 99.95)
+    };
     format!("{value:.digits$} {}", unit.unwrap_or(&""))
 }
 

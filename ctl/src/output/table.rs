@@ -60,7 +60,12 @@ pub fn list<T: Row>(items: &[T], style: &Style) -> Done<String> {
     }
     let cells: Vec<Vec<String>> = rows
         .iter()
-        .map(|row| columns.iter().map(|column| cell(row, column, style)).collect())
+        .map(|row| {
+            columns
+                .iter()
+                .map(|column| cell(row, column, style))
+                .collect()
+        })
         .collect();
     Ok(lines(&columns, &cells, style))
 }
@@ -106,7 +111,10 @@ pub fn json_line<T: Row>(item: &T, style: &Style) -> Done<String> {
 }
 
 fn document<T: Row>(rows: Vec<Map<String, Value>>, style: &Style) -> Value {
-    let rows: Vec<Value> = rows.into_iter().map(|row| Value::Object(narrowed(row, style))).collect();
+    let rows: Vec<Value> = rows
+        .into_iter()
+        .map(|row| Value::Object(narrowed(row, style)))
+        .collect();
     json!({ "schema": SCHEMA, T::NAME: rows })
 }
 
@@ -121,7 +129,10 @@ fn narrowed(mut row: Map<String, Value>, style: &Style) -> Map<String, Value> {
 fn objects<T: Row>(items: &[T]) -> Done<Vec<Map<String, Value>>> {
     let object = |item: &T| match serde_json::to_value(item) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(other) => Err(Failure::new(ErrorCode::Error, format!("{other} is not an object"))),
+        Ok(other) => Err(Failure::new(
+            ErrorCode::Error,
+            format!("{other} is not an object"),
+        )),
         Err(error) => Err(Failure::new(ErrorCode::Error, error.to_string())),
     };
     items.iter().map(object).collect()
@@ -129,14 +140,25 @@ fn objects<T: Row>(items: &[T]) -> Done<Vec<Map<String, Value>>> {
 
 fn chosen<T: Row>(style: &Style, default: impl Fn(&Column) -> bool) -> Done<Vec<Column>> {
     if style.fields.is_empty() {
-        return Ok(T::COLUMNS.iter().copied().filter(|column| default(column)).collect());
+        return Ok(T::COLUMNS
+            .iter()
+            .copied()
+            .filter(|column| default(column))
+            .collect());
     }
     let find = |field: &String| {
-        T::COLUMNS.iter().copied().find(|column| column.field == field).ok_or_else(|| {
-            let known: Vec<_> = T::COLUMNS.iter().map(|column| column.field).collect();
-            Failure::new(ErrorCode::Usage, format!("there is no field {field:?} here"))
+        T::COLUMNS
+            .iter()
+            .copied()
+            .find(|column| column.field == field)
+            .ok_or_else(|| {
+                let known: Vec<_> = T::COLUMNS.iter().map(|column| column.field).collect();
+                Failure::new(
+                    ErrorCode::Usage,
+                    format!("there is no field {field:?} here"),
+                )
                 .next(format!("choose from: {}", known.join(", ")))
-        })
+            })
     };
     style.fields.iter().map(find).collect()
 }
@@ -149,14 +171,14 @@ fn cell(row: &Map<String, Value>, column: &Column, style: &Style) -> String {
         (Kind::Bytes, Value::Number(n)) if !style.bytes => {
             n.as_u64().map_or_else(|| n.to_string(), human::size)
         }
-        (Kind::Time, Value::Number(n)) => {
-            n.as_u64().map_or_else(|| n.to_string(), utc::readable)
-        }
+        (Kind::Time, Value::Number(n)) => n.as_u64().map_or_else(|| n.to_string(), utc::readable),
         (_, value) => plain(value),
     };
     // A path or a message may hold anything; it must not break the table or
     // command the terminal.
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 fn plain(value: &Value) -> String {
@@ -180,7 +202,10 @@ fn lines(columns: &[Column], cells: &[Vec<String>], style: &Style) -> String {
         return text;
     }
     let width_of = |at: usize| {
-        let cells = header.into_iter().chain(cells).filter_map(|row| row.get(at));
+        let cells = header
+            .into_iter()
+            .chain(cells)
+            .filter_map(|row| row.get(at));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns.len()).map(width_of).collect();

@@ -18,7 +18,11 @@ pub(super) fn command(session: &mut Session, follow: bool, since: Option<u64>) -
     let mut all = Vec::new();
     while !items.is_empty() {
         last = items.last().map_or(last, |event| event.seq);
-        if follow { print(session, &items)? } else { all.append(&mut items) }
+        if follow {
+            print(session, &items)?
+        } else {
+            all.append(&mut items)
+        }
         items = page(session, last, 0)?.0;
     }
     if !follow {
@@ -33,7 +37,11 @@ pub(super) fn command(session: &mut Session, follow: bool, since: Option<u64>) -
 
 /// A page of events and the sequence number of the oldest remembered one.
 fn page(session: &mut Session, since: u64, wait_ms: u32) -> Done<(Vec<EventView>, u64)> {
-    match session.call(Request::Events { since, limit: MAX_PAGE, wait_ms })? {
+    match session.call(Request::Events {
+        since,
+        limit: MAX_PAGE,
+        wait_ms,
+    })? {
         Answer::Events { items, oldest, .. } => Ok((items, oldest)),
         other => Err(unexpected(&other)),
     }

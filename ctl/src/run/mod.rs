@@ -35,8 +35,11 @@ pub fn command(session: &mut Session, noun: Noun) -> Done {
 
 /// The daemon answered something that does not answer the question.
 fn unexpected(answer: &Answer) -> Failure {
-    Failure::new(ErrorCode::Error, format!("the daemon gave an unexpected answer: {answer:?}"))
-        .next("use csnapctl and csnapd of the same release")
+    Failure::new(
+        ErrorCode::Error,
+        format!("the daemon gave an unexpected answer: {answer:?}"),
+    )
+    .next("use csnapctl and csnapd of the same release")
 }
 
 /// "1 snapshot", "2 snapshots".

@@ -42,10 +42,30 @@ struct Created {
 impl Row for Created {
     const NAME: &'static str = "created";
     const COLUMNS: &'static [Column] = &[
-        Column { field: "path", heading: "STORE", kind: Kind::Text, listed: true },
-        Column { field: "uuid", heading: "UUID", kind: Kind::Text, listed: true },
-        Column { field: "size", heading: "SIZE", kind: Kind::Bytes, listed: true },
-        Column { field: "chunk_size", heading: "CHUNK", kind: Kind::Bytes, listed: true },
+        Column {
+            field: "path",
+            heading: "STORE",
+            kind: Kind::Text,
+            listed: true,
+        },
+        Column {
+            field: "uuid",
+            heading: "UUID",
+            kind: Kind::Text,
+            listed: true,
+        },
+        Column {
+            field: "size",
+            heading: "SIZE",
+            kind: Kind::Bytes,
+            listed: true,
+        },
+        Column {
+            field: "chunk_size",
+            heading: "CHUNK",
+            kind: Kind::Bytes,
+            listed: true,
+        },
     ];
 }
 
@@ -70,16 +90,23 @@ pub(super) fn create(session: &mut Session, path: &Path, wanted: &Wanted) -> Don
         agree(session, path, &found, wanted)?;
     }
     if wanted.consent.dry_run {
-        session.say(&format!("{} would become an empty store. Nothing was done.", path.display()));
+        session.say(&format!(
+            "{} would become an empty store. Nothing was done.",
+            path.display()
+        ));
         return Ok(());
     }
     let uuid = *uuid::Uuid::new_v4().as_bytes();
-    let created = write(device, path, CreateOptions {
-        uuid,
-        chunk_size,
-        created_ms: utc::now_ms(),
-        journal_blocks: None,
-    })?;
+    let created = write(
+        device,
+        path,
+        CreateOptions {
+            uuid,
+            chunk_size,
+            created_ms: utc::now_ms(),
+            journal_blocks: None,
+        },
+    )?;
     session.print(&[created])
 }
 
@@ -98,14 +125,22 @@ fn write(mut device: StoreDevice, path: &Path, options: CreateOptions) -> Done<C
 
 /// Makes a sparse file; an existing one is never resized.
 fn new_file(path: &Path, size: u64) -> Done {
-    let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
-        let failure =
-            Failure::new(ErrorCode::Error, format!("cannot make {}: {error}", path.display()));
-        match error.kind() {
-            std::io::ErrorKind::AlreadyExists => failure.next("leave out --size to use it as it is"),
-            _ => failure,
-        }
-    })?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|error| {
+            let failure = Failure::new(
+                ErrorCode::Error,
+                format!("cannot make {}: {error}", path.display()),
+            );
+            match error.kind() {
+                std::io::ErrorKind::AlreadyExists => {
+                    failure.next("leave out --size to use it as it is")
+                }
+                _ => failure,
+            }
+        })?;
     file.set_len(size).map_err(|error| {
         let _ = std::fs::remove_file(path);
         let message = format!("cannot make {} {size} bytes long: {error}", path.display());
@@ -125,12 +160,7 @@ fn unused(path: &Path) -> Done<StoreDevice> {
 }
 
 /// Something is on the device: that needs --force, and then consent.
-fn agree(
-    session: &Session,
-    path: &Path,
-    found: &[signature::Found],
-    wanted: &Wanted,
-) -> Done {
+fn agree(session: &Session, path: &Path, found: &[signature::Found], wanted: &Wanted) -> Done {
     let what: Vec<String> = found.iter().map(ToString::to_string).collect();
     let what = what.join(", ");
     if !wanted.force {
@@ -138,7 +168,10 @@ fn agree(
         return Err(Failure::new(ErrorCode::Busy, message)
             .next("if that is really to be lost, repeat with --force"));
     }
-    let warning = format!("This writes over {}, which seems to hold {what}.", path.display());
+    let warning = format!(
+        "This writes over {}, which seems to hold {what}.",
+        path.display()
+    );
     session.confirm(wanted.consent, &warning).map(drop)
 }
 
@@ -160,8 +193,10 @@ struct Checked {
 pub(super) fn check(session: &mut Session, path: &Path, data: bool) -> Done {
     let mut device = StoreDevice::open(path, true).map_err(|error| held(&error))?;
     let mut bar = Bar::new("Checking");
-    let report = check::check(&mut device, CheckOptions { data }, &mut |done, of| bar.set(done, of))
-        .map_err(|error| opened(path, error))?;
+    let report = check::check(&mut device, CheckOptions { data }, &mut |done, of| {
+        bar.set(done, of)
+    })
+    .map_err(|error| opened(path, error))?;
     drop(bar);
     report_on(session, path, report)
 }
@@ -183,7 +218,11 @@ fn report_on(session: &mut Session, path: &Path, report: Report) -> Done {
         let text = serde_json::to_string_pretty(&checked);
         text.map_err(|error| Failure::new(ErrorCode::Error, error.to_string()))? + "\n"
     } else {
-        let mut text: String = report.problems.iter().map(|line| format!("{line}\n")).collect();
+        let mut text: String = report
+            .problems
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect();
         text += &format!(
             "{}: {}, {}, {}, {}, {}, {} verified\n",
             path.display(),

@@ -20,25 +20,41 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             session.print(&snapshots)
         }
         SnapshotVerb::Show { snapshots } => {
-            let shown = each(session, snapshots, |snapshot| Request::SnapshotShow { snapshot })?;
+            let shown = each(session, snapshots, |snapshot| Request::SnapshotShow {
+                snapshot,
+            })?;
             session.show(&shown)
         }
         SnapshotVerb::Delete { snapshots, consent } => delete(session, snapshots, consent),
         SnapshotVerb::Rename { snapshot, new } => {
             check_name(&new).map_err(super::store::usage)?;
-            one(session, Request::SnapshotRename { snapshot: snapshot.0, to: new }).map(drop)
+            one(
+                session,
+                Request::SnapshotRename {
+                    snapshot: snapshot.0,
+                    to: new,
+                },
+            )
+            .map(drop)
         }
         SnapshotVerb::Map { snapshots } => {
-            let mapped = each(session, snapshots, |snapshot| Request::SnapshotMap { snapshot })?;
+            let mapped = each(session, snapshots, |snapshot| Request::SnapshotMap {
+                snapshot,
+            })?;
             session.print(&mapped)
         }
-        SnapshotVerb::Unmap { snapshots, force } => {
-            each(session, snapshots, |snapshot| Request::SnapshotUnmap { snapshot, force })
-                .map(drop)
-        }
-        SnapshotVerb::Set { snapshot, priority } => {
-            one(session, Request::SnapshotSet { snapshot: snapshot.0, priority }).map(drop)
-        }
+        SnapshotVerb::Unmap { snapshots, force } => each(session, snapshots, |snapshot| {
+            Request::SnapshotUnmap { snapshot, force }
+        })
+        .map(drop),
+        SnapshotVerb::Set { snapshot, priority } => one(
+            session,
+            Request::SnapshotSet {
+                snapshot: snapshot.0,
+                priority,
+            },
+        )
+        .map(drop),
     }
 }
 
@@ -49,9 +65,7 @@ fn take(session: &mut Session, targets: Vec<TargetArg>, priority: i32) -> Done {
             let document = serde_json::json!({ "schema": SCHEMA, "taken": taken });
             session.write(&format!("{document:#}\n"))
         }
-        Answer::Taken(TakenView { snapshots, .. }) => {
-            session.write(&(snapshots.join("\n") + "\n"))
-        }
+        Answer::Taken(TakenView { snapshots, .. }) => session.write(&(snapshots.join("\n") + "\n")),
         other => Err(unexpected(&other)),
     }
 }
@@ -61,7 +75,10 @@ fn all(session: &mut Session, volume: Option<&str>) -> Done<Vec<SnapshotView>> {
     let mut snapshots = Vec::new();
     let mut after = None;
     loop {
-        let request = Request::SnapshotList { volume: volume.map(str::to_owned), after };
+        let request = Request::SnapshotList {
+            volume: volume.map(str::to_owned),
+            after,
+        };
         match session.call(request)? {
             Answer::Snapshots { items, next } => {
                 snapshots.extend(items);
@@ -87,11 +104,16 @@ fn each(
     snapshots: Vec<SnapshotArg>,
     request: impl Fn(SnapshotName) -> Request,
 ) -> Done<Vec<SnapshotView>> {
-    snapshots.into_iter().map(|snapshot| one(session, request(snapshot.0))).collect()
+    snapshots
+        .into_iter()
+        .map(|snapshot| one(session, request(snapshot.0)))
+        .collect()
 }
 
 fn delete(session: &mut Session, snapshots: Vec<SnapshotArg>, consent: Consent) -> Done {
-    let shown = each(session, snapshots, |snapshot| Request::SnapshotShow { snapshot })?;
+    let shown = each(session, snapshots, |snapshot| Request::SnapshotShow {
+        snapshot,
+    })?;
     let mut what = format!("This deletes {}:", counted(shown.len() as u64, "snapshot"));
     for snapshot in &shown {
         what += &format!(
@@ -108,7 +130,11 @@ fn delete(session: &mut Session, snapshots: Vec<SnapshotArg>, consent: Consent) 
     // The tag makes sure that what was confirmed is what goes.
     let snapshots = shown
         .into_iter()
-        .map(|s| SnapshotName { volume: s.volume, name: s.name, tag: Some(s.tag) })
+        .map(|s| SnapshotName {
+            volume: s.volume,
+            name: s.name,
+            tag: Some(s.tag),
+        })
         .collect();
     match session.call(Request::SnapshotDelete { snapshots })? {
         Answer::Done => Ok(()),

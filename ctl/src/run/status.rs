@@ -14,7 +14,11 @@ pub(super) fn command(session: &mut Session) -> Done {
         other => return Err(unexpected(&other)),
     };
     let volumes = volume::all(session, None)?;
-    let bad_stores = status.stores.iter().filter(|s| s.state != StoreState::Attached).count();
+    let bad_stores = status
+        .stores
+        .iter()
+        .filter(|s| s.state != StoreState::Attached)
+        .count();
     if session.style.json || !session.style.fields.is_empty() {
         session.show(std::slice::from_ref(&status))?;
     } else {
@@ -38,7 +42,10 @@ pub(super) fn command(session: &mut Session) -> Done {
         .chain(volumes.iter().map(|volume| (&volume.name, &volume.problem)))
     {
         if let Some(problem) = problem {
-            session.say(&format!("{what}: {}\n  next: {}", problem.message, problem.next));
+            session.say(&format!(
+                "{what}: {}\n  next: {}",
+                problem.message, problem.next
+            ));
         }
     }
     match (bad_stores as u64, status.volumes_not_served) {

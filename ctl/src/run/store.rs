@@ -15,14 +15,27 @@ use crate::session::Session;
 /// Carries out a store verb.
 pub(super) fn command(session: &mut Session, verb: StoreVerb) -> Done {
     match verb {
-        StoreVerb::Create { device, chunk_size, size, force, consent } => {
+        StoreVerb::Create {
+            device,
+            chunk_size,
+            size,
+            force,
+            consent,
+        } => {
             let size = size.map(|size| size.0);
-            let wanted = offline::Wanted { chunk_size: chunk_size.0, size, force, consent };
+            let wanted = offline::Wanted {
+                chunk_size: chunk_size.0,
+                size,
+                force,
+                consent,
+            };
             offline::create(session, &device, &wanted)
         }
-        StoreVerb::Attach { device, accept_changed_origin, consent } => {
-            attach(session, &device, accept_changed_origin, consent)
-        }
+        StoreVerb::Attach {
+            device,
+            accept_changed_origin,
+            consent,
+        } => attach(session, &device, accept_changed_origin, consent),
         StoreVerb::Detach { store, force } => {
             let store = named(store)?;
             match session.call(Request::StoreDetach { store, force })? {
@@ -53,18 +66,29 @@ fn attach(
         }
     }
     let path = absolute(device)?;
-    let store = match session.call(Request::StoreAttach { path, accept_changed_origin })? {
+    let store = match session.call(Request::StoreAttach {
+        path,
+        accept_changed_origin,
+    })? {
         Answer::Store(store) => store,
         other => return Err(unexpected(&other)),
     };
     let volumes = volume::all(session, Some(store.uuid.clone()))?;
-    session.say(&format!("{} is attached with {}", store.path, counted(store.volumes, "volume")));
+    session.say(&format!(
+        "{} is attached with {}",
+        store.path,
+        counted(store.volumes, "volume")
+    ));
     let mut bad = 0;
-    for (volume, problem) in
-        volumes.iter().filter_map(|volume| Some((volume, volume.problem.as_ref()?)))
+    for (volume, problem) in volumes
+        .iter()
+        .filter_map(|volume| Some((volume, volume.problem.as_ref()?)))
     {
         bad += 1;
-        let line = format!("{}: {}\n  next: {}", volume.name, problem.message, problem.next);
+        let line = format!(
+            "{}: {}\n  next: {}",
+            volume.name, problem.message, problem.next
+        );
         session.say(&line);
     }
     session.print(&volumes)?;
@@ -102,12 +126,19 @@ fn status(session: &mut Session, store: Option<String>) -> Done {
 /// A store's name as the daemon knows it: a UUID as it is, a path made absolute,
 /// because the daemon has another working directory.
 fn named(store: String) -> Done<String> {
-    if uuid::Uuid::try_parse(&store).is_ok() { Ok(store) } else { absolute(store.as_ref()) }
+    if uuid::Uuid::try_parse(&store).is_ok() {
+        Ok(store)
+    } else {
+        absolute(store.as_ref())
+    }
 }
 
 /// An absolute path as text; what a link points to, if it exists.
 pub(super) fn absolute(path: &Path) -> Done<String> {
-    let absolute = path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(usage)?;
+    let absolute = path
+        .canonicalize()
+        .or_else(|_| std::path::absolute(path))
+        .map_err(usage)?;
     absolute.into_os_string().into_string().map_err(|path| {
         Failure::new(ErrorCode::Usage, format!("{path:?} is not UTF-8"))
             .next("use a name without special characters, such as a link")

@@ -13,12 +13,25 @@ use crate::session::Session;
 /// Carries out a volume verb.
 pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
     match verb {
-        VolumeVerb::Create { name, origin, store, policy } => {
+        VolumeVerb::Create {
+            name,
+            origin,
+            store,
+            policy,
+        } => {
             check_name(&name).map_err(super::store::usage)?;
             let origin = super::store::absolute(origin.as_ref())?;
             let policy = policy.into();
-            one(session, Request::VolumeCreate { name, origin, store, policy })
-                .and_then(|volume| session.show(&[volume]))
+            one(
+                session,
+                Request::VolumeCreate {
+                    name,
+                    origin,
+                    store,
+                    policy,
+                },
+            )
+            .and_then(|volume| session.show(&[volume]))
         }
         VolumeVerb::List { store } => {
             let volumes = all(session, store)?;
@@ -31,7 +44,11 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
                 .collect();
             session.show(&volumes?)
         }
-        VolumeVerb::Delete { name, force, consent } => delete(session, name, force, consent),
+        VolumeVerb::Delete {
+            name,
+            force,
+            consent,
+        } => delete(session, name, force, consent),
         VolumeVerb::Set { name, policy } => {
             let policy = policy.into();
             one(session, Request::VolumeSet { name, policy })
@@ -45,7 +62,10 @@ pub(super) fn all(session: &mut Session, store: Option<String>) -> Done<Vec<Volu
     let mut volumes = Vec::new();
     let mut after = None;
     loop {
-        match session.call(Request::VolumeList { store: store.clone(), after })? {
+        match session.call(Request::VolumeList {
+            store: store.clone(),
+            after,
+        })? {
             Answer::Volumes { items, next } => {
                 volumes.extend(items);
                 match next {
@@ -76,7 +96,11 @@ fn delete(session: &mut Session, name: String, force: bool, consent: Consent) ->
     if !session.confirm(consent, &what)? {
         return Ok(());
     }
-    match session.call(Request::VolumeDelete { name, uuid: Some(volume.uuid), force })? {
+    match session.call(Request::VolumeDelete {
+        name,
+        uuid: Some(volume.uuid),
+        force,
+    })? {
         Answer::Done => Ok(()),
         other => Err(unexpected(&other)),
     }

@@ -11,7 +11,9 @@ use std::path::Path;
 /// How a device or file is in use, for people; empty if nothing is known.
 #[must_use]
 pub fn uses(path: &Path) -> Vec<String> {
-    let Ok(meta) = fs::metadata(path) else { return Vec::new() };
+    let Ok(meta) = fs::metadata(path) else {
+        return Vec::new();
+    };
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     if meta.file_type().is_block_device() {
         let number = meta.rdev();
@@ -54,7 +56,9 @@ fn swaps(table: &str, same: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 fn loops(same: impl Fn(&str) -> bool) -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/sys/block") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter(|entry| {

@@ -14,10 +14,7 @@ enum At {
     /// Bytes from the beginning.
     Start(u64),
     /// Bytes back from the end rounded down to a unit of bytes.
-    End {
-        back: u64,
-        unit: u64,
-    },
+    End { back: u64, unit: u64 },
 }
 
 /// One magic number.
@@ -28,7 +25,11 @@ struct Magic {
 }
 
 const fn start(name: &'static str, offset: u64, bytes: &'static [u8]) -> Magic {
-    Magic { name, at: At::Start(offset), bytes }
+    Magic {
+        name,
+        at: At::Start(offset),
+        bytes,
+    }
 }
 
 const fn end(name: &'static str, back: u64, bytes: &'static [u8]) -> Magic {
@@ -36,16 +37,22 @@ const fn end(name: &'static str, back: u64, bytes: &'static [u8]) -> Magic {
 }
 
 const fn end_of(name: &'static str, back: u64, unit: u64, bytes: &'static [u8]) -> Magic {
-    Magic { name, at: At::End { back, unit }, bytes }
+    Magic {
+        name,
+        at: At::End { back, unit },
+        bytes,
+    }
 }
 
 const CSNAP: &[u8] = &(Kind::Superblock as u32).to_le_bytes();
 const MD: &[u8] = &[0xfc, 0x4e, 0x2b, 0xa9];
 const ZFS: &[u8] = &[0x0c, 0xb1, 0xba, 0x00];
-const BCACHE: &[u8] =
-    &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81];
-const BCACHEFS: &[u8] =
-    &[0xc6, 0x85, 0x73, 0xf6, 0x66, 0xce, 0x90, 0xa9, 0xd9, 0x6a, 0x60, 0xcf, 0x80, 0x3d, 0xf7, 0xef];
+const BCACHE: &[u8] = &[
+    0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81,
+];
+const BCACHEFS: &[u8] = &[
+    0xc6, 0x85, 0x73, 0xf6, 0x66, 0xce, 0x90, 0xa9, 0xd9, 0x6a, 0x60, 0xcf, 0x80, 0x3d, 0xf7, 0xef,
+];
 
 /// Every magic number looked for. Numbers are as they lie on the device.
 const TABLE: &[Magic] = &[
@@ -59,7 +66,11 @@ const TABLE: &[Magic] = &[
     start("a NILFS2 file system", 1024 + 6, &[0x34, 0x34]),
     start("a JFS file system", 32768, b"JFS1"),
     start("a ReiserFS file system", 65536 + 52, b"ReIsEr"),
-    start("a GFS2 file system", 65536, &[0x01, 0x16, 0x19, 0x70, 0, 0, 0, 1]),
+    start(
+        "a GFS2 file system",
+        65536,
+        &[0x01, 0x16, 0x19, 0x70, 0, 0, 0, 1],
+    ),
     start("an OCFS2 file system", 8192, b"OCFSV2"),
     start("an NTFS file system", 3, b"NTFS    "),
     start("an exFAT file system", 3, b"EXFAT   "),
@@ -74,7 +85,11 @@ const TABLE: &[Magic] = &[
     start("an ISO 9660 file system", 32769, b"CD001"),
     start("a UDF file system", 32769, b"BEA01"),
     start("a UFS file system", 8192 + 1372, &[0x54, 0x19, 0x01, 0x00]),
-    start("a UFS2 file system", 65536 + 1372, &[0x19, 0x01, 0x54, 0x19]),
+    start(
+        "a UFS2 file system",
+        65536 + 1372,
+        &[0x19, 0x01, 0x54, 0x19],
+    ),
     start("a swap area", 4096 - 10, b"SWAPSPACE2"),
     start("a swap area", 65536 - 10, b"SWAPSPACE2"),
     start("a suspended system's image", 4096 - 10, b"S1SUSPEND"),
@@ -95,9 +110,17 @@ const TABLE: &[Magic] = &[
     start("a ZFS pool member", 132 * 1024, ZFS),
     start("a ZFS pool member", 136 * 1024, ZFS),
     start("a device-mapper snapshot store", 0, b"SnAp"),
-    start("a device-mapper thin-pool's metadata", 32, &[0x42, 0xcc, 0xa2, 0x01]),
+    start(
+        "a device-mapper thin-pool's metadata",
+        32,
+        &[0x42, 0xcc, 0xa2, 0x01],
+    ),
     start("a VDO volume", 0, b"dmvdo001"),
-    start("a Stratis pool member", 512 + 4, b"!Stra0tis\x86\xff\x02^Arh"),
+    start(
+        "a Stratis pool member",
+        512 + 4,
+        b"!Stra0tis\x86\xff\x02^Arh",
+    ),
     start("a Ceph OSD", 0, b"bluestore block device"),
     start("a DRBD device", 0, &[0x83, 0x74, 0x02, 0x6b]),
     end("a DRBD device", 4096 - 60, &[0x83, 0x74, 0x02]),
@@ -139,10 +162,17 @@ pub fn find(
     let mut found = Vec::new();
     let mut buffer = [0u8; 32];
     for magic in TABLE {
-        let Some(offset) = magic.at.offset(size, magic.bytes.len() as u64) else { continue };
-        let Some(bytes) = buffer.get_mut(..magic.bytes.len()) else { continue };
+        let Some(offset) = magic.at.offset(size, magic.bytes.len() as u64) else {
+            continue;
+        };
+        let Some(bytes) = buffer.get_mut(..magic.bytes.len()) else {
+            continue;
+        };
         read(offset, bytes)?;
-        let this = Found { name: magic.name, offset };
+        let this = Found {
+            name: magic.name,
+            offset,
+        };
         if *bytes == *magic.bytes && !found.contains(&this) {
             found.push(this);
         }
@@ -162,9 +192,7 @@ impl At {
 }
 
 /// A `read` for [`find`] over a device that is read in whole blocks.
-pub fn reader(
-    device: &crate::device::Device,
-) -> impl FnMut(u64, &mut [u8]) -> Result<(), IoError> {
+pub fn reader(device: &crate::device::Device) -> impl FnMut(u64, &mut [u8]) -> Result<(), IoError> {
     use snapstore::{BLOCK_SIZE, Block};
     let mut blocks = [Block::zeroed(), Block::zeroed()];
     let mut at = None;
@@ -176,7 +204,10 @@ pub fn reader(
             device.read_blocks(first, &mut blocks)?;
             at = Some(first);
         }
-        let bytes = blocks.iter().flat_map(|block| block.0).skip((offset - first) as usize);
+        let bytes = blocks
+            .iter()
+            .flat_map(|block| block.0)
+            .skip((offset - first) as usize);
         for (to, from) in out.iter_mut().zip(bytes) {
             *to = from;
         }
@@ -197,7 +228,11 @@ mod tests {
             out.copy_from_slice(&image[at..at + out.len()]);
             Ok(())
         };
-        find(image.len() as u64, read).unwrap().into_iter().map(|found| found.name).collect()
+        find(image.len() as u64, read)
+            .unwrap()
+            .into_iter()
+            .map(|found| found.name)
+            .collect()
     }
 
     #[test]
@@ -206,9 +241,16 @@ mod tests {
         assert_eq!(names(&vec![0; size]), Vec::<&str>::new());
         for magic in TABLE {
             let mut image = vec![0; size];
-            let at = magic.at.offset(size as u64, magic.bytes.len() as u64).unwrap() as usize;
+            let at = magic
+                .at
+                .offset(size as u64, magic.bytes.len() as u64)
+                .unwrap() as usize;
             image[at..at + magic.bytes.len()].copy_from_slice(magic.bytes);
-            assert!(names(&image).contains(&magic.name), "{} was not found", magic.name);
+            assert!(
+                names(&image).contains(&magic.name),
+                "{} was not found",
+                magic.name
+            );
         }
     }
 
@@ -224,11 +266,18 @@ mod tests {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         for (tool, args, name) in [
             ("mkfs.xfs", &["-q", "-f"][..], "an XFS file system"),
-            ("mkfs.ext4", &["-q", "-F"], "an ext2, ext3 or ext4 file system"),
+            (
+                "mkfs.ext4",
+                &["-q", "-F"],
+                "an ext2, ext3 or ext4 file system",
+            ),
             ("mkswap", &["-q"], "a swap area"),
         ] {
             let path = dir.path().join(tool);
-            std::fs::File::create(&path).unwrap().set_len(512 << 20).unwrap();
+            std::fs::File::create(&path)
+                .unwrap()
+                .set_len(512 << 20)
+                .unwrap();
             match Command::new(tool).args(args).arg(&path).output() {
                 Err(error) => {
                     eprintln!("could not run: {tool}: {error}");
