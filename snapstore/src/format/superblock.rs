@@ -8,6 +8,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::header::{Damage, Header, Kind, seal, verify};
+use super::ptr::DiskPtr;
 use crate::block::{BLOCK_SIZE, Block};
 
 /// Format version this code writes.
@@ -24,28 +25,6 @@ pub const MIN_JOURNAL: u64 = 16;
 pub const MIN_BLOCKS: u64 = 256;
 /// Flag: the last stop was orderly and the journal is empty.
 pub const FLAG_CLEAN: u32 = 1;
-
-/// A pointer to a shadowed metadata block. Block 0 (the superblock) is "none".
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
-#[repr(C)]
-pub struct DiskPtr {
-    /// Where the block lies.
-    pub block: U64,
-    /// The generation its header must carry.
-    pub generation: U64,
-}
 
 /// The root of one tree.
 #[derive(
@@ -130,7 +109,6 @@ pub struct Superblock {
 }
 
 const BODY: usize = size_of::<Header>();
-const _: () = assert!(size_of::<DiskPtr>() == 16);
 const _: () = assert!(size_of::<DiskRoot>() == 48);
 const _: () = assert!(size_of::<Superblock>() == 368);
 const _: () = assert!(BODY + size_of::<Superblock>() <= BLOCK_SIZE);
