@@ -38,7 +38,7 @@ pub(super) struct Copy {
     /// The data has been written (or there is none).
     pub(super) written: bool,
     /// Chunks not yet published.
-    unpublished: u32,
+    pub(super) unpublished: u32,
 }
 
 impl Engine {
@@ -235,7 +235,10 @@ impl Engine {
             .chunks
             .get(&(*volume, *chunk))
             .map_or(0, |busy| busy.readers);
-        if readers == 0 && *tag >= self.newest(*volume) {
+        if *tag < self.newest(*volume) {
+            // A take came between: writes that joined this copyout need another.
+            self.restart_waiters(*volume, *chunk);
+        } else if readers == 0 {
             self.set_unique(*volume, *chunk);
         }
         self.copying_ended(*volume, *chunk);
