@@ -64,7 +64,11 @@ impl<D: BlockDevice> Checker<'_, D> {
             let wrong = hole | (owned & !used);
             for bit in (0..64).filter(|bit| wrong >> bit & 1 == 1) {
                 let block = word * 64 + bit;
-                let reason = if used >> bit & 1 == 1 { UNOWNED } else { UNMARKED };
+                let reason = if used >> bit & 1 == 1 {
+                    UNOWNED
+                } else {
+                    UNMARKED
+                };
                 match &mut run {
                     Some(run) if run.end == block && run.reason == reason => run.end += 1,
                     _ => {

@@ -32,7 +32,10 @@ pub fn dump(dev: &mut impl BlockDevice, out: &mut dyn Write) -> Result<(), OpenE
 }
 
 fn write_all(dev: &mut impl BlockDevice, newest: &Newest, out: &mut dyn Write) -> fmt::Result {
-    let (geometry, roots) = (geometry_of(&newest.superblock), roots_of(&newest.superblock));
+    let (geometry, roots) = (
+        geometry_of(&newest.superblock),
+        roots_of(&newest.superblock),
+    );
     for at in [0, geometry.blocks - 1] {
         match read_copy(dev, at) {
             Ok((copy, generation)) => superblock(&copy, at, generation, out)?,
@@ -72,8 +75,14 @@ fn write_all(dev: &mut impl BlockDevice, newest: &Newest, out: &mut dyn Write) -
 }
 
 fn superblock(copy: &Superblock, at: u64, generation: u64, out: &mut dyn Write) -> fmt::Result {
-    write!(out, "superblock {at} generation {generation} version {} uuid ", copy.version)?;
-    copy.uuid.iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
+    write!(
+        out,
+        "superblock {at} generation {generation} version {} uuid ",
+        copy.version
+    )?;
+    copy.uuid
+        .iter()
+        .try_for_each(|byte| write!(out, "{byte:02x}"))?;
     writeln!(
         out,
         " blocks {} chunk {} created {} flags {:#x} next-tag {} next-volume {}",
@@ -121,7 +130,11 @@ fn leaf(tree: TreeId, node: &Node, out: &mut dyn Write) -> fmt::Result {
             },
             TreeId::Sharing => {
                 let count = value.try_into().map_or(0, u64::from_le_bytes);
-                writeln!(out, "sharing {} snapshots {}..={} exceptions {count}", key.a, key.c, key.b)?;
+                writeln!(
+                    out,
+                    "sharing {} snapshots {}..={} exceptions {count}",
+                    key.a, key.c, key.b
+                )?;
             }
             TreeId::Exceptions | TreeId::Eras => {
                 let place = Place::decode(value);
@@ -143,7 +156,10 @@ fn volume(id: u64, record: &VolumeRecord, out: &mut dyn Write) -> fmt::Result {
         "live"
     };
     write!(out, "volume {id} {:?} {state} uuid ", text(&record.name))?;
-    record.uuid.iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
+    record
+        .uuid
+        .iter()
+        .try_for_each(|byte| write!(out, "{byte:02x}"))?;
     writeln!(
         out,
         " kind {} policy {} flags {:#x} size {} created {} held {} origin {:?}",
@@ -165,7 +181,11 @@ fn snapshot(volume: u64, tag: u64, record: &SnapshotRecord, out: &mut dyn Write)
         Some(SnapshotPhase::Dropped) => "dropped",
         None => "unknown",
     };
-    write!(out, "snapshot {volume} {tag} {:?} {phase}", text(&record.name))?;
+    write!(
+        out,
+        "snapshot {volume} {tag} {:?} {phase}",
+        text(&record.name)
+    )?;
     let flags = record.flags.get();
     if flags & MAPPED != 0 {
         write!(out, " mapped")?;
@@ -174,7 +194,11 @@ fn snapshot(volume: u64, tag: u64, record: &SnapshotRecord, out: &mut dyn Write)
         write!(out, " purged")?;
     }
     if record.phase() == Some(SnapshotPhase::Dropped) {
-        write!(out, " because {:?}", drop_reason(record.reason.get()).to_string())?;
+        write!(
+            out,
+            " because {:?}",
+            drop_reason(record.reason.get()).to_string()
+        )?;
     }
     writeln!(
         out,
@@ -189,7 +213,11 @@ fn exception(
     crcs: impl Iterator<Item = u32>,
     out: &mut dyn Write,
 ) -> fmt::Result {
-    write!(out, "exception {volume} chunk {chunk} tags {}<..={tag} ", place.pred)?;
+    write!(
+        out,
+        "exception {volume} chunk {chunk} tags {}<..={tag} ",
+        place.pred
+    )?;
     if place.block == LOST {
         return writeln!(out, "lost");
     }
@@ -212,7 +240,12 @@ fn journal_record(record: &Record, out: &mut dyn Write) -> fmt::Result {
         } => {
             let (pred, block) = (*pred, *block);
             let crcs = crcs.as_slice().iter().copied();
-            exception([volume.0.into(), *chunk, tag.0], Place { pred, block }, crcs, out)
+            exception(
+                [volume.0.into(), *chunk, tag.0],
+                Place { pred, block },
+                crcs,
+                out,
+            )
         }
         Record::TakePrepared {
             volume,

@@ -199,5 +199,8 @@ impl<D: BlockDevice> Checker<'_, D> {
 
 /// How an exception is named to a person.
 fn name(key: Key) -> String {
-    format!("exception of volume {}, chunk {}, tag {}", key.a, key.b, key.c)
+    format!(
+        "exception of volume {}, chunk {}, tag {}",
+        key.a, key.b, key.c
+    )
 }

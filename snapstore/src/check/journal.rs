@@ -45,7 +45,8 @@ impl<D: BlockDevice> Checker<'_, D> {
                 && *block != LOST
                 && self.geometry.holds_chunk(*block)
             {
-                let what = format!("journal, exception of volume {volume}, chunk {chunk}, tag {tag}");
+                let what =
+                    format!("journal, exception of volume {volume}, chunk {chunk}, tag {tag}");
                 self.check_data(&what, *block, crcs.as_slice());
             }
         }

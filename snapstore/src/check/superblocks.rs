@@ -9,10 +9,7 @@ use crate::format::superblock::Superblock;
 use crate::recover::{Newest, read_block};
 
 /// One superblock, or why there is none.
-pub(super) fn read_copy(
-    dev: &mut impl BlockDevice,
-    at: u64,
-) -> Result<(Superblock, u64), String> {
+pub(super) fn read_copy(dev: &mut impl BlockDevice, at: u64) -> Result<(Superblock, u64), String> {
     let block = read_block(dev, at, "superblock").map_err(|error| error.to_string())?;
     Superblock::decode(&block, at).map_err(|damage| damage.to_string())
 }
@@ -45,7 +42,9 @@ impl<D: BlockDevice> Checker<'_, D> {
         // A store that was just made has generation 1 in both places.
         let made = generation == 1 && newest == 1;
         if copy.address(generation) != at && !made {
-            return Err(format!("it is of checkpoint {generation}, whose place is the other one"));
+            return Err(format!(
+                "it is of checkpoint {generation}, whose place is the other one"
+            ));
         }
         if newest - generation.min(newest) > 1 {
             return Err(format!(
@@ -63,9 +62,7 @@ impl<D: BlockDevice> Checker<'_, D> {
         } = self.newest;
         let bitmap = ("allocation bitmap", Ptr::from(superblock.bitmap));
         let roots = self.roots;
-        let trees = TREES
-            .iter()
-            .map(|tree| (tree.name(), roots.get(*tree).ptr));
+        let trees = TREES.iter().map(|tree| (tree.name(), roots.get(*tree).ptr));
         for (what, ptr) in trees.chain([bitmap]) {
             if ptr.generation > generation {
                 self.problems.add(format_args!(

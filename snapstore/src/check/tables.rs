@@ -71,8 +71,11 @@ impl<D: BlockDevice> Checker<'_, D> {
         let mut names = BTreeSet::new();
         for volume in self.state.volumes.values() {
             let mut problem = |reason: &str| {
-                self.problems
-                    .add(format_args!("volume {} ({}): {reason}", volume.id, text(&volume.record.name)));
+                self.problems.add(format_args!(
+                    "volume {} ({}): {reason}",
+                    volume.id,
+                    text(&volume.record.name)
+                ));
             };
             if volume.id.0 >= next_volume {
                 problem("its number is not below the superblock's next one");

@@ -135,8 +135,10 @@ impl<D: BlockDevice> Checker<'_, D> {
                 Step::Node(node) if node.level() == 0 => return Some(Leaf::Node(node)),
                 Step::Node(_) => {}
                 Step::Bad { block, reason } => {
-                    self.problems
-                        .add(format_args!("{}, block {block}: {reason}", walk.tree.name()));
+                    self.problems.add(format_args!(
+                        "{}, block {block}: {reason}",
+                        walk.tree.name()
+                    ));
                     return Some(Leaf::Hole);
                 }
             }
