@@ -309,7 +309,8 @@ impl State {
         self.dirty.volumes.insert(id);
         let volume = self.volumes.get_mut(&id).ok_or_else(no_volume)?;
         if place.block != LOST {
-            volume.record.held += 1;
+            let held = volume.record.held.get().saturating_add(1);
+            volume.record.held = held.into();
         }
         if let Some((first, last)) = volume.live_in(place.pred, tag) {
             volume.sharing.add(first, last, 1);
