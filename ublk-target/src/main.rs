@@ -4,6 +4,7 @@
 //! signal, and everything back in reverse. The sockets come last, so that a
 //! client that can connect finds everything served.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -64,9 +65,12 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let options = Options::parse();
     let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(terminal)
+        .with_target(false)
         .init();
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -59,7 +59,7 @@ pub struct Common {
     /// Print JSON with a versioned schema instead of a table
     #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
-    /// Print these fields only, in this order (`-o help` lists them)
+    /// Print these fields only, in this order (a wrong name lists them all)
     #[arg(
         short = 'o',
         long,

@@ -229,3 +229,169 @@ fn aligned(columns: &[Column], widths: &[usize], row: &[String]) -> String {
     }
     line.trim_end().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use ublk_target::control::views::{
+        EventView, Level, PolicyName, SnapshotStateName, SnapshotView, StatusView, VolumeState,
+        VolumeView,
+    };
+
+    use super::*;
+
+    fn snapshot(name: &str, exclusive_bytes: u64) -> SnapshotView {
+        SnapshotView {
+            volume: "web".into(),
+            name: name.into(),
+            tag: 7,
+            created_ms: 1_795_212_903_123,
+            size: 1 << 30,
+            exclusive_bytes,
+            priority: -1,
+            state: SnapshotStateName::Live,
+            dropped: None,
+            mapped: true,
+            export: Some(format!("web@{name}")),
+            clients: 2,
+        }
+    }
+
+    fn volume() -> VolumeView {
+        VolumeView {
+            name: "web".into(),
+            state: VolumeState::Served,
+            size: 4096,
+            snapshots: 1,
+            held_bytes: 1 << 20,
+            origin: "/dev/\x1b[31m\tsda".into(),
+            store: "/dev/sdb".into(),
+            policy: PolicyName::SnapshotFirst,
+            clients: 0,
+            created_ms: 0,
+            uuid: "u".into(),
+            problem: None,
+        }
+    }
+
+    fn style(fields: &[&str]) -> Style {
+        Style {
+            fields: fields.iter().map(|&f| f.to_owned()).collect(),
+            ..Style::default()
+        }
+    }
+
+    #[test]
+    fn a_pipe_gets_tab_separated_columns() {
+        let rows = [snapshot("monday", 16384), snapshot("b", 0)];
+        assert_eq!(
+            list(&rows, &Style::default()).unwrap(),
+            "VOLUME\tNAME\tTAKEN (UTC)\tSIZE\tONLY HERE\tPRIORITY\tSTATE\tMAPPED\n\
+             web\tmonday\t2026-11-20 22:15:03\t1.00 GiB\t16.0 KiB\t-1\tlive\tyes\n\
+             web\tb\t2026-11-20 22:15:03\t1.00 GiB\t0 B\t-1\tlive\tyes\n"
+        );
+    }
+
+    #[test]
+    fn a_terminal_gets_aligned_columns_with_numbers_to_the_right() {
+        let rows = [snapshot("monday", 16384), snapshot("b", 0)];
+        let style = Style {
+            terminal: true,
+            ..style(&["name", "exclusive_bytes", "export"])
+        };
+        assert_eq!(
+            list(&rows, &style).unwrap(),
+            "\x1b[1mNAME    ONLY HERE  EXPORT\x1b[0m\n\
+             monday   16.0 KiB  web@monday\n\
+             b             0 B  web@b\n"
+        );
+    }
+
+    #[test]
+    fn options_choose_fields_bytes_and_header() {
+        let style = Style {
+            bytes: true,
+            no_header: true,
+            ..style(&["size", "name"])
+        };
+        assert_eq!(
+            list(&[snapshot("a", 0)], &style).unwrap(),
+            "1073741824\ta\n"
+        );
+        let failure = list(&[snapshot("a", 0)], &self::style(&["nam"])).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::Usage);
+        assert!(failure.next.unwrap().contains("exclusive_bytes"));
+    }
+
+    #[test]
+    fn json_has_a_schema_and_the_same_fields() {
+        let style = Style {
+            json: true,
+            ..style(&["name", "exclusive_bytes"])
+        };
+        let text = list(&[snapshot("a", 5)], &style).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        let expected = json!({"schema": 1, "snapshots": [{"name": "a", "exclusive_bytes": 5}]});
+        assert_eq!(value, expected);
+        let empty = list::<SnapshotView>(
+            &[],
+            &Style {
+                json: true,
+                ..Style::default()
+            },
+        )
+        .unwrap();
+        let value: Value = serde_json::from_str(&empty).unwrap();
+        assert_eq!(value, json!({"schema": 1, "snapshots": []}));
+    }
+
+    #[test]
+    fn showing_prints_every_field_and_control_characters_are_defused() {
+        let text = show(&[volume()], &Style::default()).unwrap();
+        assert!(text.contains("ORIGIN\t/dev/?[31m?sda\n"), "{text:?}");
+        assert_eq!(text.lines().count(), VolumeView::COLUMNS.len());
+    }
+
+    #[test]
+    fn a_stream_is_one_line_of_json_an_event() {
+        let event = EventView {
+            seq: 3,
+            time_ms: 0,
+            level: Level::Error,
+            kind: "snapshot-dropped".into(),
+            store: None,
+            volume: Some("web".into()),
+            snapshot: None,
+            message: "a\nb".into(),
+        };
+        let line = json_line(&event, &style(&["seq", "message"])).unwrap();
+        assert_eq!(line, "{\"message\":\"a\\nb\",\"schema\":1,\"seq\":3}\n");
+    }
+
+    fn columns_are_fields<T: Row>(item: &T) {
+        let object = objects(std::slice::from_ref(item)).unwrap().remove(0);
+        let mut fields: Vec<_> = object.keys().map(String::as_str).collect();
+        let mut columns: Vec<_> = T::COLUMNS.iter().map(|column| column.field).collect();
+        fields.sort_unstable();
+        columns.sort_unstable();
+        assert_eq!(fields, columns, "{} and its JSON differ", T::NAME);
+    }
+
+    #[test]
+    fn every_field_is_a_column_and_the_other_way_round() {
+        columns_are_fields(&snapshot("a", 0));
+        columns_are_fields(&volume());
+        columns_are_fields(&StatusView {
+            version: String::new(),
+            pid: 0,
+            started_ms: 0,
+            threads: 0,
+            nbd_socket: String::new(),
+            stores: Vec::new(),
+            volumes_served: 0,
+            volumes_not_served: 0,
+            mapped: 0,
+            clients: 0,
+            newest_event: 0,
+        });
+    }
+}

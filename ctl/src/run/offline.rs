@@ -88,12 +88,10 @@ pub(super) fn create(session: &mut Session, path: &Path, wanted: &Wanted) -> Don
         .map_err(|error| unreadable(path, error))?;
     if !found.is_empty() {
         agree(session, path, &found, wanted)?;
+    } else if wanted.consent.dry_run {
+        session.say(&format!("{} would become an empty store.", path.display()));
     }
     if wanted.consent.dry_run {
-        session.say(&format!(
-            "{} would become an empty store. Nothing was done.",
-            path.display()
-        ));
         return Ok(());
     }
     let uuid = *uuid::Uuid::new_v4().as_bytes();

@@ -91,12 +91,18 @@ pub trait Service: Send + Sync + 'static {
     fn refuse(&self, stream: UnixStream, why: &str);
 }
 
+/// What is needed to disconnect a handler; taken by whoever does it.
+struct Connection {
+    stream: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
 struct Shared<S> {
     service: S,
     max: usize,
     stopping: AtomicBool,
     next: AtomicU64,
-    open: Mutex<HashMap<u64, (Option<UnixStream>, Option<JoinHandle<()>>)>>,
+    open: Mutex<HashMap<u64, Connection>>,
 }
 
 /// A listening socket. Dropping it does not stop it: call [`Listener::stop`].
@@ -159,21 +165,14 @@ impl<S> Shared<S> {
     /// Shuts every connection's stream and joins the threads.
     fn disconnect(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        let open: Vec<_> = self
-            .open
-            .lock()
-            .values_mut()
-            .map(|(s, t)| (s.take(), t.take()))
-            .collect();
-        for (stream, _) in &open {
-            if let Some(stream) = stream {
-                let _ = stream.shutdown(std::net::Shutdown::Both);
-            }
+        let take = |open: &mut Connection| (open.stream.take(), open.thread.take());
+        // Not joined under the lock: a handler takes it to remove itself.
+        let open: Vec<_> = self.open.lock().values_mut().map(take).collect();
+        for stream in open.iter().filter_map(|(stream, _)| stream.as_ref()) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
         }
-        for (_, thread) in open {
-            if let Some(thread) = thread {
-                let _ = thread.join();
-            }
+        for thread in open.into_iter().filter_map(|(_, thread)| thread) {
+            let _ = thread.join();
         }
     }
 }
@@ -240,7 +239,13 @@ fn admit<S: Service>(stream: UnixStream, shared: &Arc<Shared<S>>) {
     };
     // Still under the lock: the handler cannot have removed its entry yet.
     if let Ok(thread) = handler {
-        open.insert(id, (Some(copy), Some(thread)));
+        open.insert(
+            id,
+            Connection {
+                stream: Some(copy),
+                thread: Some(thread),
+            },
+        );
     }
 }
 

@@ -50,6 +50,10 @@ pub struct ResponseFrame {
 }
 
 /// How a request went.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once a request, and moved twice"
+)]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {

@@ -12,6 +12,7 @@ use snapstore::engine::{Command, VolumeInfo};
 
 use super::Daemon;
 use super::events::NewEvent;
+use super::failures::busy;
 use super::fingerprint;
 use super::serve::export_names;
 use super::store::Store;
@@ -32,15 +33,15 @@ impl Daemon {
             .iter()
             .flat_map(|info| export_names(store, info))
             .collect();
-        self.withdraw(&names, force)?;
+        let cut_off = self.withdraw(&names, force)?;
         for info in &volumes {
-            if let Err(failure) = self.seal(store, info) {
-                let message = format!(
-                    "the origin of {} has no fingerprint ({failure}): the next attach cannot tell whether it was changed",
-                    info.name
-                );
-                let event = NewEvent::new(Level::Warning, "no-fingerprint", message);
-                self.events.add(event.store(&store.path).volume(&info.name));
+            let sealed = if cut_off.contains(&info.name) {
+                Err(busy("its clients did not finish in time", "attach again"))
+            } else {
+                self.seal(store, info)
+            };
+            if let Err(failure) = sealed {
+                self.events.add(not_sealed(store, info, &failure));
             }
         }
         let closed = store
@@ -105,4 +106,13 @@ impl Daemon {
             }
         }
     }
+}
+
+fn not_sealed(store: &Store, info: &VolumeInfo, why: &Failure) -> NewEvent {
+    let message = format!(
+        "the origin of {} has no fingerprint ({why}): the next attach cannot tell whether it was changed",
+        info.name
+    );
+    let event = NewEvent::new(Level::Warning, "no-fingerprint", message);
+    event.store(&store.path).volume(&info.name)
 }

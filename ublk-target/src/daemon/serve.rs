@@ -125,8 +125,10 @@ impl Daemon {
     }
 
     /// Takes exports away: admits nobody, disconnects who is there. Without
-    /// `force` any client is a reason to leave all as it was.
-    pub(super) fn withdraw(&self, names: &[String], force: bool) -> Result<(), Failure> {
+    /// `force` any client is a reason to leave all as it was. Returns the exports
+    /// whose clients did not finish in time: their last writes may still be under
+    /// way.
+    pub(super) fn withdraw(&self, names: &[String], force: bool) -> Result<Vec<String>, Failure> {
         // Out of the table first, so that nobody connects after the count.
         let taken: Vec<(&String, Arc<Export>)> = names
             .iter()
@@ -140,12 +142,14 @@ impl Daemon {
             }
             return Err(busy(message, "disconnect them first, or use --force"));
         }
+        let mut cut_off = Vec::new();
         for (name, export) in taken {
             if let Err(cut) = export.close(FAREWELL) {
                 tracing::warn!(export = %name, "{cut}");
+                cut_off.push(name.clone());
             }
         }
-        Ok(())
+        Ok(cut_off)
     }
 }
 
