@@ -68,7 +68,7 @@ fill() {
         room=$((room - size))
     done < <(du -sk "$2"/*/ | sort -rn)
     mkdir "$demo/$1/kept"
-    cp -a /etc/. "$demo/$1/kept/"
+    cp -a /usr/sbin/. "$demo/$1/kept/"
     sync -f "$demo/$1"
 }
 
@@ -148,7 +148,7 @@ drop_mount() {
 # Deletes, rewrites in place, renames, makes anew.
 change_files() {
     local live=$demo/live largest
-    largest=$(du -sk "$live"/*/ | sort -rn | awk 'NR == 1 { print $2 }')
+    largest=$(du -sk "$live"/*/ | sort -rn | head -n 1 | cut -f 2-)
     mv "$largest" "$live/renamed"
     find "$live/renamed" -type f | awk 'NR % 3 == 0' | tr '\n' '\0' | xargs -0 rm -f --
     find "$live/renamed" -type f -size +8k | head -n 400 | while read -r file; do
