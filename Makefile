@@ -8,7 +8,7 @@ CARGO   ?= cargo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
-	@echo "  variables:        PREFIX=$(PREFIX)  MINUTES=$(MINUTES)  BENCH_QUICK=1  BENCH_MEDIUM=file|ram"
+	@echo "  variables:        PREFIX=$(PREFIX)  MINUTES=$(MINUTES)  BENCH_QUICK=1"
 
 setup: ## install what a fresh Debian 12 with cargo lacks
 	@scripts/setup

@@ -6,6 +6,7 @@
 mod bad_input;
 mod fio;
 mod full_store;
+mod harness;
 mod judges;
 mod kill;
 mod life;
