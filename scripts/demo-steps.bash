@@ -7,7 +7,7 @@ tell() { printf '   %s\n' "$*"; }
 # Shows a csnapctl command as a person would type it, and its result.
 show() {
     printf '   $ %s\n' "${*//"$demo/"/}"
-    csnapctl "${@:2}" 2>&1 | sed -e "s|$demo/||g" -e 's/^/     /'
+    csnapctl "${@:2}" 2>&1 | sed "s|$demo/||g" | column -t -s $'\t' | sed 's/^/     /'
 }
 csnapctl() { "$bin/csnapctl" --run-dir "$run" "$@"; }
 

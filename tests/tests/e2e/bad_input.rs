@@ -291,7 +291,7 @@ fn a_missing_origin_is_reported_and_comes_back() -> Outcome {
         status.code == 1,
         "status is content although an origin is missing"
     );
-    let list = bed.ctl.ok("volume list")?;
+    let list = bed.ctl.ok("volume list --json")?;
     ensure!(list.contains("missing"), "`volume list` hides it:\n{list}");
     std::fs::rename(&away, &bed.origin).trying(|| "move the origin back".into())?;
     bed.ctl
@@ -312,7 +312,7 @@ fn an_origin_changed_behind_our_back_is_refused() -> Outcome {
         "served although it was changed"
     );
     let store = bed.store.display().to_string();
-    let told = bed.ctl.ok("volume show vol")?;
+    let told = bed.ctl.ok("volume show vol --json")?;
     ensure!(
         told.contains("accept-changed-origin"),
         "no next step:\n{told}"

@@ -9,8 +9,8 @@ use csnap_tests::e2e::{Bed, Fault, Outcome, Setup, ctl};
 use csnap_tests::{ensure, need_tools};
 
 const ORIGIN: u64 = 96 * MIB;
-/// Room for the old contents of about two thirds of the origin.
-const STORE: u64 = 64 * MIB;
+/// Room for about 68 MiB of old contents.
+const STORE: u64 = 72 * MIB;
 
 /// Overwrites 64 KiB pieces `which` of the volume with generation `number`.
 fn overwrite(client: &mut Client, which: std::ops::Range<u64>, number: u64) -> Outcome {
@@ -35,51 +35,55 @@ fn the_victim_goes_first_and_the_origin_goes_on() -> Outcome {
     };
     let mut bed = Bed::new("full", &setup)?;
     let mut client = Client::connect(&bed.nbd_socket(), VOLUME)?;
-    let precious = bed.take_mapped("precious")?;
-    bed.ctl
-        .ok(&format!("snapshot set {precious} --priority 10"))?;
-    let precious_digest = bed.digest(&precious)?;
-    overwrite(&mut client, 0..64, 1)?; // 4 MiB that only `precious` needs
-    let oldest = bed.take_mapped("oldest")?;
-    overwrite(&mut client, 64..448, 2)?; // 24 MiB
-    let newest = bed.take_mapped("newest")?;
-    let newest_digest = bed.digest(&newest)?;
-    // Another 40 MiB of first overwrites do not fit beside the 28 MiB held.
-    overwrite(&mut client, 448..1088, 3)?;
+    let (old, old_digest) = take(&bed, "old", 5)?;
+    overwrite(&mut client, 0..384, 1)?; // 24 MiB that only `old` needs
+    let (low, _) = take(&bed, "low", 0)?;
+    overwrite(&mut client, 0..320, 2)?; // 20 MiB that only `low` needs
+    let (precious, precious_digest) = take(&bed, "precious", 10)?;
+    overwrite(&mut client, 512..1088, 3)?; // 36 MiB that all need: 80 in all
     drop(client);
 
-    victim_is_named(&bed, &oldest)?;
-    reads_fail(&bed, &oldest)?;
-    let live = |name: &str| -> Outcome<bool> {
-        let rows = bed.ctl.snapshots(VOLUME)?;
-        Ok(rows.iter().any(|row| row.full_name == name && row.live))
-    };
+    victim_is_named(&bed, &low)?;
+    reads_fail(&bed, &low)?;
     ensure!(
-        live(&precious)?,
-        "{precious} has the higher priority and was dropped"
+        is_live(&bed, &precious)?,
+        "{precious} has the highest priority and was dropped"
     );
     ensure!(
         bed.digest(&precious)? == precious_digest,
         "{precious} changed"
     );
-    if live(&newest)? {
-        ensure!(bed.digest(&newest)? == newest_digest, "{newest} changed");
+    if is_live(&bed, &old)? {
+        ensure!(bed.digest(&old)? == old_digest, "{old} changed");
     }
     origin_shows(&bed, 1087, 3)?;
 
     // What was dropped stays dropped, what is live stays live.
     bed.kill9()?;
     bed.start()?;
-    reads_fail(&bed, &oldest)?;
+    reads_fail(&bed, &low)?;
     ensure!(
         bed.digest(&precious)? == precious_digest,
         "{precious} changed over a restart"
     );
     // Room again: a new snapshot works as ever.
-    bed.ctl.ok(&format!("snapshot unmap {oldest}"))?;
-    bed.ctl.ok(&format!("snapshot delete {oldest} --yes"))?;
+    bed.delete(&low)?;
     bed.take_mapped("after")?;
     bed.finish()
+}
+
+/// Takes and maps a snapshot with a priority; returns its name and its checksum.
+fn take(bed: &Bed, name: &str, priority: i32) -> Outcome<(String, String)> {
+    let snapshot = bed.take_mapped(name)?;
+    bed.ctl
+        .ok(&format!("snapshot set {snapshot} --priority {priority}"))?;
+    let digest = bed.digest(&snapshot)?;
+    Ok((snapshot, digest))
+}
+
+fn is_live(bed: &Bed, snapshot: &str) -> Outcome<bool> {
+    let rows = bed.ctl.snapshots(VOLUME)?;
+    Ok(rows.iter().any(|row| row.full_name == snapshot && row.live))
 }
 
 #[test]

@@ -24,18 +24,28 @@ impl Drop for Served {
 #[test]
 fn a_write_lost_on_purpose_is_found() -> Outcome {
     need_tools!("a_write_lost_on_purpose_is_found", "qemu-storage-daemon");
-    let dir = tools::target_dir()?.join("e2e").join(format!("harness-{}", std::process::id()));
+    let dir = tools::target_dir()?
+        .join("e2e")
+        .join(format!("harness-{}", std::process::id()));
     std::fs::create_dir_all(&dir).trying(|| "make a directory".into())?;
     let (image, socket) = (dir.join("image"), dir.join("nbd.sock"));
     files::make_sparse(&image, 8 * MIB)?;
     let serve = |image: &std::path::Path| {
         let child = Command::new("qemu-storage-daemon")
-            .args(["--blockdev", &format!("driver=file,node-name=f,filename={}", image.display())])
-            .args(["--nbd-server", &format!("addr.type=unix,addr.path={}", socket.display())])
+            .args([
+                "--blockdev",
+                &format!("driver=file,node-name=f,filename={}", image.display()),
+            ])
+            .args([
+                "--nbd-server",
+                &format!("addr.type=unix,addr.path={}", socket.display()),
+            ])
             .args(["--export", "nbd,id=e,node-name=f,name=vol,writable=on"])
             .stdin(Stdio::null())
             .spawn();
-        child.map(Served).trying(|| "start qemu-storage-daemon".into())
+        child
+            .map(Served)
+            .trying(|| "start qemu-storage-daemon".into())
     };
     let server = serve(&image)?;
     while !socket.exists() {
@@ -54,6 +64,9 @@ fn a_write_lost_on_purpose_is_found() -> Outcome {
     ensure!(written < usize::MAX, "the load wrote nothing");
     files::flip_byte(&image, (written * BLOCK) as u64 + 700)?;
     let bytes = std::fs::read(&image).trying(|| "read the image".into())?;
-    ensure!(load::lock(&ledger).settle(0, &bytes).is_err(), "a flipped byte was not found");
+    ensure!(
+        load::lock(&ledger).settle(0, &bytes).is_err(),
+        "a flipped byte was not found"
+    );
     std::fs::remove_dir_all(&dir).trying(|| "remove the directory".into())
 }
