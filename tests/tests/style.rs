@@ -1,4 +1,5 @@
 //! House style, as far as a program can tell: what a newcomer may rely on.
+#![allow(clippy::unwrap_used)] // all of it is a test
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,8 +48,12 @@ fn is_empty(offenders: &[String], rule: &str) {
 
 #[test]
 fn files_are_short() {
-    let long = offenders(|_, text| text.lines().count() > LONGEST_FILE);
-    is_empty(&long, "files longer than 500 lines: split them by idea");
+    let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
+    let long = offenders(|_, text| text.lines().filter(code).count() > LONGEST_FILE);
+    is_empty(
+        &long,
+        "files with more than 500 lines of code: split them by idea",
+    );
 }
 
 #[test]
