@@ -21,13 +21,18 @@
 //! | [`check`] | the whole-store checker and the dump |
 #![forbid(unsafe_code)]
 
+pub mod alloc;
 pub mod block;
 pub mod check;
 pub mod create;
 pub mod device;
 pub mod engine;
+pub mod format;
 pub mod ids;
 pub mod recover;
+mod replay;
+pub mod state;
+pub mod tree;
 pub mod unique;
 
 pub use block::{BLOCK_SIZE, Block};

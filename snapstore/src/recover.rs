@@ -1,9 +1,36 @@
 //! Opening a store: superblocks, tables, journal; then recovery, which ends in
 //! a durable checkpoint before the engine serves anything.
+//!
+//! [`load`] reads and verifies without writing: the newest valid superblock, the
+//! tables, the bitmap, and the journal from the superblock's position on, replayed
+//! in memory. [`Loaded::recover`] then
+//! 1. flushes the store, so that what was read is also what stays (hazard 7);
+//! 2. re-reads the data of exceptions whose commit was not known flushed: if the
+//!    data does not match its checksums, the origin write it protected was never
+//!    issued, so the exception is dropped when the origin still matches them, and
+//!    LOST when not (hazard 3);
+//! 3. writes a checkpoint (hazard 5).
+//!
+//! What a broken journal block means is a table in [`crate::replay`].
 
+use crate::alloc::{Allocator, LoadError};
+use crate::block::Block;
 use crate::device::{BlockDevice, IoError, Origins};
-use crate::engine::{Config, Engine, SnapshotInfo, VolumeInfo};
-use crate::ids::VolumeId;
+use crate::engine::{
+    Command, Config, Effect, Effects, Engine, Event, EventBatch, Geometry, Parts, Roots,
+    SnapshotInfo, TreeId, VolumeInfo, root_of,
+};
+use crate::format::Damage;
+use crate::format::exception::LOST;
+use crate::format::journal::Record;
+use crate::format::superblock::{FLAG_CLEAN, Superblock, store_id};
+use crate::format::tables::{SnapshotPhase, SnapshotRecord, VolumeRecord};
+use crate::ids::{CommandId, Tag, VolumeId};
+use crate::replay::{self, Replay};
+use crate::state::State;
+use crate::tree::{Node, Shape, Walk};
+
+use zerocopy::FromBytes;
 
 /// Why a store cannot be made, opened or checked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +38,36 @@ pub enum OpenError {
     /// Neither superblock carries csnap's magic.
     #[error("this is not a csnap store: neither superblock carries its magic")]
     NotAStore,
+    /// Both superblocks are damaged.
+    #[error("both superblocks are damaged: the first: {first}; the last: {last}")]
+    Superblocks {
+        /// What is wrong with the first.
+        first: Damage,
+        /// What is wrong with the last.
+        last: Damage,
+    },
+    /// The device is smaller than the store.
+    #[error(
+        "the device holds {device} blocks of 4 KiB but the store has {store}: it was truncated or this is another device"
+    )]
+    Truncated {
+        /// Blocks the device has.
+        device: u64,
+        /// Blocks the store has.
+        store: u64,
+    },
+    /// A metadata block is damaged.
+    #[error(
+        "{what}, block {block}: {damage}; restore the store from a copy, or detach it and use the origins alone"
+    )]
+    Damaged {
+        /// What the block belongs to.
+        what: &'static str,
+        /// Which block.
+        block: u64,
+        /// What is wrong with it.
+        damage: String,
+    },
     /// The device failed.
     #[error("cannot access the {what}: {error}")]
     Device {
@@ -19,12 +76,26 @@ pub enum OpenError {
         /// What the device said.
         error: IoError,
     },
+    /// An option makes no sense for this device.
+    #[error("{0}")]
+    Invalid(String),
+    /// Recovery could not write its checkpoint.
+    #[error("recovery could not write its checkpoint: {0}")]
+    Checkpoint(String),
 }
 
 /// A store whose superblock, tables and journal have been read and verified, and
 /// nothing written yet.
 #[derive(Debug)]
-pub struct Loaded {}
+pub struct Loaded {
+    geometry: Geometry,
+    generation: u64,
+    state: State,
+    roots: Roots,
+    alloc: Allocator,
+    replay: Replay,
+    clean: bool,
+}
 
 /// What recovery did, for the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,39 +111,231 @@ pub struct Recovered {
     pub lost: u64,
 }
 
+/// The newest valid superblock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Newest {
+    pub(crate) superblock: Superblock,
+    pub(crate) generation: u64,
+}
+
+/// Reads one block.
+pub(crate) fn read_block(
+    dev: &mut impl BlockDevice,
+    at: u64,
+    what: &'static str,
+) -> Result<Box<Block>, OpenError> {
+    let mut block = Box::new(Block::zeroed());
+    dev.read(at, std::slice::from_mut(&mut *block))
+        .map_err(|error| OpenError::Device { what, error })?;
+    Ok(block)
+}
+
+/// Finds the newest valid superblock.
+pub(crate) fn newest_superblock(dev: &mut impl BlockDevice) -> Result<Newest, OpenError> {
+    if dev.blocks() < 2 {
+        return Err(OpenError::NotAStore);
+    }
+    let first = read_block(dev, 0, "first superblock")?;
+    let decoded = Superblock::decode(&first, 0);
+    // Where the last one lies the first one says; else it is the device's end.
+    let end = match &decoded {
+        Ok((superblock, _)) => superblock.blocks.get(),
+        Err(_) => dev.blocks(),
+    };
+    if end > dev.blocks() {
+        return Err(OpenError::Truncated {
+            device: dev.blocks(),
+            store: end,
+        });
+    }
+    let last = read_block(dev, end - 1, "last superblock")?;
+    let valid = |(superblock, generation)| Newest {
+        superblock,
+        generation,
+    };
+    match (decoded, Superblock::decode(&last, end - 1)) {
+        (Ok(a), Ok(b)) if a.0.uuid == b.0.uuid => Ok(valid(if b.1 > a.1 { b } else { a })),
+        (Ok(one), _) | (Err(_), Ok(one)) => Ok(valid(one)),
+        (Err(_), Err(_)) if !Superblock::has_magic(&first) && !Superblock::has_magic(&last) => {
+            Err(OpenError::NotAStore)
+        }
+        (Err(first), Err(last)) => Err(OpenError::Superblocks { first, last }),
+    }
+}
+
+pub(crate) fn geometry_of(superblock: &Superblock) -> Geometry {
+    Geometry {
+        uuid: superblock.uuid,
+        store: store_id(&superblock.uuid),
+        blocks: superblock.blocks.get(),
+        chunk_blocks: superblock.chunk_blocks(),
+        created_ms: superblock.created_ms.get(),
+        journal_first: superblock.journal_first.get(),
+        journal_blocks: superblock.journal_blocks.get(),
+    }
+}
+
+pub(crate) fn roots_of(superblock: &Superblock) -> Roots {
+    Roots {
+        exceptions: root_of(&superblock.exceptions),
+        eras: root_of(&superblock.eras),
+        volumes: root_of(&superblock.volumes),
+        snapshots: root_of(&superblock.snapshots),
+        sharing: root_of(&superblock.sharing),
+    }
+}
+
 /// Reads a store without changing it.
 ///
 /// # Errors
 /// See [`OpenError`]: each names the block and the reason.
 pub fn load(dev: &mut impl BlockDevice) -> Result<Loaded, OpenError> {
-    let _ = dev;
-    Err(OpenError::NotAStore)
+    let Newest {
+        superblock,
+        generation,
+    } = newest_superblock(dev)?;
+    let geometry = geometry_of(&superblock);
+    if geometry.blocks > dev.blocks() {
+        return Err(OpenError::Truncated {
+            device: dev.blocks(),
+            store: geometry.blocks,
+        });
+    }
+    let roots = roots_of(&superblock);
+    let mut alloc = crate::alloc::load(
+        dev,
+        geometry.store,
+        superblock.bitmap.into(),
+        geometry.blocks,
+        geometry.chunk_blocks,
+    )
+    .map_err(bitmap_error)?;
+    let mut state = load_tables(dev, &geometry, &roots, &superblock)?;
+    let replay = replay::read(dev, &superblock, generation)?;
+    replay::apply(&replay, &geometry, &mut state, &mut alloc)?;
+    let clean = superblock.flags.get() & FLAG_CLEAN != 0 && replay.records.is_empty();
+    Ok(Loaded {
+        geometry,
+        generation,
+        state,
+        roots,
+        alloc,
+        replay,
+        clean,
+    })
+}
+
+fn bitmap_error(error: LoadError) -> OpenError {
+    match error {
+        LoadError::Read { error, .. } => OpenError::Device {
+            what: "allocation bitmap",
+            error,
+        },
+        LoadError::Damaged { block, damage } => OpenError::Damaged {
+            what: "allocation bitmap",
+            block,
+            damage: damage.to_string(),
+        },
+    }
+}
+
+/// Reads the volume table, the snapshot table and the sharing counters.
+fn load_tables(
+    dev: &mut impl BlockDevice,
+    geometry: &Geometry,
+    roots: &Roots,
+    superblock: &Superblock,
+) -> Result<State, OpenError> {
+    let mut state = State::new(u64::from(superblock.chunk_size.get()));
+    state.next_tag = superblock.next_tag.get();
+    state.next_volume = superblock.next_volume.get();
+    let short = Damage::Field("a table record is too short");
+    for tree in [TreeId::Volumes, TreeId::Snapshots, TreeId::Sharing] {
+        walk(dev, geometry, roots, tree, &mut |node, index| {
+            let (key, value) = (node.key(index), node.value(index));
+            let volume = VolumeId(u32::try_from(key.a).map_err(|_| short)?);
+            match tree {
+                TreeId::Volumes => {
+                    let record = VolumeRecord::read_from_bytes(value).map_err(|_| short)?;
+                    state.load_volume(volume, record)
+                }
+                TreeId::Snapshots => {
+                    let record = SnapshotRecord::read_from_bytes(value).map_err(|_| short)?;
+                    state.load_snapshot(volume, Tag(key.b), record)
+                }
+                _ => {
+                    let count = <[u8; 8]>::try_from(value).map_err(|_| short)?;
+                    let count = u64::from_le_bytes(count);
+                    state.load_sharing(volume, Tag(key.b), Tag(key.c), count)
+                }
+            }
+        })?;
+    }
+    Ok(state)
+}
+
+/// Visits every record of a tree in key order.
+fn walk(
+    dev: &mut impl BlockDevice,
+    geometry: &Geometry,
+    roots: &Roots,
+    tree: TreeId,
+    each: &mut dyn FnMut(&Node, usize) -> Result<(), Damage>,
+) -> Result<(), OpenError> {
+    let what = tree.name();
+    let shape: Shape = geometry.shape(tree);
+    let root = *roots.get(tree);
+    let fault = |block, damage: String| OpenError::Damaged {
+        what,
+        block,
+        damage,
+    };
+    let mut walk = Walk::new(root).map_err(|f| fault(root.ptr.block, f.to_string()))?;
+    while let Some(missing) = walk.next() {
+        let at = missing.ptr.block;
+        let block = read_block(dev, at, what)?;
+        let node = Node::verify(block.into(), missing.ptr, &shape, missing.level)
+            .map_err(|d| fault(at, d.to_string()))?;
+        walk.enter(&node).map_err(|f| fault(at, f.to_string()))?;
+        if missing.level == 0 {
+            for index in 0..node.len() {
+                each(&node, index).map_err(|d| fault(at, d.to_string()))?;
+            }
+        }
+    }
+    walk.finish()
+        .map_err(|f| fault(root.ptr.block, f.to_string()))
 }
 
 impl Loaded {
     /// Bytes in a chunk.
     #[must_use]
     pub fn chunk_size(&self) -> u32 {
-        0
+        self.geometry.chunk_blocks * crate::BLOCK_SIZE as u32
     }
 
     /// Identity of the store.
     #[must_use]
     pub fn uuid(&self) -> [u8; 16] {
-        [0; 16]
+        self.geometry.uuid
+    }
+
+    /// Whether the last stop was orderly.
+    #[must_use]
+    pub fn clean(&self) -> bool {
+        self.clean
     }
 
     /// The volumes, so that their origins can be opened.
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeInfo> {
-        Vec::new()
+        crate::engine::volumes(&self.state, self.chunk_size().into())
     }
 
     /// The snapshots of a volume by ascending tag.
     #[must_use]
     pub fn snapshots(&self, volume: VolumeId) -> Vec<SnapshotInfo> {
-        let _ = volume;
-        Vec::new()
+        crate::engine::snapshots(&self.state, volume, self.chunk_size().into())
     }
 
     /// Recovers: flushes the store, verifies the journal's tail, writes a
@@ -82,12 +345,175 @@ impl Loaded {
     /// # Errors
     /// See [`OpenError`].
     pub fn recover(
-        self,
+        mut self,
         dev: &mut impl BlockDevice,
         origins: &mut impl Origins,
         config: Config,
     ) -> Result<(Engine, Recovered), OpenError> {
-        let _ = (dev, origins, config);
-        Err(OpenError::Device { what: "superblock", error: IoError::Absent })
+        dev.flush().map_err(|error| OpenError::Device {
+            what: "store",
+            error,
+        })?;
+        let mut recovered = Recovered {
+            clean: self.clean,
+            replayed: self.replay.records.len() as u64,
+            ..Recovered::default()
+        };
+        let tail = std::mem::take(&mut self.replay.unflushed);
+        for record in &tail {
+            self.verify_tail(dev, origins, record, &mut recovered)?;
+        }
+        self.undo_takes()?;
+        let parts = Parts {
+            geometry: self.geometry,
+            state: self.state,
+            roots: self.roots,
+            alloc: self.alloc,
+            generation: self.generation,
+            journal: (self.replay.next, self.replay.chain),
+        };
+        let mut engine = Engine::new(parts, config);
+        checkpoint(&mut engine, dev)?;
+        engine.recovered();
+        Ok((engine, recovered))
+    }
+
+    /// Checks the data of one exception whose commit may not have been flushed.
+    fn verify_tail(
+        &mut self,
+        dev: &mut impl BlockDevice,
+        origins: &mut impl Origins,
+        record: &Record,
+        recovered: &mut Recovered,
+    ) -> Result<(), OpenError> {
+        let Record::Exception {
+            volume,
+            chunk,
+            tag,
+            block,
+            crcs,
+            ..
+        } = record
+        else {
+            return Ok(());
+        };
+        if *block == LOST || !self.state.recent.holds(*volume, *chunk, *tag, *block) {
+            return Ok(());
+        }
+        match chunk_crcs(dev, *block, crcs.as_slice().len()) {
+            Ok(found) if found == crcs.as_slice() => return Ok(()),
+            Ok(_) => {}
+            // Unreadable is not unwritten: keep it, reads will say so.
+            Err(_) => return Ok(()),
+        }
+        let mut now = vec![0; crcs.as_slice().len()];
+        let unchanged = match origins.chunk_crcs(*volume, *chunk, &mut now) {
+            Ok(()) => now == crcs.as_slice(),
+            // Unknown: keep the record; reads verify and refuse.
+            Err(_) => return Ok(()),
+        };
+        self.alloc
+            .give_back(*block, self.geometry.chunk_blocks.into());
+        if unchanged {
+            recovered.dropped += 1;
+            return self
+                .state
+                .forget(*volume, *chunk, *tag)
+                .map_err(state_error);
+        }
+        recovered.lost += 1;
+        self.state.lose(*volume, *chunk, *tag).map_err(state_error)
+    }
+
+    /// A take without its commit record never was.
+    fn undo_takes(&mut self) -> Result<(), OpenError> {
+        let prepared: Vec<(VolumeId, Tag)> = self
+            .state
+            .volumes
+            .values()
+            .flat_map(|v| {
+                v.snapshots
+                    .iter()
+                    .map(|(tag, record)| (v.id, *tag, record.phase()))
+            })
+            .filter(|(_, _, phase)| *phase == Some(SnapshotPhase::Prepared))
+            .map(|(volume, tag, _)| (volume, tag))
+            .collect();
+        for (volume, tag) in prepared {
+            let record = Record::SnapshotDeleted { volume, tag };
+            self.state.apply(&record).map_err(state_error)?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn state_error(damage: Damage) -> OpenError {
+    OpenError::Damaged {
+        what: "journal",
+        block: 0,
+        damage: damage.to_string(),
+    }
+}
+
+/// CRC32C of every block of a chunk in the store.
+pub(crate) fn chunk_crcs(
+    dev: &mut impl BlockDevice,
+    block: u64,
+    count: usize,
+) -> Result<Vec<u32>, IoError> {
+    let mut data = vec![Block::zeroed(); count];
+    dev.read(block, &mut data)?;
+    Ok(data.iter().map(|b| crc32c::crc32c(&b.0)).collect())
+}
+
+/// Drives the engine through one checkpoint with plain calls.
+fn checkpoint(engine: &mut Engine, dev: &mut impl BlockDevice) -> Result<(), OpenError> {
+    const ID: CommandId = CommandId(u64::MAX);
+    let mut batch = EventBatch::default();
+    let mut effects = Effects::default();
+    batch.events.push(Event::Command {
+        id: ID,
+        command: Command::Checkpoint,
+    });
+    loop {
+        effects.clear();
+        engine.step(&mut batch, &mut effects);
+        if effects.list.is_empty() {
+            return Err(OpenError::Checkpoint("it made no progress".to_owned()));
+        }
+        for effect in effects.list.drain(..) {
+            match effect {
+                Effect::ReadBlock { io, block } => {
+                    let mut data = Box::new(Block::zeroed());
+                    let read = dev.read(block, std::slice::from_mut(&mut *data));
+                    let result = read.map(|()| data.into());
+                    batch.events.push(Event::BlockRead { io, result });
+                }
+                Effect::WriteBlock {
+                    io,
+                    block,
+                    data,
+                    fua,
+                } => {
+                    let mut result = dev.write(block, std::slice::from_ref(&*data));
+                    if fua && result.is_ok() {
+                        result = dev.flush();
+                    }
+                    batch.events.push(Event::BlockWritten { io, result });
+                }
+                Effect::FlushStore { io } => {
+                    batch.events.push(Event::Flushed {
+                        io,
+                        result: dev.flush(),
+                    });
+                }
+                Effect::Reply { id: ID, result } => {
+                    return result
+                        .map(|_| ())
+                        .map_err(|error| OpenError::Checkpoint(error.to_string()));
+                }
+                _ => {}
+            }
+        }
     }
 }

@@ -34,8 +34,8 @@ impl UniqueMap {
     /// # Errors
     /// [`zerocopy::AllocError`] when the words do not fit the address space or memory.
     pub fn new(chunks: u64) -> Result<Self, zerocopy::AllocError> {
-        let words = usize::try_from(chunks.div_ceil(CHUNKS_PER_WORD))
-            .map_err(|_| zerocopy::AllocError)?;
+        let words =
+            usize::try_from(chunks.div_ceil(CHUNKS_PER_WORD)).map_err(|_| zerocopy::AllocError)?;
         Ok(Self {
             // Words start at epoch 0, which therefore never counts.
             epoch: AtomicU32::new(1),
@@ -73,7 +73,9 @@ impl UniqueMap {
             let bit = at % CHUNKS_PER_WORD;
             let run = (CHUNKS_PER_WORD - bit).min(end - at);
             let mask = (u32::MAX >> (CHUNKS_PER_WORD - run)) << bit;
-            let Some(word) = self.word(at) else { return false };
+            let Some(word) = self.word(at) else {
+                return false;
+            };
             let word = word.load(Ordering::Acquire);
             if (word >> 32) as u32 != epoch || word as u32 & mask != mask {
                 return false;
@@ -135,12 +137,18 @@ mod tests {
         for first in 0..100u64 {
             for count in 1..=(100 - first) {
                 let range = first as usize..(first + count) as usize;
-                assert_eq!(map.all_unique(first, count), naive[range].iter().all(|b| *b));
+                assert_eq!(
+                    map.all_unique(first, count),
+                    naive[range].iter().all(|b| *b)
+                );
             }
         }
         assert!(!map.all_unique(99, 2), "beyond the end is never unique");
         map.advance();
-        assert!((0..100).all(|c| !map.all_unique(c, 1)), "a take clears every bit");
+        assert!(
+            (0..100).all(|c| !map.all_unique(c, 1)),
+            "a take clears every bit"
+        );
     }
 
     #[test]

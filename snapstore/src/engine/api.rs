@@ -150,9 +150,15 @@ pub struct EventBatch {
 impl EventBatch {
     /// Adds a successful [`Event::CopyRead`].
     pub fn copy_read(&mut self, copy: IoId, crcs: &[u32]) {
-        let range = CrcRange { start: self.crcs.len() as u32, len: crcs.len() as u32 };
+        let range = CrcRange {
+            start: self.crcs.len() as u32,
+            len: crcs.len() as u32,
+        };
         self.crcs.extend_from_slice(crcs);
-        self.events.push(Event::CopyRead { copy, result: Ok(range) });
+        self.events.push(Event::CopyRead {
+            copy,
+            result: Ok(range),
+        });
     }
 
     /// Moves everything from `other` to the end of `self`, leaving `other` empty
@@ -161,7 +167,10 @@ impl EventBatch {
         let base = self.crcs.len() as u32;
         self.crcs.append(&mut other.crcs);
         self.events.extend(other.events.drain(..).map(|mut event| {
-            if let Event::CopyRead { result: Ok(range), .. } = &mut event {
+            if let Event::CopyRead {
+                result: Ok(range), ..
+            } = &mut event
+            {
                 range.start += base;
             }
             event

@@ -1,53 +1,416 @@
 //! The engine: a state machine that turns events into effects.
+//!
+//! One owner enters it with [`Engine::step`]; it holds no lock and does no I/O.
+//! Requests and background work are *tasks* that run until they lack something (a
+//! tree node, a copyout, a reader to leave, space) and are run again, from the
+//! top, when it is there. Nothing changes before a request has all it needs.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `api` | events, effects, commands: the seam |
+//! | `writes`, `copyout`, `chunks` | origin writes, keeping old contents, read-locks |
+//! | `reads` | snapshot reads |
+//! | `lookup` | recent table, frozen table, tree; cache misses |
+//! | `commit` | group commit and publish |
+//! | `checkpoint` | writing the trees out |
+//! | `take`, `purge`, `commands` | snapshots come and go |
+//! | `space` | reserves, victims, a failed store |
+//! | `info` | what `csnapctl` shows |
 
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use slab::Slab;
+
 pub mod api;
+mod checkpoint;
+mod chunks;
+mod commands;
+mod commit;
+mod copyout;
+mod info;
+mod lookup;
+mod purge;
+mod reads;
+mod space;
+mod take;
+mod writes;
 
 pub use api::*;
 
-use crate::ids::VolumeId;
+pub(crate) use checkpoint::root_of;
+pub(crate) use info::{snapshots, volumes};
+pub(crate) use lookup::{Roots, TREES, TreeId};
+
+use crate::alloc::Allocator;
+use crate::ids::{CommandId, GrantId, IoId, Tag, VolumeId};
+use crate::state::State;
+use crate::tree::Cache;
 use crate::unique::UniqueMap;
+
+/// Steps of background work done in one step of the engine.
+const BACKGROUND: usize = 4;
+/// Fewest tree nodes the cache may be limited to.
+const MIN_CACHE: usize = 8;
+
+/// What never changes while a store is open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    pub(crate) uuid: [u8; 16],
+    /// What every header carries.
+    pub(crate) store: u64,
+    pub(crate) blocks: u64,
+    pub(crate) chunk_blocks: u32,
+    pub(crate) created_ms: u64,
+    pub(crate) journal_first: u64,
+    pub(crate) journal_blocks: u64,
+}
+
+impl Geometry {
+    /// Whether a chunk at `block` would lie inside the store.
+    pub(crate) fn holds_chunk(&self, block: u64) -> bool {
+        block
+            .checked_add(self.chunk_blocks.into())
+            .is_some_and(|end| end <= self.blocks)
+    }
+}
+
+/// A request or background work that waits for a tree node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Write(usize),
+    Read(usize),
+    Purge,
+    Merge,
+}
+
+/// What an I/O was for.
+#[derive(Clone, Debug)]
+enum Io {
+    Fetch { block: u64 },
+    Copy { copy: usize },
+    CopyWrite { copy: usize },
+    Journal,
+    CommitFlush,
+    Node,
+    CheckpointFlush,
+    Superblock,
+    TakeFlush { volume: VolumeId },
+    Pause,
+    Invalid { volumes: Vec<VolumeId> },
+}
 
 /// The snapshot engine of one store. Made by [`crate::recover::Loaded::recover`].
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    geometry: Geometry,
+    config: Config,
+    now_ms: u64,
+    // What is durable or recent.
+    state: State,
+    roots: Roots,
+    /// Changes with the roots: a walk begun under another version may meet reused blocks.
+    version: u64,
+    cache: Cache,
+    alloc: Allocator,
+    // What is under way.
+    ios: HashMap<IoId, Io>,
+    next_io: u64,
+    fetches: HashMap<u64, lookup::Fetch>,
+    ready: VecDeque<Task>,
+    writes: Slab<writes::Write>,
+    reads: Slab<reads::Read>,
+    grants: HashMap<GrantId, reads::Grant>,
+    next_grant: u64,
+    chunks: HashMap<(VolumeId, u64), chunks::Busy>,
+    wanted: Vec<copyout::Wanted>,
+    copies: Slab<copyout::Copy>,
+    journal: commit::Journal,
+    checkpoint: checkpoint::Checkpoint,
+    takes: take::Takes,
+    commands: VecDeque<(CommandId, Command)>,
+    /// A command's record is not yet durable.
+    command_busy: bool,
+    purge: Option<purge::Purge>,
+    purge_wanted: bool,
+    purge_blocked: bool,
+    // Trouble and the end.
+    /// Recovery's checkpoint is not durable yet: nothing is committed before it.
+    recovering: bool,
+    /// Copyouts wait for space.
+    starved: bool,
+    victim: Option<(VolumeId, Tag)>,
+    /// Writes that wait for snapshots to be dropped.
+    stalled: Vec<usize>,
+    invalidating: BTreeSet<VolumeId>,
+    failed: Option<String>,
+    closing: Option<CommandId>,
+    closed: bool,
+    warned_low: bool,
+    warned_full: bool,
+    counters: Counters,
+}
+
+/// What recovery hands over.
+pub(crate) struct Parts {
+    pub(crate) geometry: Geometry,
+    pub(crate) state: State,
+    pub(crate) roots: Roots,
+    pub(crate) alloc: Allocator,
+    pub(crate) generation: u64,
+    /// Sequence of the first journal block to be written, and the chain before it.
+    pub(crate) journal: (u64, u32),
+}
 
 impl Engine {
-    /// Takes a batch of events (left empty) and appends what is to be done.
-    pub fn step(&mut self, batch: &mut EventBatch, effects: &mut Effects) {
-        let _ = (batch, effects);
+    pub(crate) fn new(parts: Parts, config: Config) -> Self {
+        let Parts {
+            geometry,
+            state,
+            roots,
+            alloc,
+            generation,
+            journal: (next, chain),
+        } = parts;
+        let journal =
+            commit::Journal::new(geometry.journal_first, geometry.journal_blocks, next, chain);
+        let mut engine = Self {
+            geometry,
+            config,
+            now_ms: 0,
+            state,
+            roots,
+            version: 0,
+            cache: Cache::new(config.cache_blocks.max(MIN_CACHE)),
+            alloc,
+            ios: HashMap::new(),
+            next_io: 0,
+            fetches: HashMap::new(),
+            ready: VecDeque::new(),
+            writes: Slab::new(),
+            reads: Slab::new(),
+            grants: HashMap::new(),
+            next_grant: 0,
+            chunks: HashMap::new(),
+            wanted: Vec::new(),
+            copies: Slab::new(),
+            journal,
+            checkpoint: checkpoint::Checkpoint::new(generation),
+            takes: take::Takes::default(),
+            commands: VecDeque::new(),
+            command_busy: false,
+            purge: None,
+            purge_wanted: true,
+            purge_blocked: false,
+            recovering: true,
+            starved: false,
+            victim: None,
+            stalled: Vec::new(),
+            invalidating: BTreeSet::new(),
+            failed: None,
+            closing: None,
+            closed: false,
+            warned_low: false,
+            warned_full: false,
+            counters: Counters::default(),
+        };
+        engine.wake_up();
+        engine
     }
 
-    /// Bytes in a chunk.
-    #[must_use]
-    pub fn chunk_size(&self) -> u32 {
-        0
+    /// After recovery: bits start cold, interrupted takes are undone, volumes
+    /// whose deletion was interrupted go on going.
+    fn wake_up(&mut self) {
+        let ids: Vec<VolumeId> = self.state.volumes.keys().copied().collect();
+        for id in ids {
+            if let Some(volume) = self.state.volumes.get(&id) {
+                volume.unique.set_shared(volume.newest() > Tag(0));
+            }
+            self.bury_volume(id);
+        }
+    }
+
+    /// Recovery's checkpoint is durable: commits may begin.
+    pub(crate) fn recovered(&mut self) {
+        self.recovering = false;
+    }
+
+    /// Takes a batch of events (left empty) and appends what is to be done.
+    pub fn step(&mut self, batch: &mut EventBatch, effects: &mut Effects) {
+        for event in batch.events.drain(..) {
+            self.on_event(event, &batch.crcs, effects);
+        }
+        batch.clear();
+        if self.closed {
+            return;
+        }
+        self.run_commands(effects);
+        let mut more = false;
+        for _ in 0..BACKGROUND {
+            self.run_ready(effects);
+            self.start_copies(effects);
+            // Before the next commit is sealed: a checkpoint begins between commits.
+            more = self.step_checkpoint(effects);
+            if !self.recovering {
+                more |= self.step_purge(effects);
+                self.relieve(effects);
+                self.step_close(effects);
+                self.seal(effects);
+            }
+            more |= !self.ready.is_empty();
+            more |= self.checkpoint_due() && !self.checkpoint.busy() && !self.journal.in_flight();
+            if !more || self.failed.is_some() {
+                break;
+            }
+        }
+        if more && self.failed.is_none() {
+            effects.list.push(Effect::Again);
+        }
+    }
+
+    fn run_ready(&mut self, out: &mut Effects) {
+        while let Some(task) = self.ready.pop_front() {
+            match task {
+                Task::Write(id) => self.run_write(id, out),
+                Task::Read(id) => self.run_read(id, out),
+                // Background work looks by itself whether its nodes are there.
+                Task::Purge | Task::Merge => {}
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event, arena: &[u32], out: &mut Effects) {
+        match event {
+            Event::Write {
+                owner,
+                volume,
+                first,
+                count,
+            } => {
+                self.on_write(owner, volume, first, count, out);
+            }
+            Event::Read {
+                owner,
+                volume,
+                tag,
+                first,
+                count,
+            } => {
+                self.on_read(owner, volume, tag, first, count, out);
+            }
+            Event::ReadDone { grant } => self.on_read_done(grant),
+            Event::CopyRead { copy: io, result } => {
+                if let Some(Io::Copy { copy }) = self.ios.remove(&io) {
+                    self.copy_read(io, copy, result, arena, out);
+                }
+            }
+            Event::CopyWritten { copy: io, result } => {
+                if let Some(Io::CopyWrite { copy }) = self.ios.remove(&io) {
+                    self.copy_written(copy, result, out);
+                }
+            }
+            Event::BlockRead { io, result } => {
+                if let Some(Io::Fetch { block }) = self.ios.remove(&io) {
+                    self.fetched(io, block, result, out);
+                }
+            }
+            Event::BlockWritten { io, result } => match self.ios.remove(&io) {
+                Some(Io::Journal) => self.journal_written(result, out),
+                Some(Io::Node) => self.node_written(result, out),
+                Some(Io::Superblock) => self.superblock_written(result, out),
+                _ => {}
+            },
+            Event::Flushed { io, result } => match self.ios.remove(&io) {
+                Some(Io::CommitFlush) => self.commit_flushed(result, out),
+                Some(Io::CheckpointFlush) => self.checkpoint_flushed(result, out),
+                Some(Io::TakeFlush { volume }) => self.take_flushed(volume, result, out),
+                Some(Io::Invalid { volumes }) => self.invalidated(&volumes, result, out),
+                _ => {}
+            },
+            Event::Paused { io, drained } => {
+                if let Some(Io::Pause) = self.ios.remove(&io) {
+                    self.take_paused(io, drained, out);
+                }
+            }
+            Event::Command { id, command } => self.on_command(id, command, out),
+            Event::Tick { now_ms } => self.on_tick(now_ms, out),
+        }
+    }
+
+    fn on_tick(&mut self, now_ms: u64, out: &mut Effects) {
+        self.now_ms = now_ms;
+        let age = now_ms.saturating_sub(self.checkpoint.began_ms);
+        if self.state.dirty.any && age >= self.config.checkpoint_ms {
+            self.checkpoint.wanted = true;
+        }
+        self.warn_space(out);
+    }
+
+    /// Begins an orderly stop: nothing new is taken on, waiting writes fail.
+    fn on_close(&mut self, id: CommandId, out: &mut Effects) {
+        if self.closing.is_some() {
+            return out.list.push(Effect::Reply {
+                id,
+                result: Err(CommandError::Closing),
+            });
+        }
+        self.closing = Some(id);
+        self.refuse_takes(&CommandError::Closing, out);
+        self.refuse_commands(&CommandError::Closing, out);
+        let writes: Vec<usize> = self.writes.iter().map(|(id, _)| id).collect();
+        for write in writes {
+            self.fail_write(write, RequestError::Closing, out);
+        }
+        self.cancel_wanted();
+        if self.failed.is_some() {
+            self.closed(out);
+        }
+    }
+
+    /// Asks for the last checkpoint once nothing is in flight.
+    fn step_close(&mut self, out: &mut Effects) {
+        if self.closing.is_none() || self.closed {
+            return;
+        }
+        if self.failed.is_some() {
+            return self.closed(out);
+        }
+        let quiet = self.takes.idle()
+            && self.journal.idle()
+            && self.copies.is_empty()
+            && self.reads.is_empty()
+            && self.grants.is_empty()
+            && !self.checkpoint.busy();
+        if quiet {
+            self.checkpoint.wanted = true;
+        }
+    }
+
+    fn closed(&mut self, out: &mut Effects) {
+        self.closed = true;
+        if let Some(id) = self.closing {
+            out.list.push(Effect::Reply {
+                id,
+                result: Ok(Reply::Done),
+            });
+        }
+    }
+
+    fn new_io(&mut self, io: Io) -> IoId {
+        self.next_io += 1;
+        let id = IoId(self.next_io);
+        self.ios.insert(id, io);
+        id
+    }
+
+    /// Whether background work waits for a tree node.
+    fn waiting_for_node(&self, task: Task) -> bool {
+        self.fetches.values().any(|fetch| fetch.awaited_by(task))
     }
 
     /// The fast-path bitmap of a volume, shared with the threads that write it.
     #[must_use]
     pub fn unique_map(&self, volume: VolumeId) -> Option<Arc<UniqueMap>> {
-        let _ = volume;
-        None
-    }
-
-    /// How the store is.
-    #[must_use]
-    pub fn store_info(&self) -> StoreInfo {
-        StoreInfo::default()
-    }
-
-    /// The volumes.
-    #[must_use]
-    pub fn volumes(&self) -> Vec<VolumeInfo> {
-        Vec::new()
-    }
-
-    /// The snapshots of a volume by ascending tag, without those being deleted.
-    #[must_use]
-    pub fn snapshots(&self, volume: VolumeId) -> Vec<SnapshotInfo> {
-        let _ = volume;
-        Vec::new()
+        self.state.volumes.get(&volume).map(|v| v.unique.clone())
     }
 }

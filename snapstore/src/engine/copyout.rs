@@ -1,0 +1,282 @@
+//! Copyouts: keeping a chunk's old contents before the origin changes.
+//!
+//! Writes leave the chunks they want copied in `wanted`. At the end of a step
+//! neighbours are joined into runs, space is reserved, and each run becomes one
+//! read of the origin and one write of the store. When the read is done its
+//! records join the next commit while the data is still being written; publish
+//! makes the chunks unique. A chunk the origin cannot read is recorded as LOST, so
+//! that a write can heal a bad sector (hazard 18).
+
+use super::commit::Done;
+use super::{CrcRange, DropReason, Effect, Effects, Engine, Io, Notice};
+use crate::BLOCK_SIZE;
+use crate::device::IoError;
+use crate::format::exception::{Crcs, LOST};
+use crate::format::journal::Record;
+use crate::ids::{IoId, Tag, VolumeId};
+
+/// Most bytes one copyout moves.
+const MAX_RUN_BYTES: u64 = 1 << 20;
+
+/// A chunk some write wants copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Wanted {
+    pub(super) volume: VolumeId,
+    pub(super) chunk: u64,
+    pub(super) tag: Tag,
+    pub(super) pred: Tag,
+}
+
+/// A run of neighbouring chunks being copied.
+#[derive(Debug)]
+pub(super) struct Copy {
+    pub(super) volume: VolumeId,
+    first: u64,
+    block: u64,
+    pub(super) tag: Tag,
+    preds: Vec<Tag>,
+    /// The data has been written (or there is none).
+    pub(super) written: bool,
+    /// Chunks not yet published.
+    unpublished: u32,
+}
+
+impl Engine {
+    /// Starts every wanted copyout there is room for; the rest waits for space.
+    pub(super) fn start_copies(&mut self, out: &mut Effects) {
+        if self.wanted.is_empty() || self.failed.is_some() {
+            return;
+        }
+        let mut wanted = std::mem::take(&mut self.wanted);
+        wanted.sort_unstable();
+        let mut rest = wanted.as_slice();
+        while let Some(head) = rest.first() {
+            let run = self.run_length(rest);
+            let room = self.room_for_copies(head.volume).min(run as u64) as u32;
+            let Some((block, got)) = (room > 0).then(|| self.alloc.alloc_chunks(room)).flatten()
+            else {
+                break;
+            };
+            let (run, others) = rest.split_at(got as usize);
+            self.start_copy(run, block, out);
+            rest = others;
+        }
+        self.starved = !rest.is_empty();
+        self.wanted = rest.to_vec();
+    }
+
+    /// How many of the wanted chunks at the front are neighbours.
+    fn run_length(&self, wanted: &[Wanted]) -> usize {
+        let chunk_bytes = u64::from(self.geometry.chunk_blocks) * BLOCK_SIZE as u64;
+        let most = (MAX_RUN_BYTES / chunk_bytes).clamp(1, self.config.max_run.into()) as usize;
+        let joined = wanted
+            .windows(2)
+            .take(most - 1)
+            .take_while(|pair| match pair {
+                [a, b] => a.volume == b.volume && a.tag == b.tag && a.chunk + 1 == b.chunk,
+                _ => false,
+            });
+        1 + joined.count()
+    }
+
+    fn start_copy(&mut self, run: &[Wanted], block: u64, out: &mut Effects) {
+        let Some(Wanted {
+            volume,
+            chunk: first,
+            tag,
+            ..
+        }) = run.first().copied()
+        else {
+            return;
+        };
+        let preds: Vec<Tag> = run.iter().map(|w| w.pred).collect();
+        let count = run.len() as u32;
+        let copy = Copy {
+            volume,
+            first,
+            block,
+            tag,
+            preds,
+            written: false,
+            unpublished: count,
+        };
+        let copy = self.copies.insert(copy);
+        let io = self.new_io(Io::Copy { copy });
+        self.counters.copies += 1;
+        out.list.push(Effect::Copy {
+            copy: io,
+            volume,
+            first,
+            count,
+            block,
+        });
+    }
+
+    pub(super) fn copy_read(
+        &mut self,
+        io: IoId,
+        id: usize,
+        result: Result<CrcRange, IoError>,
+        arena: &[u32],
+        out: &mut Effects,
+    ) {
+        match result {
+            Ok(range) => {
+                // The store write is under way: its completion comes under the same id.
+                self.ios.insert(io, Io::CopyWrite { copy: id });
+                self.record_copy(id, range.of(arena), out);
+            }
+            Err(error) => self.copy_unreadable(id, error, out),
+        }
+    }
+
+    fn record_copy(&mut self, id: usize, crcs: &[u32], out: &mut Effects) {
+        let per_chunk = self.geometry.chunk_blocks as usize;
+        let Some(copy) = self.copies.get(id) else {
+            return;
+        };
+        if crcs.len() != per_chunk * copy.preds.len() {
+            return self.fail_store("a copyout reported a wrong number of checksums", out);
+        }
+        let (volume, tag) = (copy.volume, copy.tag);
+        let records: Vec<Record> = crcs
+            .chunks(per_chunk)
+            .zip(&copy.preds)
+            .enumerate()
+            .map(|(index, (crcs, pred))| Record::Exception {
+                volume,
+                chunk: copy.first + index as u64,
+                tag,
+                pred: *pred,
+                block: copy.block + (index * per_chunk) as u64,
+                crcs: Crcs::new(crcs),
+            })
+            .collect();
+        self.counters.chunks_copied += records.len() as u64;
+        self.counters.data_bytes += (records.len() * per_chunk * BLOCK_SIZE) as u64;
+        for record in records {
+            self.append(record, Done::Copied { copy: id });
+        }
+    }
+
+    /// The origin could not be read: a run is tried again chunk by chunk, a single
+    /// chunk is LOST to the snapshots that would need it.
+    fn copy_unreadable(&mut self, id: usize, error: IoError, out: &mut Effects) {
+        let Some(copy) = self.copies.try_remove(id) else {
+            return;
+        };
+        let chunk_blocks = u64::from(self.geometry.chunk_blocks);
+        let (volume, tag) = (copy.volume, copy.tag);
+        if let [pred] = copy.preds[..] {
+            self.alloc.give_back(copy.block, chunk_blocks);
+            out.list.push(Effect::Notice(Notice::ChunkLost {
+                volume,
+                chunk: copy.first,
+                error,
+            }));
+            let crcs = Crcs::new(&vec![0; chunk_blocks as usize]);
+            let chunk = copy.first;
+            let id = self.copies.insert(Copy {
+                written: true,
+                ..copy
+            });
+            let record = Record::Exception {
+                volume,
+                chunk,
+                tag,
+                pred,
+                block: LOST,
+                crcs,
+            };
+            return self.append(record, Done::Copied { copy: id });
+        }
+        for (index, pred) in copy.preds.iter().enumerate() {
+            let chunk = copy.first + index as u64;
+            let single = Wanted {
+                volume,
+                chunk,
+                tag,
+                pred: *pred,
+            };
+            self.start_copy(&[single], copy.block + index as u64 * chunk_blocks, out);
+        }
+    }
+
+    pub(super) fn copy_written(
+        &mut self,
+        id: usize,
+        result: Result<(), IoError>,
+        out: &mut Effects,
+    ) {
+        if let Err(error) = result {
+            return self.fail_store(&format!("a copyout could not be written: {error}"), out);
+        }
+        if let Some(copy) = self.copies.get_mut(id) {
+            copy.written = true;
+        }
+        self.data_written(id, out);
+    }
+
+    /// An exception is published: its chunk is unique once its readers are gone.
+    pub(super) fn chunk_copied(&mut self, id: usize, record: &Record, _out: &mut Effects) {
+        let Record::Exception {
+            volume, chunk, tag, ..
+        } = record
+        else {
+            return;
+        };
+        if let Some(copy) = self.copies.get_mut(id) {
+            copy.unpublished -= 1;
+            if copy.unpublished == 0 {
+                self.copies.remove(id);
+            }
+        }
+        let readers = self
+            .chunks
+            .get(&(*volume, *chunk))
+            .map_or(0, |busy| busy.readers);
+        if readers == 0 && *tag >= self.newest(*volume) {
+            self.set_unique(*volume, *chunk);
+        }
+        self.copying_ended(*volume, *chunk);
+    }
+
+    /// Gives up copyouts that wait for space; their writes look at their chunks again.
+    pub(super) fn cancel_wanted(&mut self) {
+        for wanted in std::mem::take(&mut self.wanted) {
+            self.restart_waiters(wanted.volume, wanted.chunk);
+            self.copying_ended(wanted.volume, wanted.chunk);
+        }
+        self.starved = false;
+    }
+
+    pub(super) fn restart_waiters(&mut self, volume: VolumeId, chunk: u64) {
+        let Some(busy) = self.chunks.get(&(volume, chunk)) else {
+            return;
+        };
+        for id in &busy.waiters {
+            if let Some(write) = self.writes.get_mut(*id) {
+                write.restart();
+            }
+        }
+    }
+
+    /// Whether a copyout for a tag in `from..to` is wanted or under way.
+    pub(super) fn copies_in(&self, volume: VolumeId, from: Tag, to: Tag) -> bool {
+        let inside = |v: VolumeId, tag: Tag| v == volume && (from..to).contains(&tag);
+        self.wanted.iter().any(|w| inside(w.volume, w.tag))
+            || self.copies.iter().any(|(_, c)| inside(c.volume, c.tag))
+    }
+
+    /// Drops every live snapshot of a volume, durably; false if there is none.
+    pub(super) fn drop_all(&mut self, id: VolumeId, reason: DropReason) -> bool {
+        let Some(volume) = self.state.volumes.get(&id) else {
+            return false;
+        };
+        let live: Vec<Tag> = volume.live().collect();
+        for tag in &live {
+            self.drop_snapshot(id, *tag, reason);
+        }
+        !live.is_empty()
+    }
+}

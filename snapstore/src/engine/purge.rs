@@ -1,0 +1,253 @@
+//! Deletion in the background: giving back what only dead snapshots needed.
+//!
+//! A pass covers the eras from a dead snapshot to the next live one, which is
+//! all that its death can have freed. It begins only after the deaths in that
+//! range are durable, no copyout for one of their tags is under way and no read
+//! of them is left, so nothing can appear behind its cursor (hazard 23). What it
+//! removes is logged exactly, key and block; after a crash the pass starts again.
+
+use std::sync::Arc;
+
+use super::commit::Done;
+use super::lookup::{Known, TreeId};
+use super::{Effects, Engine, Task};
+use crate::format::exception::Place;
+use crate::format::journal::Record;
+use crate::ids::{Tag, VolumeId};
+use crate::tree::{Key, Missing, Node, scan};
+
+/// A pass.
+#[derive(Debug)]
+pub(super) struct Purge {
+    volume: VolumeId,
+    /// The dead snapshots this pass settles.
+    dead: Vec<Tag>,
+    /// Where the scan goes on; `None`: all scanned.
+    cursor: Option<Key>,
+    end: Key,
+    /// Records of this pass are in a commit.
+    committing: bool,
+    pub(super) pinned: Vec<Arc<Node>>,
+}
+
+/// One exception in an era.
+type Era = (Key, Place);
+
+impl Engine {
+    /// Whether some dead snapshot's space has still to come back.
+    pub(super) fn purge_pending(&self) -> bool {
+        !self.purge_blocked
+            && self
+                .state
+                .volumes
+                .values()
+                .any(|v| v.unpurged().next().is_some())
+    }
+
+    /// Does a bounded piece of work; true if more could be done at once.
+    pub(super) fn step_purge(&mut self, out: &mut Effects) -> bool {
+        if self.failed.is_some() || self.closing.is_some() || self.purge_blocked {
+            return false;
+        }
+        if self.purge.is_none() {
+            self.begin_pass();
+        }
+        let Some(purge) = &self.purge else {
+            return false;
+        };
+        if purge.committing || self.waiting_for_node(Task::Purge) {
+            return false;
+        }
+        if purge.cursor.is_none() {
+            self.end_pass();
+            return false;
+        }
+        let batch = self.purge_batch();
+        let full = self.state.recent.len() >= self.config.memtable_records;
+        if full || !self.room_for_records(batch) {
+            self.checkpoint.wanted = true;
+            return false;
+        }
+        match self.scan_window(batch) {
+            Ok(more) => more,
+            Err(missing) => {
+                self.fetch(TreeId::Eras, missing, Task::Purge, out);
+                false
+            }
+        }
+    }
+
+    fn begin_pass(&mut self) {
+        if !self.purge_wanted {
+            return;
+        }
+        let mut pending = false;
+        let mut found = None;
+        for volume in self.state.volumes.values() {
+            let Some(first) = volume.unpurged().next() else {
+                continue;
+            };
+            pending = true;
+            let next = volume.next_live(first).unwrap_or(Tag(u64::MAX));
+            let end = if volume.taking > first {
+                next.min(volume.taking)
+            } else {
+                next
+            };
+            let dead: Vec<Tag> = volume.unpurged().take_while(|tag| *tag < end).collect();
+            let read = dead.iter().any(|tag| volume.readers.contains_key(tag));
+            if !read && !self.copies_in(volume.id, first, end) {
+                found = Some((volume.id, first, end, dead));
+                break;
+            }
+        }
+        self.purge_wanted = pending;
+        if let Some((volume, first, end, dead)) = found {
+            let key = |tag: Tag| Key {
+                a: volume.0.into(),
+                b: tag.0,
+                c: 0,
+            };
+            let cursor = Some(key(first));
+            let (committing, pinned) = (false, Vec::new());
+            self.purge = Some(Purge {
+                volume,
+                dead,
+                cursor,
+                end: key(end),
+                committing,
+                pinned,
+            });
+        }
+    }
+
+    /// Purges at most `batch` exceptions of the next window.
+    fn scan_window(&mut self, batch: usize) -> Result<bool, Missing> {
+        let Some(purge) = &mut self.purge else {
+            return Ok(false);
+        };
+        let Some(from) = purge.cursor else {
+            return Ok(false);
+        };
+        let (id, end) = (purge.volume, purge.end);
+        let pinned = std::mem::take(&mut purge.pinned);
+        let window = self.read_window(from, end, &pinned);
+        let Some(purge) = &mut self.purge else {
+            return Ok(false);
+        };
+        let (eras, next) = match window {
+            Ok(window) => window,
+            Err(missing) => {
+                purge.pinned = pinned;
+                return Err(missing);
+            }
+        };
+        let Some(volume) = self.state.volumes.get(&id) else {
+            return Ok(false);
+        };
+        let mut records = Vec::new();
+        purge.cursor = next;
+        for (key, place) in eras {
+            if records.len() == batch {
+                purge.cursor = Some(key);
+                break;
+            }
+            let (tag, chunk) = (Tag(key.b), key.c);
+            if !volume.needs(place.pred, tag) {
+                records.push(Record::Purged {
+                    volume: id,
+                    chunk,
+                    tag,
+                    block: place.block,
+                });
+            }
+        }
+        purge.committing = !records.is_empty();
+        let more = records.is_empty();
+        let last = records.len().saturating_sub(1);
+        for (index, record) in records.into_iter().enumerate() {
+            self.append(
+                record,
+                if index == last {
+                    Done::PurgeBatch
+                } else {
+                    Done::Nothing
+                },
+            );
+        }
+        Ok(more)
+    }
+
+    /// One tree leaf's worth of eras in `from..end`, with what the tables above the
+    /// tree say, and where to go on.
+    fn read_window(
+        &mut self,
+        from: Key,
+        end: Key,
+        pinned: &[Arc<Node>],
+    ) -> Result<(Vec<Era>, Option<Key>), Missing> {
+        let mut nodes = Known {
+            cache: &mut self.cache,
+            pinned,
+        };
+        let (leaf, next) = scan(&self.roots.eras, from, end, &mut nodes)?;
+        let to = next.unwrap_or(end);
+        let mut eras = std::collections::BTreeMap::new();
+        if let Some((leaf, range)) = leaf {
+            eras.extend(range.map(|i| (leaf.key(i), Some(Place::decode(leaf.value(i))))));
+        }
+        if let Some(frozen) = &self.checkpoint.frozen {
+            eras.extend(frozen.eras(from, to));
+        }
+        eras.extend(self.state.recent.eras(from, to));
+        let eras = eras
+            .into_iter()
+            .filter_map(|(key, place)| Some((key, place?)))
+            .collect();
+        Ok((eras, next))
+    }
+
+    pub(super) fn purge_batch_done(&mut self) {
+        if let Some(purge) = &mut self.purge {
+            purge.committing = false;
+        }
+    }
+
+    fn end_pass(&mut self) {
+        let Some(purge) = &mut self.purge else { return };
+        purge.committing = true;
+        let volume = purge.volume;
+        let dead = std::mem::take(&mut purge.dead);
+        let last = dead.len().saturating_sub(1);
+        for (index, tag) in dead.into_iter().enumerate() {
+            let done = if index == last {
+                Done::PurgeEnd
+            } else {
+                Done::Nothing
+            };
+            self.append(Record::SnapshotPurged { volume, tag }, done);
+        }
+    }
+
+    pub(super) fn purge_ended(&mut self) {
+        let Some(purge) = self.purge.take() else {
+            return;
+        };
+        self.purge_wanted = true;
+        self.bury_volume(purge.volume);
+    }
+
+    /// A deleted volume goes when its last snapshot has.
+    pub(super) fn bury_volume(&mut self, id: VolumeId) {
+        let volume = self.state.volumes.get(&id);
+        if volume.is_some_and(|v| v.deleting() && v.snapshots.is_empty()) {
+            self.append(Record::VolumeGone { volume: id }, Done::Nothing);
+        }
+    }
+
+    /// Purging stops for this attach: the checker has to say what is wrong.
+    pub(super) fn purge_hit_damage(&mut self) {
+        self.purge = None;
+        self.purge_blocked = true;
+    }
+}

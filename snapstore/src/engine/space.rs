@@ -1,0 +1,293 @@
+//! Space: what must stay free, and what happens when it runs out.
+//!
+//! Before a copyout starts, the blocks that the next checkpoint may need at worst
+//! are set aside, as is what a batch of purges needs, so that giving space back
+//! never itself lacks space (hazard 17). When a copyout finds no room and nothing
+//! is on its way back, the victim (lowest priority, then oldest) is dropped, one
+//! at a time and durably before any write passes; a volume whose policy puts
+//! snapshots first waits instead.
+
+use super::commit::Done;
+use super::lookup::TREES;
+use super::reads::{drop_code, drop_reason};
+use super::{DropReason, Effect, Effects, Engine, Notice, Policy, RequestError};
+use crate::device::IoError;
+use crate::format::journal::Record;
+use crate::format::tables::{SnapshotPhase, text};
+use crate::ids::{Tag, VolumeId};
+use crate::tree::worst_case_nodes;
+
+impl Engine {
+    /// How many chunks may be copied out for `volume` now.
+    pub(super) fn room_for_copies(&self, _volume: VolumeId) -> u64 {
+        let pending = self.pending_records();
+        let most = 2 * self.config.memtable_records;
+        if pending >= most {
+            return 0;
+        }
+        // Assume the largest run, so that the estimate need not be repeated.
+        let ahead = (self.config.max_run as usize).min(most - pending);
+        let reserve = self.checkpoint_reserve(pending + ahead) + self.purge_reserve();
+        let free = self.alloc.free_blocks().saturating_sub(reserve);
+        (free / u64::from(self.geometry.chunk_blocks)).min(ahead as u64)
+    }
+
+    /// Whether `records` more records and a few table entries can be checkpointed.
+    pub(super) fn room_for_records(&self, records: usize) -> bool {
+        self.alloc.free_blocks() >= self.checkpoint_reserve(self.pending_records() + records)
+    }
+
+    /// Records that the next checkpoint will have to merge.
+    fn pending_records(&self) -> usize {
+        let copying: usize = self.copies.len() * self.config.max_run as usize;
+        self.state.recent.len() + self.journal.waiting() + copying
+    }
+
+    /// Blocks that checkpoints may allocate at worst: what the one under way may
+    /// still need, and all of one with `records` changed exceptions.
+    fn checkpoint_reserve(&self, records: usize) -> u64 {
+        let (volumes, snapshots, sharing) = self.state.dirty_entries();
+        let changes = [
+            records,
+            records,
+            snapshots + 8,
+            volumes + 8,
+            sharing + records.min(64),
+        ];
+        let trees = TREES.iter().zip(changes);
+        let distinct = self.state.volumes.len() + 8;
+        let nodes: u64 = trees
+            .map(|(tree, changes)| {
+                let shape = self.geometry.shape(*tree);
+                worst_case_nodes(self.roots.get(*tree), changes, distinct, &shape)
+            })
+            .sum();
+        nodes + self.alloc.worst_case_image_blocks() + self.checkpoint.reserved
+    }
+
+    /// What the checkpoint about to begin may allocate at worst.
+    pub(super) fn reserve_for_checkpoint(&self) -> u64 {
+        self.checkpoint_reserve(self.state.recent.len())
+    }
+
+    /// Set aside so that purges can always be recorded and checkpointed.
+    fn purge_reserve(&self) -> u64 {
+        let batch = self.purge_batch();
+        let shape = |tree| self.geometry.shape(tree);
+        let nodes: u64 = [
+            super::lookup::TreeId::Exceptions,
+            super::lookup::TreeId::Eras,
+        ]
+        .into_iter()
+        .map(|tree| worst_case_nodes(self.roots.get(tree), batch, 1, &shape(tree)))
+        .sum();
+        nodes + 8
+    }
+
+    /// Exceptions purged in one record batch.
+    pub(super) fn purge_batch(&self) -> usize {
+        (self.geometry.blocks / 256).clamp(8, 512) as usize
+    }
+
+    /// Nothing could be allocated: get space back, or drop a victim.
+    pub(super) fn relieve(&mut self, out: &mut Effects) {
+        if !self.starved || self.failed.is_some() || self.victim.is_some() {
+            return;
+        }
+        self.starve_notice(out);
+        if self.purge.is_some() || self.purge_pending() || !self.journal.idle() {
+            return; // space is on its way back
+        }
+        if !self.copies.is_empty() || self.checkpoint.busy() {
+            return;
+        }
+        // Freed chunks and replaced nodes come back with a checkpoint: one before
+        // every victim.
+        if self.state.recent.gone() > 0 || (self.state.dirty.any && !self.checkpoint.just_done) {
+            self.checkpoint.wanted = true;
+            return;
+        }
+        self.checkpoint.just_done = false;
+        let forced = self
+            .wanted
+            .iter()
+            .any(|w| self.policy(w.volume) == Policy::OriginFirst);
+        if let Some((volume, tag)) = self.choose_victim().filter(|_| forced) {
+            self.victim = Some((volume, tag));
+            self.drop_snapshot(volume, tag, DropReason::StoreFull);
+        }
+    }
+
+    fn starve_notice(&mut self, out: &mut Effects) {
+        if !self.warned_full {
+            self.warned_full = true;
+            out.list.push(Effect::Notice(Notice::SpaceLow {
+                used_percent: self.used_percent(),
+            }));
+        }
+    }
+
+    /// Lowest priority, then oldest, of the volumes whose origin comes first.
+    fn choose_victim(&self) -> Option<(VolumeId, Tag)> {
+        self.state
+            .volumes
+            .values()
+            .filter(|v| self.policy(v.id) == Policy::OriginFirst)
+            .flat_map(|v| v.snapshots.iter().map(|(tag, record)| (v.id, *tag, record)))
+            .filter(|(_, _, record)| record.phase() == Some(SnapshotPhase::Live))
+            .min_by_key(|(_, tag, record)| (record.priority.get(), *tag))
+            .map(|(volume, tag, _)| (volume, tag))
+    }
+
+    pub(super) fn drop_snapshot(&mut self, volume: VolumeId, tag: Tag, reason: DropReason) {
+        let record = Record::SnapshotDropped {
+            volume,
+            tag,
+            reason: drop_code(reason),
+        };
+        self.append(record, Done::VictimDropped(volume, tag));
+    }
+
+    /// A dropped snapshot is durably gone: whoever waited looks again.
+    pub(super) fn victim_dropped(&mut self, volume: VolumeId, tag: Tag, out: &mut Effects) {
+        if let Some(record) = self
+            .state
+            .volumes
+            .get(&volume)
+            .and_then(|v| v.snapshots.get(&tag))
+        {
+            out.list.push(Effect::Notice(Notice::SnapshotDropped {
+                volume,
+                name: text(&record.name),
+                tag,
+                reason: drop_reason(record.reason.get()),
+            }));
+        }
+        if self.victim == Some((volume, tag)) {
+            self.victim = None;
+        }
+        self.cancel_wanted();
+        self.wake_stalled();
+    }
+
+    /// A live snapshot is no longer live.
+    pub(super) fn snapshot_buried(&mut self, volume: VolumeId) {
+        self.refresh_shared(volume);
+        self.purge_wanted = true;
+    }
+
+    pub(super) fn used_percent(&self) -> u8 {
+        let blocks = self.geometry.blocks.max(1);
+        ((blocks - self.alloc.free_blocks().min(blocks)) * 100 / blocks) as u8
+    }
+
+    /// Warns once when the store fills beyond the mark.
+    pub(super) fn warn_space(&mut self, out: &mut Effects) {
+        let used = self.used_percent();
+        if used < self.config.warn_percent.saturating_sub(5) {
+            self.warned_low = false;
+            self.warned_full = false;
+        } else if used >= self.config.warn_percent && !self.warned_low {
+            self.warned_low = true;
+            out.list
+                .push(Effect::Notice(Notice::SpaceLow { used_percent: used }));
+        }
+    }
+
+    /// The store can no longer be written. Origin first: once it is recorded
+    /// elsewhere that the snapshots are invalid, writes go on (hazard 10).
+    pub(super) fn fail_store(&mut self, reason: &str, out: &mut Effects) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.failed = Some(reason.to_owned());
+        out.list.push(Effect::Notice(Notice::StoreFailed {
+            reason: reason.to_owned(),
+        }));
+        let error = super::CommandError::StoreFailed(reason.to_owned());
+        self.abandon_commits(&error, out);
+        self.abandon_checkpoint(&error, out);
+        let volumes: Vec<VolumeId> = self
+            .state
+            .volumes
+            .values()
+            .filter(|v| v.newest() > Tag(0) && self.policy(v.id) == Policy::OriginFirst)
+            .map(|v| v.id)
+            .collect();
+        self.fail_writes_except(&volumes, reason, out);
+        if !volumes.is_empty() {
+            self.invalidating.extend(&volumes);
+            let io = self.new_io(super::Io::Invalid {
+                volumes: volumes.clone(),
+            });
+            out.list.push(Effect::RecordInvalid { io, volumes });
+        }
+    }
+
+    /// The answer to `RecordInvalid`. If the invalidation is durable outside the
+    /// store, the origins go on; else their writes must fail.
+    pub(super) fn invalidated(
+        &mut self,
+        volumes: &[VolumeId],
+        result: Result<(), IoError>,
+        out: &mut Effects,
+    ) {
+        self.invalidating.clear();
+        if let Err(error) = result {
+            let reason = format!("and its snapshots could not be invalidated: {error}");
+            return self.fail_writes_except(&[], &reason, out);
+        }
+        for id in volumes {
+            let Some(volume) = self.state.volumes.get_mut(id) else {
+                continue;
+            };
+            volume.taking = Tag(0);
+            let live: Vec<Tag> = volume.live().collect();
+            for tag in live {
+                let reason = drop_code(DropReason::StoreFailed);
+                let record = Record::SnapshotDropped {
+                    volume: *id,
+                    tag,
+                    reason,
+                };
+                // In memory only: the state can only refuse what is not there.
+                let _ = self.state.apply(&record);
+                self.victim_dropped(*id, tag, out);
+            }
+            self.refresh_shared(*id);
+        }
+        self.free_all_copies();
+    }
+
+    /// No copyout will ever be published: let writes look at their chunks again.
+    fn free_all_copies(&mut self) {
+        self.cancel_wanted();
+        let copying: Vec<(VolumeId, u64)> = self
+            .chunks
+            .iter()
+            .filter(|(_, b)| b.copying)
+            .map(|(key, _)| *key)
+            .collect();
+        for (volume, chunk) in copying {
+            self.restart_waiters(volume, chunk);
+            self.copying_ended(volume, chunk);
+        }
+    }
+
+    pub(super) fn fail_writes_except(
+        &mut self,
+        volumes: &[VolumeId],
+        reason: &str,
+        out: &mut Effects,
+    ) {
+        let ids: Vec<usize> = self
+            .writes
+            .iter()
+            .filter(|(_, write)| !volumes.contains(&write.volume))
+            .map(|(id, _)| id)
+            .collect();
+        for id in ids {
+            self.fail_write(id, RequestError::StoreFailed(reason.to_owned()), out);
+        }
+    }
+}
