@@ -87,7 +87,8 @@ verify_sums() { (cd "$demo/$1" && sha256sum --check --quiet --strict "$2"); }
 verify_tree() {
     sums "$1" > "$demo/seen.sums"
     cmp "$demo/seen.sums" "$2" || {
-        diff "$demo/seen.sums" "$2" | head >&2
+        diff "$demo/seen.sums" "$2" > "$demo/difference.txt" || true
+        sed -n '1,10p' "$demo/difference.txt" >&2
         return 1
     }
     tell "$(wc -l < "$2") files compared by checksum: all equal."
@@ -148,10 +149,10 @@ drop_mount() {
 # Deletes, rewrites in place, renames, makes anew.
 change_files() {
     local live=$demo/live largest
-    largest=$(du -sk "$live"/*/ | sort -rn | head -n 1 | cut -f 2-)
+    largest=$(du -sk "$live"/*/ | sort -rn | awk -F '\t' 'NR == 1 { print $2 }')
     mv "$largest" "$live/renamed"
     find "$live/renamed" -type f | awk 'NR % 3 == 0' | tr '\n' '\0' | xargs -0 rm -f --
-    find "$live/renamed" -type f -size +8k | head -n 400 | while read -r file; do
+    find "$live/renamed" -type f -size +8k | awk 'NR <= 400' | while read -r file; do
         # In place: the very blocks the snapshot needs.
         dd if=/dev/urandom of="$file" bs=4k count=2 conv=notrunc status=none
     done
