@@ -1,0 +1,2 @@
+//! csnapd.
+fn main() {}
