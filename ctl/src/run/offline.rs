@@ -9,9 +9,9 @@ use serde::Serialize;
 use snapstore::IoError;
 use snapstore::check::{self, CheckOptions, Report};
 use snapstore::create::{self, CreateOptions};
-use snapstore::recover::OpenError;
 use ublk_target::control::protocol::{ErrorCode, Failure};
 use ublk_target::control::utc;
+use ublk_target::daemon::failures::opening;
 use ublk_target::daemon::{in_use, signature};
 use ublk_target::device::{DeviceError, StoreDevice};
 
@@ -114,7 +114,7 @@ fn write(mut device: StoreDevice, path: &Path, options: CreateOptions) -> Done<C
     let spinner = Spinner::new(format!("Making a store on {}", path.display()));
     let result = create::create(&mut device, &options);
     drop(spinner);
-    result.map_err(|error| opened(path, error))?;
+    result.map_err(|error| opening(path, &error))?;
     Ok(Created {
         path: device.path().display().to_string(),
         uuid: uuid::Uuid::from_bytes(options.uuid).to_string(),
@@ -196,7 +196,7 @@ pub(super) fn check(session: &mut Session, path: &Path, data: bool) -> Done {
     let report = check::check(&mut device, CheckOptions { data }, &mut |done, of| {
         bar.set(done, of)
     })
-    .map_err(|error| opened(path, error))?;
+    .map_err(|error| opening(path, &error))?;
     drop(bar);
     report_on(session, path, report)
 }
@@ -250,7 +250,7 @@ pub(super) fn dump(session: &mut Session, path: &Path) -> Done {
     let mut text = String::new();
     let result = check::dump(&mut device, &mut text);
     session.write(&text)?;
-    result.map_err(|error| opened(path, error))
+    result.map_err(|error| opening(path, &error))
 }
 
 fn held(error: &DeviceError) -> Failure {
@@ -267,17 +267,6 @@ fn held(error: &DeviceError) -> Failure {
     } else {
         failure
     }
-}
-
-fn opened(path: &Path, error: OpenError) -> Failure {
-    let code = if matches!(error, OpenError::Device { .. }) {
-        ErrorCode::Error
-    } else if error == OpenError::NotAStore {
-        ErrorCode::Usage
-    } else {
-        ErrorCode::Corruption
-    };
-    Failure::new(code, format!("{}: {error}", path.display()))
 }
 
 fn unreadable(path: &Path, error: IoError) -> Failure {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::export::Export;
 use crate::nbd::{ExportEntry, ExportInfo, Exports, Refusal, RefusalKind};
-use crate::runtime::Export;
 
 #[derive(Debug, Default)]
 struct Table {
@@ -42,14 +42,19 @@ impl ExportTable {
     /// Clients connected to it; 0 if there is none of this name.
     #[must_use]
     pub fn clients(&self, name: &str) -> u64 {
-        self.get(name).map_or(0, |export| export.in_use() as u64)
+        self.get(name)
+            .map_or(0, |export| export.connections() as u64)
     }
 
     /// Every name with its clients.
     #[must_use]
     pub fn all(&self) -> Vec<(String, u64)> {
         let table = self.0.read();
-        table.exports.iter().map(|(name, export)| (name.clone(), export.in_use() as u64)).collect()
+        table
+            .exports
+            .iter()
+            .map(|(name, export)| (name.clone(), export.connections() as u64))
+            .collect()
     }
 
     /// Admits nobody to anything any more.
@@ -64,8 +69,15 @@ impl Exports for ExportTable {
     fn list(&self) -> Vec<ExportEntry> {
         let table = self.0.read();
         let entry = |name: &String| {
-            let what = if name.contains('@') { "snapshot (read-only)" } else { "live origin" };
-            ExportEntry { name: name.clone(), description: what.to_owned() }
+            let what = if name.contains('@') {
+                "snapshot (read-only)"
+            } else {
+                "live origin"
+            };
+            ExportEntry {
+                name: name.clone(),
+                description: what.to_owned(),
+            }
         };
         table.exports.keys().map(entry).collect()
     }
@@ -74,11 +86,17 @@ impl Exports for ExportTable {
         let table = self.0.read();
         if table.stopping {
             let message = "csnapd is stopping; connect again when it has restarted".to_owned();
-            return Err(Refusal { kind: RefusalKind::Shutdown, message });
+            return Err(Refusal {
+                kind: RefusalKind::Shutdown,
+                message,
+            });
         }
         match table.exports.get(name) {
-            Some(export) => Ok((export.clone(), export.info())),
-            None => Err(Refusal { kind: RefusalKind::Unknown, message: unknown(name) }),
+            Some(export) => Ok((export.clone(), *export.info())),
+            None => Err(Refusal {
+                kind: RefusalKind::Unknown,
+                message: unknown(name),
+            }),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! What went wrong below, as a client is told.
 
+use std::path::Path;
+
 use snapstore::engine::CommandError;
 use snapstore::recover::OpenError;
 
 use super::state::StateError;
 use crate::control::protocol::{ErrorCode, Failure};
 use crate::device::DeviceError;
+use crate::runtime::AttachError;
 
 impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
@@ -51,19 +54,48 @@ impl From<DeviceError> for Failure {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        Self::new(ErrorCode::Error, format!("the daemon's state cannot be kept: {error}"))
-            .next("make room in, or repair, the file system of the state directory")
+        Self::new(
+            ErrorCode::Error,
+            format!("the daemon's state cannot be kept: {error}"),
+        )
+        .next("make room in, or repair, the file system of the state directory")
     }
 }
 
-/// A store that cannot be opened.
-pub(super) fn opening(path: &std::path::Path, error: &OpenError) -> Failure {
-    let (code, next) = if matches!(error, OpenError::Device { .. }) {
-        (ErrorCode::Error, "check the device and its cables, then try again")
-    } else if *error == OpenError::NotAStore {
-        (ErrorCode::Usage, "check the path; `csnapctl store create` makes a store")
-    } else {
-        (ErrorCode::Corruption, "run `csnapctl store check`; the origins are complete without it")
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Self {
+        use AttachError as E;
+        match error {
+            E::Device(error) => error.into(),
+            E::NoVolume(_) | E::NoSnapshot(..) => Self::new(ErrorCode::NotFound, error.to_string()),
+            E::Busy | E::NotAttached(_) | E::Attached(_) => {
+                Self::new(ErrorCode::Busy, error.to_string())
+            }
+            E::TooSmall { .. } | E::TooMany(_) | E::Export(_) => {
+                Self::new(ErrorCode::Error, error.to_string())
+            }
+        }
+    }
+}
+
+/// A store that cannot be made, opened or checked.
+#[must_use]
+pub fn opening(path: &Path, error: &OpenError) -> Failure {
+    use OpenError as E;
+    let check = "run `csnapctl store check`; the origins are complete without the store";
+    let (code, next) = match error {
+        E::NotAStore => (
+            ErrorCode::Usage,
+            "check the path; `csnapctl store create` makes a store",
+        ),
+        E::Invalid(_) => (ErrorCode::Usage, "see `csnapctl store create --help`"),
+        E::Superblocks { .. } | E::Truncated { .. } | E::Damaged { .. } => {
+            (ErrorCode::Corruption, check)
+        }
+        E::Device { .. } | E::Checkpoint(_) => (
+            ErrorCode::Error,
+            "check the device and its cables, then try again",
+        ),
     };
     Failure::new(code, format!("{}: {error}", path.display())).next(next)
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::events::{Events, NewEvent};
 use super::state::StateFile;
 use crate::control::views::Level;
-use crate::runtime::StoreHandlers;
+use crate::core::StoreHandlers;
 
 /// The handlers of one store.
 #[derive(Debug)]
@@ -30,7 +30,13 @@ impl Handlers {
     /// Handlers that know no volume's name yet.
     #[must_use]
     pub fn new(path: PathBuf, uuid: Uuid, events: Arc<Events>, state: Arc<StateFile>) -> Self {
-        Self { path, uuid, events, state, names: RwLock::default() }
+        Self {
+            path,
+            uuid,
+            events,
+            state,
+            names: RwLock::default(),
+        }
     }
 
     /// Learns a volume's name.
@@ -40,7 +46,10 @@ impl Handlers {
 
     fn name_of(&self, volume: VolumeId) -> String {
         let names = self.names.read();
-        names.get(&volume).cloned().unwrap_or_else(|| format!("number {volume}"))
+        names
+            .get(&volume)
+            .cloned()
+            .unwrap_or_else(|| format!("number {volume}"))
     }
 
     fn event(&self, notice: Notice) -> NewEvent {
@@ -106,7 +115,10 @@ impl StoreHandlers for Handlers {
         let numbers = volumes.iter().map(|volume| volume.0);
         let names: Vec<String> = volumes.iter().map(|volume| self.name_of(*volume)).collect();
         let names = names.join(", ");
-        match self.state.update(|state| state.invalidate(self.uuid, numbers)) {
+        match self
+            .state
+            .update(|state| state.invalidate(self.uuid, numbers))
+        {
             Ok(()) => {
                 let message = format!("all snapshots of {names} are invalid: the store failed");
                 let event = NewEvent::new(Level::Error, "snapshots-invalid", message);
@@ -159,6 +171,12 @@ mod tests {
                 "all snapshots of web are invalid: the store failed"
             ]
         );
-        assert_eq!(StateFile::open(dir.path()).unwrap().get().invalid_volumes(uuid), [3]);
+        assert_eq!(
+            StateFile::open(dir.path())
+                .unwrap()
+                .get()
+                .invalid_volumes(uuid),
+            [3]
+        );
     }
 }

@@ -28,8 +28,14 @@ pub struct NotServed {
 impl NotServed {
     /// A volume whose origin is not what it should be.
     pub fn refused(message: impl Into<String>, next: impl Into<String>) -> Self {
-        let problem = Problem { message: message.into(), next: next.into() };
-        Self { state: VolumeState::Refused, problem }
+        let problem = Problem {
+            message: message.into(),
+            next: next.into(),
+        };
+        Self {
+            state: VolumeState::Refused,
+            problem,
+        }
     }
 
     /// A volume that could not be served because something failed.
@@ -72,10 +78,17 @@ pub fn patiently<T>(open: impl Fn() -> Result<T, DeviceError>) -> Result<T, Devi
 /// [`NotServed`] with what to do.
 pub fn open(info: &VolumeInfo, around: &Surroundings<'_>) -> Result<OriginDevice, NotServed> {
     let device = patiently(|| OriginDevice::open(&info.origin, false)).map_err(|error| {
-        let next = format!("make {} available, then: {}", info.origin, try_again(around.store));
+        let next = format!(
+            "make {} available, then: {}",
+            info.origin,
+            try_again(around.store)
+        );
         NotServed {
             state: VolumeState::OriginMissing,
-            problem: Problem { message: error.to_string(), next },
+            problem: Problem {
+                message: error.to_string(),
+                next,
+            },
         }
     })?;
     apart(&device, around)?;
@@ -99,8 +112,14 @@ pub fn open(info: &VolumeInfo, around: &Surroundings<'_>) -> Result<OriginDevice
 pub fn apart(device: &OriginDevice, around: &Surroundings<'_>) -> Result<(), NotServed> {
     let path = device.path().display();
     if device.identity().shares(around.store_identity) {
-        let message = format!("{path} and the store {} share storage", around.store.display());
-        return Err(NotServed::refused(message, "put the store on a device of its own"));
+        let message = format!(
+            "{path} and the store {} share storage",
+            around.store.display()
+        );
+        return Err(NotServed::refused(
+            message,
+            "put the store on a device of its own",
+        ));
     }
     let state = Identity::holding(around.state_dir).ok();
     if state.is_some_and(|holder| holder.shares(device.identity())) {
@@ -127,17 +146,22 @@ pub enum Verdict {
 ///
 /// # Errors
 /// [`NotServed`] when it cannot be read.
-pub fn judge(
-    info: &VolumeInfo,
-    device: &OriginDevice,
-    store: &Path,
-) -> Result<Verdict, NotServed> {
-    let Some(known) = info.fingerprint else { return Ok(Verdict::Unknown) };
+pub fn judge(info: &VolumeInfo, device: &OriginDevice, store: &Path) -> Result<Verdict, NotServed> {
+    let Some(known) = info.fingerprint else {
+        return Ok(Verdict::Unknown);
+    };
     let found = fingerprint::of_device(device).map_err(|error| {
         let message = format!("{} cannot be read: {error}", info.origin);
-        NotServed::refused(message, format!("check the device, then: {}", try_again(store)))
+        NotServed::refused(
+            message,
+            format!("check the device, then: {}", try_again(store)),
+        )
     })?;
-    Ok(if found == known { Verdict::Same } else { Verdict::Changed })
+    Ok(if found == known {
+        Verdict::Same
+    } else {
+        Verdict::Changed
+    })
 }
 
 /// An origin that was changed while snapshots depend on it.

@@ -77,7 +77,11 @@ impl Store {
         StoreView {
             path: self.path.display().to_string(),
             uuid: self.uuid.to_string(),
-            state: if problem.is_some() { StoreState::Failed } else { StoreState::Attached },
+            state: if problem.is_some() {
+                StoreState::Failed
+            } else {
+                StoreState::Attached
+            },
             chunk_size: info.chunk_size,
             size: info.size,
             used: info.used,
@@ -123,7 +127,9 @@ impl Store {
 #[must_use]
 pub fn snapshot_view(volume: &str, info: SnapshotInfo, exports: &ExportTable) -> SnapshotView {
     let export = export_name(volume, &info.name);
-    let clients = exports.get(&export).map(|export| export.in_use() as u64);
+    let clients = exports
+        .get(&export)
+        .map(|export| export.connections() as u64);
     let (state, dropped) = match info.state {
         SnapshotState::Live => (SnapshotStateName::Live, None),
         SnapshotState::Dropped(reason) => (SnapshotStateName::Dropped, Some(reason.to_string())),
