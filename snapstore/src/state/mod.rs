@@ -378,8 +378,8 @@ impl State {
             let value = self.volumes.get(id).map(|v| v.record.as_bytes());
             changes.push(
                 Key {
-                    a: id.0.into(),
-                    b: 0,
+                    a: 0,
+                    b: id.0.into(),
                     c: 0,
                 },
                 value,

@@ -61,8 +61,8 @@ fn things_that_are_no_stores() -> Outcome {
     let dir = bed.dir.display().to_string();
     for (path, code) in [
         ("nowhere.img", exit::NOT_FOUND), // absent
-        ("origin.img", exit::CORRUPTION), // noise
-        ("store.img", exit::CORRUPTION),  // zeroes
+        ("origin.img", exit::USAGE), // noise
+        ("store.img", exit::USAGE), // zeroes
         ("run", 1),                       // a directory
     ] {
         for verb in ["attach", "check"] {
