@@ -61,9 +61,9 @@ fn things_that_are_no_stores() -> Outcome {
     let dir = bed.dir.display().to_string();
     for (path, code) in [
         ("nowhere.img", exit::NOT_FOUND), // absent
-        ("origin.img", exit::USAGE), // noise
-        ("store.img", exit::USAGE), // zeroes
-        ("run", 1),                       // a directory
+        ("origin.img", exit::USAGE),      // noise
+        ("store.img", exit::USAGE),       // zeroes
+        ("run", exit::USAGE),             // a directory
     ] {
         for verb in ["attach", "check"] {
             let answer = bed.ctl.any(&format!("store {verb} {dir}/{path}"))?;

@@ -227,8 +227,8 @@ fn one_take_of_several_volumes_is_one_instant() -> Outcome {
         let shown = |volume: &str| -> Outcome<u64> {
             bed.ctl.ok(&format!("snapshot map {volume}@g{round}"))?;
             let export = format!("{volume}@g{round}");
-            let bytes = Client::connect(&bed.nbd_socket(), &export)?.read(0, 16)?;
-            Ok(bytes[8..]
+            let bytes = Client::connect(&bed.nbd_socket(), &export)?.read(0, 512)?;
+            Ok(bytes[8..16]
                 .iter()
                 .rev()
                 .fold(0, |n, &byte| n << 8 | u64::from(byte)))
