@@ -30,9 +30,9 @@ impl World {
     /// An orderly stop under load, perhaps the power off, and a start.
     pub(super) fn reopen(&mut self, power: bool) -> Outcome {
         self.quiet_disks();
-        let sick = self.runtime.engine.store_info().failed.is_some();
         self.command(Command::Close);
         self.settle()?;
+        let sick = self.runtime.engine.store_info().failed.is_some();
         self.count();
         self.lose(power);
         // A store that failed cannot be closed in order.
