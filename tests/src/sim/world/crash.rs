@@ -170,7 +170,6 @@ impl World {
         let machine = &mut self.runtime.machine;
         let mut store = SyncDisk::new(&mut machine.store, &mut self.dice, None);
         let report = check(&mut store, CheckOptions { data: true }, &mut |_, _| {})
-            .or_else(|_| Ok::<_, snapstore::recover::OpenError>(Default::default()))
             .map_err(|e| Violation(format!("cannot check {when}: {e}")))?;
         if report.problems.is_empty() {
             return Ok(());
