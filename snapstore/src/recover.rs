@@ -415,11 +415,19 @@ impl Loaded {
         if *block == LOST || !self.state.recent.holds(*volume, *chunk, *tag, *block) {
             return Ok(());
         }
-        match chunk_crcs(dev, *block, crcs.as_slice().len()) {
-            Ok(found) if found == crcs.as_slice() => return Ok(()),
-            Ok(_) => {}
+        let mut data = vec![Block::zeroed(); crcs.as_slice().len()];
+        if dev.read(*block, &mut data).is_err() {
             // Unreadable is not unwritten: keep it, reads will say so.
-            Err(_) => return Ok(()),
+            return Ok(());
+        }
+        let found = data.iter().map(|b| crc32c::crc32c(&b.0));
+        if found.eq(crcs.as_slice().iter().copied()) {
+            // Written again: a flush that failed before the stop may have left it where
+            // no later flush reaches it (hazard 9).
+            return dev.write(*block, &data).map_err(|error| OpenError::Device {
+                what: "store",
+                error,
+            });
         }
         let mut now = vec![0; crcs.as_slice().len()];
         let unchanged = match origins.chunk_crcs(*volume, *chunk, &mut now) {
