@@ -366,9 +366,6 @@ impl Engine {
             self.fail_write(write, RequestError::Closing, out);
         }
         self.cancel_wanted();
-        if self.failed.is_some() {
-            self.closed(out);
-        }
     }
 
     /// Asks for the last checkpoint once nothing is in flight.
@@ -377,7 +374,11 @@ impl Engine {
             return;
         }
         if self.failed.is_some() {
-            return self.closed(out);
+            let held = !self.reads.is_empty() || !self.grants.is_empty();
+            if !held && self.invalidating.is_empty() {
+                self.closed(out);
+            }
+            return;
         }
         if self.quiet() {
             self.checkpoint.wanted = true;

@@ -62,14 +62,19 @@ impl Engine {
             self.end_pass();
             return false;
         }
-        let batch = self.purge_batch();
+        let mut batch = self.purge_batch();
         let full = self.state.recent.len() >= self.config.memtable_records;
         if full || !self.room_for_records(batch) {
             // What a checkpoint under way has set aside comes back when it ends.
-            if !self.checkpoint.busy() {
-                self.checkpoint.wanted = true;
+            if self.checkpoint.busy() {
+                return false;
             }
-            return false;
+            if self.state.dirty.any {
+                self.checkpoint.wanted = true;
+                return false;
+            }
+            // Nothing else can give space back: one at a time, from the reserve.
+            batch = 1;
         }
         match self.scan_window(batch) {
             Ok(more) => more,

@@ -114,13 +114,26 @@ impl Engine {
             self.checkpoint.wanted = true;
             return;
         }
-        let forced = self
-            .wanted
-            .iter()
-            .any(|w| self.policy(w.volume) == Policy::OriginFirst);
-        if let Some((volume, tag)) = self.choose_victim().filter(|_| forced) {
+        self.refuse_wanted(out);
+        if let Some((volume, tag)) = self.choose_victim().filter(|_| !self.wanted.is_empty()) {
             self.victim = Some((volume, tag));
             self.drop_snapshot(volume, tag, DropReason::StoreFull);
+        }
+    }
+
+    /// Where snapshots come first, the writes that find no room fail.
+    fn refuse_wanted(&mut self, out: &mut Effects) {
+        let wanted = std::mem::take(&mut self.wanted);
+        let (refused, forced): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|w| self.policy(w.volume) == Policy::SnapshotFirst);
+        self.wanted = forced;
+        for wanted in refused {
+            let (volume, chunk) = (wanted.volume, wanted.chunk);
+            let busy = self.chunks.get_mut(&(volume, chunk));
+            for id in busy.map(|b| std::mem::take(&mut b.waiters)).unwrap_or_default() {
+                self.fail_write(id, RequestError::NoSpace(volume), out);
+            }
+            self.copying_ended(volume, chunk);
         }
     }
 

@@ -30,7 +30,8 @@ impl Oracle {
             Command::Take { targets, .. } => {
                 let image = |(volume, _): &(VolumeId, String)| (*volume, self.image_of(*volume));
                 let images = targets.iter().map(image).collect();
-                self.takes.insert(id, Take { images });
+                let after = self.highest;
+                self.takes.insert(id, Take { after, images });
             }
             Command::DeleteVolume { volume } => {
                 if let Some(volume) = self.volumes.get_mut(volume) {
@@ -178,13 +179,14 @@ impl Oracle {
         else {
             return Ok(());
         };
-        if tag <= self.highest {
+        let after = take.as_ref().map_or(self.highest, |t| t.after);
+        let known = |v: &Volume| v.snapshots.contains_key(&tag);
+        if tag <= after || self.volumes.values().any(known) {
             return Err(Violation(format!(
-                "tag {tag} is not above {}",
-                self.highest
+                "tag {tag} was given, but {after} was there before"
             )));
         }
-        self.highest = tag;
+        self.highest = self.highest.max(tag);
         let mut images = take.map(|t| t.images).unwrap_or_default();
         for (volume, name) in targets {
             let image = images.remove(volume).unwrap_or_default();

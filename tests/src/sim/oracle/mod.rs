@@ -68,6 +68,8 @@ pub struct Volume {
 /// A take asked for and not answered: what it may catch.
 #[derive(Clone, Debug)]
 struct Take {
+    /// The highest tag known when it was asked for: its own must be higher.
+    after: Tag,
     images: BTreeMap<VolumeId, Vec<Choice>>,
 }
 

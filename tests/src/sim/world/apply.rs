@@ -135,6 +135,10 @@ impl World {
                 volume,
                 snapshots_first,
             } => {
+                // Commands may overtake each other: the last of two would be unknown.
+                if self.oracle.pending() > 0 {
+                    return None;
+                }
                 let policy = if snapshots_first {
                     Policy::SnapshotFirst
                 } else {

@@ -30,9 +30,9 @@ impl World {
     /// An orderly stop under load, perhaps the power off, and a start.
     pub(super) fn reopen(&mut self, power: bool) -> Outcome {
         self.quiet_disks();
-        let sick = self.runtime.engine.store_info().failed.is_some();
         self.command(Command::Close);
         self.settle()?;
+        let sick = self.runtime.engine.store_info().failed.is_some();
         self.count();
         self.lose(power);
         // A store that failed cannot be closed in order.
@@ -170,7 +170,6 @@ impl World {
         let machine = &mut self.runtime.machine;
         let mut store = SyncDisk::new(&mut machine.store, &mut self.dice, None);
         let report = check(&mut store, CheckOptions { data: true }, &mut |_, _| {})
-            .or_else(|_| Ok::<_, snapstore::recover::OpenError>(Default::default()))
             .map_err(|e| Violation(format!("cannot check {when}: {e}")))?;
         if report.problems.is_empty() {
             return Ok(());
