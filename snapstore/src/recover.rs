@@ -253,7 +253,13 @@ fn load_tables(
     for tree in [TreeId::Volumes, TreeId::Snapshots, TreeId::Sharing] {
         walk(dev, geometry, roots, tree, &mut |node, index| {
             let (key, value) = (node.key(index), node.value(index));
-            let volume = VolumeId(u32::try_from(key.a).map_err(|_| short)?);
+            let number = if tree == TreeId::Volumes {
+                key.b
+            } else {
+                key.a
+            };
+            let unknown = Damage::Field("a table record's volume number is out of range");
+            let volume = VolumeId(u32::try_from(number).map_err(|_| unknown)?);
             match tree {
                 TreeId::Volumes => {
                     let record = VolumeRecord::read_from_bytes(value).map_err(|_| short)?;

@@ -38,7 +38,7 @@ pub(super) struct Copy {
     /// The data has been written (or there is none).
     pub(super) written: bool,
     /// Chunks not yet published.
-    unpublished: u32,
+    pub(super) unpublished: u32,
 }
 
 impl Engine {

@@ -87,7 +87,7 @@ enum Task {
 /// What an I/O was for.
 #[derive(Clone, Debug)]
 enum Io {
-    Fetch { block: u64 },
+    Fetch(lookup::Wanting),
     Copy { copy: usize },
     CopyWrite { copy: usize },
     Journal,
@@ -116,7 +116,7 @@ pub struct Engine {
     // What is under way.
     ios: HashMap<IoId, Io>,
     next_io: u64,
-    fetches: HashMap<u64, lookup::Fetch>,
+    fetches: HashMap<lookup::Wanting, lookup::Fetch>,
     ready: VecDeque<Task>,
     writes: Slab<writes::Write>,
     reads: Slab<reads::Read>,
@@ -310,8 +310,8 @@ impl Engine {
                 }
             }
             Event::BlockRead { io, result } => {
-                if let Some(Io::Fetch { block }) = self.ios.remove(&io) {
-                    self.fetched(io, block, result, out);
+                if let Some(Io::Fetch(wanting)) = self.ios.remove(&io) {
+                    self.fetched(wanting, result, out);
                 }
             }
             Event::BlockWritten { io, result } => match self.ios.remove(&io) {
@@ -339,6 +339,9 @@ impl Engine {
 
     fn on_tick(&mut self, now_ms: u64, out: &mut Effects) {
         self.now_ms = now_ms;
+        if self.checkpoint.began_ms == 0 {
+            self.checkpoint.began_ms = now_ms;
+        }
         let age = now_ms.saturating_sub(self.checkpoint.began_ms);
         if self.state.dirty.any && age >= self.config.checkpoint_ms {
             self.checkpoint.wanted = true;

@@ -20,6 +20,9 @@ use crate::nbd::{Connection, End, Errno, Extent, Incoming, Op, Receive, Request,
 
 /// Requests of one connection between arrival and reply.
 pub(crate) const IN_FLIGHT: usize = 128;
+/// Bytes of buffers one connection may hold, beyond its first: a client that does
+/// not read its replies must not take them all from the others.
+const HELD: usize = 8 << 20;
 /// Pieces in one send.
 const PIECES: usize = 128;
 
@@ -48,6 +51,8 @@ pub(crate) struct Client {
     pub(crate) export: Arc<Export>,
     machine: Connection,
     running: Slab<Running>,
+    /// Bytes of the buffers it holds.
+    held: usize,
     /// A request that waits for a buffer.
     stalled: Option<Incoming>,
     receiving: bool,
@@ -95,6 +100,7 @@ impl Client {
             export,
             machine,
             running: Slab::with_capacity(IN_FLIGHT),
+            held: 0,
             stalled: None,
             receiving: false,
             sending: false,
@@ -172,7 +178,7 @@ impl Client {
             }
         }
         if let Some(buffer) = buffer {
-            io.memory.give(buffer);
+            give(&mut self.held, buffer, io);
         }
     }
 
@@ -223,7 +229,7 @@ impl Client {
                 };
                 let bytes = io.memory.bytes_mut(buffer, 0, len);
                 if !self.machine.payload_buffer(Slot(buffer.0), bytes) {
-                    io.memory.give(buffer);
+                    give(&mut self.held, buffer, io);
                 }
             }
             Incoming::Write(request, slot) => self.run(request, Some(BufferId(slot.0)), io),
@@ -239,6 +245,16 @@ impl Client {
             Incoming::Request(request) => self.run(request, None, io),
         }
         true
+    }
+
+    /// A buffer, if there is one and this connection does not hold too many.
+    fn take(&mut self, len: usize, io: &mut Io<'_>) -> Option<BufferId> {
+        if self.held > 0 && self.held + len > HELD {
+            return None;
+        }
+        let buffer = io.memory.take(len)?;
+        self.held += io.memory.room(buffer);
+        Some(buffer)
     }
 
     fn run(&mut self, request: Request, buffer: Option<BufferId>, io: &mut Io<'_>) {
@@ -314,7 +330,7 @@ impl Client {
     /// Takes nothing more. No receive is in flight.
     fn hang_up(&mut self, end: End, io: &mut Io<'_>) {
         if let Some(slot) = self.machine.hang_up(end) {
-            io.memory.give(BufferId(slot.0));
+            give(&mut self.held, BufferId(slot.0), io);
         }
         match self.stalled.take() {
             // It was taken from the machine and has to be answered.
@@ -330,6 +346,11 @@ impl Client {
         // A socket that is gone already is as good as shut.
         let _ = shutdown(self.socket.as_raw_fd(), how);
     }
+}
+
+fn give(held: &mut usize, buffer: BufferId, io: &mut Io<'_>) {
+    *held = held.saturating_sub(io.memory.room(buffer));
+    io.memory.give(buffer);
 }
 
 fn again(result: i32) -> bool {
