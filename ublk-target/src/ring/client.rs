@@ -145,9 +145,11 @@ impl Client {
     pub(crate) fn sent(&mut self, result: i32, io: &mut Io<'_>) {
         self.sending = false;
         match usize::try_from(result) {
-            Ok(n) if n > 0 => self
-                .machine
-                .sent(n, |slot| io.memory.give(BufferId(slot.0))),
+            Ok(n) if n > 0 => {
+                let held = &mut self.held;
+                self.machine
+                    .sent(n, |slot| give(held, BufferId(slot.0), io));
+            }
             _ if again(result) => {}
             _ => self.break_off(End::Socket, io),
         }
@@ -212,8 +214,9 @@ impl Client {
             }
         }
         if self.broken && !self.sending {
+            let held = &mut self.held;
             self.machine
-                .discard_replies(|slot| io.memory.give(BufferId(slot.0)));
+                .discard_replies(|slot| give(held, BufferId(slot.0), io));
         }
         self.arm_receive(io)?;
         self.arm_send(io)
@@ -224,7 +227,7 @@ impl Client {
         match incoming {
             Incoming::NeedsBuffer(request) => {
                 let len = request.len as usize;
-                let Some(buffer) = io.memory.take(len) else {
+                let Some(buffer) = self.take(len, io) else {
                     return false;
                 };
                 let bytes = io.memory.bytes_mut(buffer, 0, len);
@@ -237,7 +240,7 @@ impl Client {
                 let (offset, len) = (request.offset, u64::from(request.len));
                 let target = self.export.target();
                 let need = lane::Request::buffer_len(target, Verb::Read, offset, len);
-                let Some(buffer) = io.memory.take(need as usize) else {
+                let Some(buffer) = self.take(need as usize, io) else {
                     return false;
                 };
                 self.run(request, Some(buffer), io);
