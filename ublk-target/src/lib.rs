@@ -8,8 +8,12 @@
 //! | [`ring`] | the I/O thread: io_uring, buffers, NBD connections |
 //! | [`export`], [`runtime`] | what the daemon's control side calls |
 //! | [`nbd`] | the NBD protocol, without system calls |
+//! | [`control`] | the control socket: protocol, client, server |
+//! | [`daemon`] | attaching, serving and stopping; what each verb does |
 
+pub mod control;
 pub mod core;
+pub mod daemon;
 pub mod device;
 pub mod export;
 pub mod lane;

@@ -235,7 +235,10 @@ impl Engine {
             .chunks
             .get(&(*volume, *chunk))
             .map_or(0, |busy| busy.readers);
-        if readers == 0 && *tag >= self.newest(*volume) {
+        if *tag < self.newest(*volume) {
+            // A take came between: writes that joined this copyout need another.
+            self.restart_waiters(*volume, *chunk);
+        } else if readers == 0 {
             self.set_unique(*volume, *chunk);
         }
         self.copying_ended(*volume, *chunk);

@@ -17,15 +17,29 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Stacked`] naming both.
     pub fn must_not_share(&self, other: &Self) -> Result<(), DeviceError> {
-        let mine = layers(self.identity());
-        let theirs = layers(other.identity());
-        if mine.contains(&other.identity()) || theirs.contains(&self.identity()) {
+        if self.identity().shares(other.identity()) {
             return Err(DeviceError::Stacked {
                 path: self.path().to_owned(),
                 other: other.path().to_owned(),
             });
         }
         Ok(())
+    }
+}
+
+impl Identity {
+    /// Whether the two are the same storage, or one lies on the other.
+    #[must_use]
+    pub fn shares(self, other: Self) -> bool {
+        layers(self).contains(&other) || layers(other).contains(&self)
+    }
+
+    /// The device that holds the file system `path` is in.
+    ///
+    /// # Errors
+    /// When `path` cannot be looked at.
+    pub fn holding(path: &Path) -> std::io::Result<Self> {
+        Ok(Self::Block(fs::metadata(path)?.dev()))
     }
 }
 

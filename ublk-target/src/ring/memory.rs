@@ -128,10 +128,12 @@ impl Memory {
 
     /// A buffer of at least `len` bytes, if there is one now.
     pub(crate) fn take(&mut self, len: usize) -> Option<BufferId> {
-        let pooled = match len {
-            0..=SMALL => self.small.pop().or_else(|| self.large.pop()),
-            0..=LARGE => self.large.pop(),
-            _ => None,
+        let pooled = if len <= SMALL {
+            self.small.pop().or_else(|| self.large.pop())
+        } else if len <= LARGE {
+            self.large.pop()
+        } else {
+            None
         };
         pooled.or_else(|| self.take_oversize(len.next_multiple_of(BLOCK_SIZE)))
     }
