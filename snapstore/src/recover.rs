@@ -28,7 +28,7 @@ use crate::format::tables::{SnapshotPhase, SnapshotRecord, VolumeRecord};
 use crate::ids::{CommandId, Tag, VolumeId};
 use crate::replay::{self, Replay};
 use crate::state::State;
-use crate::tree::{Node, Shape, Walk};
+use crate::tree::{Key, Node, Shape, Walk};
 
 use zerocopy::FromBytes;
 
@@ -249,29 +249,44 @@ fn load_tables(
     let mut state = State::new(u64::from(superblock.chunk_size.get()));
     state.next_tag = superblock.next_tag.get();
     state.next_volume = superblock.next_volume.get();
-    let short = Damage::Field("a table record is too short");
     for tree in [TreeId::Volumes, TreeId::Snapshots, TreeId::Sharing] {
         walk(dev, geometry, roots, tree, &mut |node, index| {
-            let (key, value) = (node.key(index), node.value(index));
-            let volume = VolumeId(u32::try_from(key.a).map_err(|_| short)?);
-            match tree {
-                TreeId::Volumes => {
-                    let record = VolumeRecord::read_from_bytes(value).map_err(|_| short)?;
-                    state.load_volume(volume, record)
-                }
-                TreeId::Snapshots => {
-                    let record = SnapshotRecord::read_from_bytes(value).map_err(|_| short)?;
-                    state.load_snapshot(volume, Tag(key.b), record)
-                }
-                _ => {
-                    let count = <[u8; 8]>::try_from(value).map_err(|_| short)?;
-                    let count = u64::from_le_bytes(count);
-                    state.load_sharing(volume, Tag(key.b), Tag(key.c), count)
-                }
-            }
+            load_record(&mut state, tree, node.key(index), node.value(index))
         })?;
     }
     Ok(state)
+}
+
+/// Adds one record of the volume table, the snapshot table or the sharing counters.
+pub(crate) fn load_record(
+    state: &mut State,
+    tree: TreeId,
+    key: Key,
+    value: &[u8],
+) -> Result<(), Damage> {
+    let short = Damage::Field("a table record is too short");
+    let number = if tree == TreeId::Volumes {
+        key.b
+    } else {
+        key.a
+    };
+    let unknown = Damage::Field("a table record's volume number is out of range");
+    let volume = VolumeId(u32::try_from(number).map_err(|_| unknown)?);
+    match tree {
+        TreeId::Volumes => {
+            let record = VolumeRecord::read_from_bytes(value).map_err(|_| short)?;
+            state.load_volume(volume, record)
+        }
+        TreeId::Snapshots => {
+            let record = SnapshotRecord::read_from_bytes(value).map_err(|_| short)?;
+            state.load_snapshot(volume, Tag(key.b), record)
+        }
+        _ => {
+            let count = <[u8; 8]>::try_from(value).map_err(|_| short)?;
+            let count = u64::from_le_bytes(count);
+            state.load_sharing(volume, Tag(key.b), Tag(key.c), count)
+        }
+    }
 }
 
 /// Visits every record of a tree in key order.

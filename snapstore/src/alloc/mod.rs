@@ -250,6 +250,11 @@ impl Allocator {
         self.directory.iter().copied().chain(self.durable.copies())
     }
 
+    /// The bits [`Self::is_durable`] tells, 64 blocks a word, for the checker.
+    pub(crate) fn durable_words(&self) -> &[u64] {
+        self.durable.all_words()
+    }
+
     fn in_range(&self, block: u64, count: u64) -> bool {
         block
             .checked_add(count)

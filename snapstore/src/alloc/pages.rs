@@ -81,6 +81,11 @@ impl Pages {
         &self.words[page * PAGE_WORDS..(page + 1) * PAGE_WORDS]
     }
 
+    /// The words of all pages.
+    pub(super) fn all_words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// Where a page's copy lies.
     pub(super) fn copy(&self, page: usize) -> Ptr {
         self.copies[page]

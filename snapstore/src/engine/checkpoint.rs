@@ -36,8 +36,6 @@ pub(super) struct Checkpoint {
     pub(super) generation: u64,
     /// A checkpoint should begin as soon as it can.
     pub(super) wanted: bool,
-    /// Completed since the last victim was chosen.
-    pub(super) just_done: bool,
     /// Exceptions being merged: below the recent ones, above the trees.
     pub(super) frozen: Option<MemTable>,
     /// Blocks that the checkpoint under way may still allocate.
@@ -112,7 +110,6 @@ impl Checkpoint {
         Self {
             generation,
             wanted: false,
-            just_done: false,
             frozen: None,
             reserved: 0,
             pinned: Vec::new(),
@@ -186,6 +183,7 @@ impl Engine {
             }
         };
         let shape = self.geometry.shape(TreeId::Exceptions);
+        let clean = self.closing.is_some() && self.quiet();
         let checkpoint = &mut self.checkpoint;
         checkpoint.reserved = reserved;
         checkpoint.wanted = false;
@@ -199,7 +197,7 @@ impl Engine {
             chain: self.journal.chain,
             tag: self.state.next_tag,
             volume: self.state.next_volume,
-            clean: self.closing.is_some() && self.journal.idle(),
+            clean,
             tables: Some(tables),
         };
         checkpoint.stage = Stage::Exceptions {
@@ -457,7 +455,6 @@ impl Engine {
         checkpoint.stage = Stage::Idle;
         checkpoint.frozen = None;
         checkpoint.reserved = 0;
-        checkpoint.just_done = true;
         checkpoint.pinned.clear();
         self.roots = checkpoint.next.roots;
         self.version += 1;

@@ -10,7 +10,7 @@ use super::{Effect, Effects, Engine, Io, RequestError, Task};
 use crate::block::Block;
 use crate::device::IoError;
 use crate::format::exception::{Crcs, Place, crcs_of};
-use crate::ids::{IoId, Tag, VolumeId};
+use crate::ids::{Tag, VolumeId};
 use crate::state::{Entry, MemTable};
 use crate::tree::{Cache, Key, Missing, Node, Nodes, Ptr, Root, Shape, neighbours};
 
@@ -28,7 +28,7 @@ pub(crate) struct Roots {
 }
 
 /// Which tree a node belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TreeId {
     Exceptions,
     Eras,
@@ -107,12 +107,17 @@ pub(super) enum Cover {
     Origin { pred: Tag },
 }
 
-/// A metadata block being read, and who waits for it.
+/// A tree node that somebody lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Wanting {
+    tree: TreeId,
+    ptr: Ptr,
+    level: u16,
+}
+
+/// A node being read, and who waits for it.
 #[derive(Debug)]
 pub(super) struct Fetch {
-    io: IoId,
-    missing: Missing,
-    tree: TreeId,
     version: u64,
     tasks: Vec<Task>,
 }
@@ -205,49 +210,42 @@ impl Engine {
 
     /// Reads a node for `task`, which will be run again when it is there.
     pub(super) fn fetch(&mut self, tree: TreeId, missing: Missing, task: Task, out: &mut Effects) {
-        let version = self.version;
-        let block = missing.ptr.block;
-        if let Some(fetch) = self.fetches.get_mut(&block)
-            && fetch.missing == missing
-            && fetch.tree == tree
-            && fetch.version == version
-        {
+        let wanting = Wanting {
+            tree,
+            ptr: missing.ptr,
+            level: missing.level,
+        };
+        if let Some(fetch) = self.fetches.get_mut(&wanting) {
             fetch.tasks.push(task);
             return;
         }
         self.counters.block_reads += 1;
-        let io = self.new_io(Io::Fetch { block });
-        let fetch = Fetch {
+        self.fetches.insert(
+            wanting,
+            Fetch {
+                version: self.version,
+                tasks: vec![task],
+            },
+        );
+        let io = self.new_io(Io::Fetch(wanting));
+        out.list.push(Effect::ReadBlock {
             io,
-            missing,
-            tree,
-            version,
-            tasks: vec![task],
-        };
-        if let Some(replaced) = self.fetches.insert(block, fetch) {
-            // An older version of this address was on its way: those tasks look again.
-            self.ready.extend(replaced.tasks);
-        }
-        out.list.push(Effect::ReadBlock { io, block });
+            block: missing.ptr.block,
+        });
     }
 
     pub(super) fn fetched(
         &mut self,
-        io: IoId,
-        at: u64,
+        wanting: Wanting,
         result: Result<Arc<Block>, IoError>,
         out: &mut Effects,
     ) {
-        // A newer read of the same address may have replaced this one.
-        if self.fetches.get(&at).is_none_or(|fetch| fetch.io != io) {
-            return;
-        }
-        let Some(fetch) = self.fetches.remove(&at) else {
+        let Some(fetch) = self.fetches.remove(&wanting) else {
             return;
         };
-        let shape = self.geometry.shape(fetch.tree);
+        let shape = self.geometry.shape(wanting.tree);
         let node = match result {
-            Ok(block) => Node::verify(block, fetch.missing.ptr, &shape, fetch.missing.level)
+            Ok(block) => Node::verify(block, wanting.ptr, &shape, wanting.level)
                 .map_err(|damage| damage.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -262,7 +260,7 @@ impl Engine {
             }
             // The tree moved on and the block was reused: look again from the new root.
             Err(_) if fetch.version != self.version => self.ready.extend(fetch.tasks),
-            Err(reason) => self.damaged(at, &reason, fetch.tasks, out),
+            Err(reason) => self.damaged(wanting.ptr.block, &reason, fetch.tasks, out),
         }
     }
 

@@ -41,6 +41,7 @@ pub use api::*;
 pub(crate) use checkpoint::root_of;
 pub(crate) use info::{snapshots, volumes};
 pub(crate) use lookup::{Roots, TREES, TreeId};
+pub(crate) use reads::drop_reason;
 
 use crate::alloc::Allocator;
 use crate::ids::{CommandId, GrantId, IoId, Tag, VolumeId};
@@ -87,7 +88,7 @@ enum Task {
 /// What an I/O was for.
 #[derive(Clone, Debug)]
 enum Io {
-    Fetch { block: u64 },
+    Fetch(lookup::Wanting),
     Copy { copy: usize },
     CopyWrite { copy: usize },
     Journal,
@@ -116,7 +117,7 @@ pub struct Engine {
     // What is under way.
     ios: HashMap<IoId, Io>,
     next_io: u64,
-    fetches: HashMap<u64, lookup::Fetch>,
+    fetches: HashMap<lookup::Wanting, lookup::Fetch>,
     ready: VecDeque<Task>,
     writes: Slab<writes::Write>,
     reads: Slab<reads::Read>,
@@ -241,10 +242,10 @@ impl Engine {
             self.on_event(event, &batch.crcs, effects);
         }
         batch.clear();
+        self.run_commands(effects);
         if self.closed {
             return;
         }
-        self.run_commands(effects);
         let mut more = false;
         for _ in 0..BACKGROUND {
             self.run_ready(effects);
@@ -310,8 +311,8 @@ impl Engine {
                 }
             }
             Event::BlockRead { io, result } => {
-                if let Some(Io::Fetch { block }) = self.ios.remove(&io) {
-                    self.fetched(io, block, result, out);
+                if let Some(Io::Fetch(wanting)) = self.ios.remove(&io) {
+                    self.fetched(wanting, result, out);
                 }
             }
             Event::BlockWritten { io, result } => match self.ios.remove(&io) {
@@ -339,6 +340,9 @@ impl Engine {
 
     fn on_tick(&mut self, now_ms: u64, out: &mut Effects) {
         self.now_ms = now_ms;
+        if self.checkpoint.began_ms == 0 {
+            self.checkpoint.began_ms = now_ms;
+        }
         let age = now_ms.saturating_sub(self.checkpoint.began_ms);
         if self.state.dirty.any && age >= self.config.checkpoint_ms {
             self.checkpoint.wanted = true;
@@ -375,15 +379,19 @@ impl Engine {
         if self.failed.is_some() {
             return self.closed(out);
         }
-        let quiet = self.takes.idle()
+        if self.quiet() {
+            self.checkpoint.wanted = true;
+        }
+    }
+
+    /// Whether nothing is under way that could add a record.
+    fn quiet(&self) -> bool {
+        self.takes.idle()
             && self.journal.idle()
             && self.copies.is_empty()
             && self.reads.is_empty()
             && self.grants.is_empty()
-            && !self.checkpoint.busy();
-        if quiet {
-            self.checkpoint.wanted = true;
-        }
+            && !self.checkpoint.busy()
     }
 
     fn closed(&mut self, out: &mut Effects) {

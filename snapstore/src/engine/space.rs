@@ -39,13 +39,19 @@ impl Engine {
 
     /// Records that the next checkpoint will have to merge.
     fn pending_records(&self) -> usize {
-        let copying: usize = self.copies.len() * self.config.max_run as usize;
+        let copying: usize = self
+            .copies
+            .iter()
+            .map(|(_, copy)| copy.unpublished as usize)
+            .sum();
         self.state.recent.len() + self.journal.waiting() + copying
     }
 
     /// Blocks that checkpoints may allocate at worst: what the one under way may
     /// still need, and all of one with `records` changed exceptions.
     fn checkpoint_reserve(&self, records: usize) -> u64 {
+        // While one is under way the trees it makes are not known yet.
+        let records = records + self.checkpoint.frozen.as_ref().map_or(0, |f| f.len());
         let (volumes, snapshots, sharing) = self.state.dirty_entries();
         let changes = [
             records,
@@ -55,7 +61,8 @@ impl Engine {
             sharing + records.min(64),
         ];
         let trees = TREES.iter().zip(changes);
-        let distinct = self.state.volumes.len() + 8;
+        // Volumes gone since the last checkpoint are among the dirty ones.
+        let distinct = self.state.volumes.len() + volumes + 8;
         let nodes: u64 = trees
             .map(|(tree, changes)| {
                 let shape = self.geometry.shape(*tree);
@@ -103,11 +110,10 @@ impl Engine {
         }
         // Freed chunks and replaced nodes come back with a checkpoint: one before
         // every victim.
-        if self.state.recent.gone() > 0 || (self.state.dirty.any && !self.checkpoint.just_done) {
+        if self.state.dirty.any || self.checkpoint_due() {
             self.checkpoint.wanted = true;
             return;
         }
-        self.checkpoint.just_done = false;
         let forced = self
             .wanted
             .iter()
@@ -172,6 +178,8 @@ impl Engine {
 
     /// A live snapshot is no longer live.
     pub(super) fn snapshot_buried(&mut self, volume: VolumeId) {
+        // Copyouts not begun may be for a tag that is dead now.
+        self.cancel_wanted();
         self.refresh_shared(volume);
         self.purge_wanted = true;
     }
@@ -207,14 +215,12 @@ impl Engine {
         let error = super::CommandError::StoreFailed(reason.to_owned());
         self.abandon_commits(&error, out);
         self.abandon_checkpoint(&error, out);
-        let volumes: Vec<VolumeId> = self
-            .state
-            .volumes
-            .values()
-            .filter(|v| v.newest() > Tag(0) && self.policy(v.id) == Policy::OriginFirst)
-            .map(|v| v.id)
-            .collect();
-        self.fail_writes_except(&volumes, reason, out);
+        let ids: Vec<VolumeId> = self.state.volumes.keys().copied().collect();
+        let (first, _): (Vec<_>, Vec<_>) =
+            ids.into_iter().partition(|id| self.policy(*id) == Policy::OriginFirst);
+        self.fail_writes_except(&first, reason, out);
+        let volumes: Vec<VolumeId> =
+            first.into_iter().filter(|id| self.newest(*id) > Tag(0)).collect();
         if !volumes.is_empty() {
             self.invalidating.extend(&volumes);
             let io = self.new_io(super::Io::Invalid {
@@ -222,6 +228,8 @@ impl Engine {
             });
             out.list.push(Effect::RecordInvalid { io, volumes });
         }
+        // Volumes without snapshots go on at once, the others once invalidated.
+        self.free_all_copies();
     }
 
     /// The answer to `RecordInvalid`. If the invalidation is durable outside the
@@ -257,6 +265,7 @@ impl Engine {
             self.refresh_shared(*id);
         }
         self.free_all_copies();
+        self.wake_stalled();
     }
 
     /// No copyout will ever be published: let writes look at their chunks again.

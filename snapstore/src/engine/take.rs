@@ -160,6 +160,9 @@ impl Engine {
         if take.flushes > 0 {
             return;
         }
+        if let Some(reason) = self.failed.clone() {
+            return self.take_ended(Err(CommandError::StoreFailed(reason)), out);
+        }
         match (take.stage, take.error.clone()) {
             (Stage::FlushBefore, Some(error)) => self.take_ended(Err(error), out),
             (Stage::FlushBefore, None) => {

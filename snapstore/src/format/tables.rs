@@ -3,7 +3,7 @@
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | volumes | volume, 0, 0 | [`VolumeRecord`] |
+//! | volumes | 0, volume, 0 | [`VolumeRecord`] |
 //! | snapshots | volume, tag, 0 | [`SnapshotRecord`] |
 //! | sharing | volume, last, first | u64: exceptions that the live snapshots first..=last share |
 

@@ -309,7 +309,8 @@ impl State {
         self.dirty.volumes.insert(id);
         let volume = self.volumes.get_mut(&id).ok_or_else(no_volume)?;
         if place.block != LOST {
-            volume.record.held += 1;
+            let held = volume.record.held.get().saturating_add(1);
+            volume.record.held = held.into();
         }
         if let Some((first, last)) = volume.live_in(place.pred, tag) {
             volume.sharing.add(first, last, 1);
@@ -378,8 +379,8 @@ impl State {
             let value = self.volumes.get(id).map(|v| v.record.as_bytes());
             changes.push(
                 Key {
-                    a: id.0.into(),
-                    b: 0,
+                    a: 0,
+                    b: id.0.into(),
                     c: 0,
                 },
                 value,

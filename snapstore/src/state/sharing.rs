@@ -38,7 +38,8 @@ impl Sharing {
 
     /// Adds to a counter.
     pub fn add(&mut self, first: Tag, last: Tag, count: u64) {
-        *self.runs.entry((first, last)).or_default() += count;
+        let counter = self.runs.entry((first, last)).or_default();
+        *counter = counter.saturating_add(count);
         self.ends.insert((last, first));
         self.dirty.push((first, last));
     }

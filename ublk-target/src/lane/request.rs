@@ -62,7 +62,7 @@ impl Lane {
             .checked_add(request.len)
             .ok_or(libc::EINVAL)?;
         let moves = matches!(request.verb, Verb::Read | Verb::Write);
-        if (request.offset | request.len) % 512 != 0
+        if !(request.offset | request.len).is_multiple_of(512)
             || (moves && request.len > Request::MAX_BYTES)
             || (request.len == 0 && request.verb != Verb::Flush)
         {

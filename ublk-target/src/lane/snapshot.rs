@@ -83,10 +83,10 @@ impl Lane {
         };
         read.grant = Some(piece.grant);
         read.covered += u64::from(piece.count);
-        if let Err(errno) = self.start_piece(key, request, piece, arena) {
-            if let Some((_, read)) = self.snapshot(key) {
-                read.error.get_or_insert(errno);
-            }
+        if let Err(errno) = self.start_piece(key, request, piece, arena)
+            && let Some((_, read)) = self.snapshot(key)
+        {
+            read.error.get_or_insert(errno);
         }
         self.settle_read(key);
     }

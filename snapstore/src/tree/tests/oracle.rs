@@ -183,6 +183,37 @@ fn a_purge_leaves_no_poor_leaves_behind() {
     );
 }
 
+/// The reservation (`apply` lets a merge allocate no more) when it is needed most.
+#[test]
+fn one_insert_splits_every_full_leaf() {
+    for value_len in [8, 1080] {
+        let mut world = World::new(value_len);
+        let full = world.shape.capacity(0) as u64;
+        let keys = (0..full * 150).map(|i| Key::new(1, i * 2, 0));
+        let load: Batch = keys.map(|key| (key, Some(world.value(key, 1)))).collect();
+        world.apply(&load, 1000, 1000);
+        assert_eq!(world.root.leaves, 150);
+        let keys = (0..150).map(|leaf| Key::new(1, leaf * full * 2 + 1, 0));
+        let middles: Batch = keys.map(|key| (key, Some(world.value(key, 1)))).collect();
+        world.apply(&middles, 1000, 1);
+        assert_eq!(world.root.leaves, 300);
+    }
+}
+
+#[test]
+fn a_small_change_touches_one_path() {
+    let mut world = World::new(24);
+    let keys = (0..500).map(|a| Key::new(a, 1, 1));
+    let load: Batch = keys.map(|key| (key, Some(world.value(key, 1)))).collect();
+    world.apply(&load, 1000, 1000);
+    let height = usize::from(world.root.height);
+    assert_eq!((height, world.root.leaves), (3, 500));
+    // Its leaf is poor, but no sibling has records of the same `a` to give.
+    let key = Key::new(250, 1, 2);
+    let put = Batch::from([(key, Some(world.value(key, 1)))]);
+    assert_eq!(world.merge(&put, 1000, 1), (height, height));
+}
+
 #[test]
 fn an_ascending_load_fills_its_leaves() {
     let mut world = World::new(16);

@@ -132,7 +132,7 @@ impl World {
         let before = (self.root, std::mem::take(&mut self.oracle));
         self.oracle.clone_from(&before.1);
         let freed = self.disk.freed.len();
-        let written = self.merge(batch, budget, cache);
+        let (written, _) = self.merge(batch, budget, cache);
         for (key, value) in batch {
             match value {
                 Some(value) => drop(self.oracle.insert(*key, value.clone())),
@@ -159,8 +159,8 @@ impl World {
         );
     }
 
-    /// Runs the merge; returns the number of nodes written.
-    fn merge(&mut self, batch: &Batch, budget: usize, cache: usize) -> usize {
+    /// Runs the merge alone; returns how many nodes it wrote and read.
+    pub(super) fn merge(&mut self, batch: &Batch, budget: usize, cache: usize) -> (usize, usize) {
         let mut changes = Changes::new(&self.shape);
         for (key, value) in batch {
             changes.push(*key, value.as_deref()).unwrap();
@@ -186,7 +186,7 @@ impl World {
             match progress {
                 Progress::Done(root) => {
                     self.root = root;
-                    return written;
+                    return (written, reader.reads);
                 }
                 Progress::More => {}
                 Progress::Need(missing) => {
