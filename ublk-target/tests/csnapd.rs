@@ -1,4 +1,10 @@
 //! csnapd as a process: one instance, its supervisor, its signals, a kill.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -22,11 +28,15 @@ impl Csnapd {
         let notify = dir.join("notify");
         let _ = std::fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
         let child = command(dir).env("NOTIFY_SOCKET", &notify).spawn().unwrap();
         let this = Self(child);
         let mut buffer = [0; 64];
-        let n = socket.recv(&mut buffer).expect("csnapd did not become ready");
+        let n = socket
+            .recv(&mut buffer)
+            .expect("csnapd did not become ready");
         assert_eq!(&buffer[..n], b"READY=1");
         this
     }
@@ -56,8 +66,15 @@ impl Drop for Csnapd {
 
 fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_csnapd"));
-    command.arg("--run-dir").arg(dir.join("run")).arg("--state-dir").arg(dir.join("state"));
-    command.args(["--threads", "1"]).env_remove("CSNAP_RUN_DIR").stderr(Stdio::null());
+    command
+        .arg("--run-dir")
+        .arg(dir.join("run"))
+        .arg("--state-dir")
+        .arg(dir.join("state"));
+    command
+        .args(["--threads", "1"])
+        .env_remove("CSNAP_RUN_DIR")
+        .stderr(Stdio::null());
     command
 }
 
@@ -67,7 +84,10 @@ fn file(path: &Path, size: u64) -> String {
 }
 
 fn call(dir: &Path, request: Request) -> Answer {
-    Client::connect(&dir.join("run")).unwrap().call(request).unwrap()
+    Client::connect(&dir.join("run"))
+        .unwrap()
+        .call(request)
+        .unwrap()
 }
 
 #[test]
@@ -75,21 +95,54 @@ fn killed_and_restarted_it_has_everything_again() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let dir = dir.path();
     let path = file(&dir.join("store"), 16 << 20);
-    let options =
-        CreateOptions { uuid: [7; 16], chunk_size: 4096, created_ms: 0, journal_blocks: None };
+    let options = CreateOptions {
+        uuid: [7; 16],
+        chunk_size: 4096,
+        created_ms: 0,
+        journal_blocks: None,
+    };
     create(&mut StoreDevice::open(&path, false).unwrap(), &options).unwrap();
     let mut csnapd = Csnapd::start(dir);
-    call(dir, Request::StoreAttach { path, accept_changed_origin: vec![] });
+    call(
+        dir,
+        Request::StoreAttach {
+            path,
+            accept_changed_origin: vec![],
+        },
+    );
     let origin = file(&dir.join("origin"), 1 << 20);
     let policy = PolicyName::SnapshotFirst;
-    call(dir, Request::VolumeCreate { name: "web".into(), origin, store: None, policy });
-    let target = TakeTarget { volume: "web".into(), name: Some("a".into()) };
-    call(dir, Request::SnapshotTake { targets: vec![target], priority: -3 });
+    call(
+        dir,
+        Request::VolumeCreate {
+            name: "web".into(),
+            origin,
+            store: None,
+            policy,
+        },
+    );
+    let target = TakeTarget {
+        volume: "web".into(),
+        name: Some("a".into()),
+    };
+    call(
+        dir,
+        Request::SnapshotTake {
+            targets: vec![target],
+            priority: -3,
+        },
+    );
     for _ in 0..3 {
         csnapd.signal(Signal::SIGKILL);
         csnapd.end();
         csnapd = Csnapd::start(dir);
-        match call(dir, Request::SnapshotList { volume: None, after: None }) {
+        match call(
+            dir,
+            Request::SnapshotList {
+                volume: None,
+                after: None,
+            },
+        ) {
             Answer::Snapshots { items, .. } => {
                 let seen: Vec<_> = items.iter().map(|s| (&*s.name, s.priority)).collect();
                 assert_eq!(seen, [("a", -3)]);
@@ -119,13 +172,21 @@ fn one_instance_and_an_orderly_stop() {
     let run = dir.join("run");
     let waiter = std::thread::spawn(move || {
         let mut client = Client::connect(&run).unwrap();
-        client.call(Request::Events { since: 1000, limit: 1, wait_ms: 25_000 })
+        client.call(Request::Events {
+            since: 1000,
+            limit: 1,
+            wait_ms: 25_000,
+        })
     });
     std::thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
     csnapd.signal(Signal::SIGTERM);
     assert!(csnapd.end().success());
-    assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "took {:?}",
+        start.elapsed()
+    );
     drop(waiter.join().unwrap());
     assert!(!socket_path(&dir.join("run")).exists());
     let failure = Client::connect(&dir.join("run")).unwrap_err();

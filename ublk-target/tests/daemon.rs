@@ -1,5 +1,11 @@
 //! The daemon over real files and real I/O threads, spoken to as the control
 //! socket does: what is attached, refused, dropped and remembered.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
