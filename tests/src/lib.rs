@@ -1,8 +1,8 @@
-//! The simulated world: the snapshot engine run against disks that lose, tear
-//! and reorder writes, by one thread, from one seed.
+//! The simulated world, the harness of the end-to-end tests, the benchmarks.
 //!
-//! A world is a pure function of its seed: no threads, no clock, no system
-//! calls. What fails once fails again with the same seed.
+//! The world runs the snapshot engine against disks that lose, tear and reorder
+//! writes, by one thread, from one seed. It is a pure function of its seed: no
+//! threads, no clock, no system calls. What fails once fails again with the seed.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -13,6 +13,10 @@
 //! | [`sim::oracle`] | naive: what every view may show |
 //! | [`sim::world`] | commands, crashes and comparisons tied together |
 //! | [`sim::defect`] | defects planted on purpose, to prove the world sees them |
+//! | [`e2e`] | driving the real programs and the tools others wrote |
+//! | [`mod@bench`] | measuring csnapd beside qemu |
 #![forbid(unsafe_code)]
 
+pub mod bench;
+pub mod e2e;
 pub mod sim;
