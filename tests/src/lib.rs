@@ -1,1 +1,22 @@
-//! The simulated world.
+//! The simulated world, the harness of the end-to-end tests, the benchmarks.
+//!
+//! The world runs the snapshot engine against disks that lose, tear and reorder
+//! writes, by one thread, from one seed. It is a pure function of its seed: no
+//! threads, no clock, no system calls. What fails once fails again with the seed.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`sim::dice`] | every random choice |
+//! | [`sim::value`] | contents of sectors, and their short names |
+//! | [`sim::disk`] | a disk with a volatile cache, power cuts and faults |
+//! | [`sim::runtime`] | a stand-in for csnapd's lanes: carries out the engine's effects |
+//! | [`sim::oracle`] | naive: what every view may show |
+//! | [`sim::world`] | commands, crashes and comparisons tied together |
+//! | [`sim::defect`] | defects planted on purpose, to prove the world sees them |
+//! | [`e2e`] | driving the real programs and the tools others wrote |
+//! | [`mod@bench`] | measuring csnapd beside qemu |
+#![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod e2e;
+pub mod sim;

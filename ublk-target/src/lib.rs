@@ -1,1 +1,22 @@
-//! The daemon.
+//! The csnap daemon: everything that touches the kernel lives in this crate.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`device`] | opening origins and stores, plain calls on them |
+//! | [`lane`] | the data path as a pure state machine, one per I/O thread |
+//! | [`core`](mod@core) | one engine under its combining lock, and the way of its effects |
+//! | [`ring`] | the I/O thread: io_uring, buffers, NBD connections |
+//! | [`export`], [`runtime`] | what the daemon's control side calls |
+//! | [`nbd`] | the NBD protocol, without system calls |
+//! | [`control`] | the control socket: protocol, client, server |
+//! | [`daemon`] | attaching, serving and stopping; what each verb does |
+
+pub mod control;
+pub mod core;
+pub mod daemon;
+pub mod device;
+pub mod export;
+pub mod lane;
+pub mod nbd;
+pub mod ring;
+pub mod runtime;

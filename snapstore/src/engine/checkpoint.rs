@@ -183,6 +183,7 @@ impl Engine {
             }
         };
         let shape = self.geometry.shape(TreeId::Exceptions);
+        let clean = self.closing.is_some() && self.quiet();
         let checkpoint = &mut self.checkpoint;
         checkpoint.reserved = reserved;
         checkpoint.wanted = false;
@@ -196,7 +197,7 @@ impl Engine {
             chain: self.journal.chain,
             tag: self.state.next_tag,
             volume: self.state.next_volume,
-            clean: self.closing.is_some() && self.journal.idle(),
+            clean,
             tables: Some(tables),
         };
         checkpoint.stage = Stage::Exceptions {

@@ -47,6 +47,7 @@ impl Engine {
         if self.wanted.is_empty() || self.failed.is_some() {
             return;
         }
+        self.drop_stale_wanted();
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.sort_unstable();
         let mut rest = wanted.as_slice();
@@ -63,6 +64,19 @@ impl Engine {
         }
         self.starved = !rest.is_empty();
         self.wanted = rest.to_vec();
+    }
+
+    /// Forgets copyouts that waited for space until their snapshot was no longer the
+    /// newest: their writes look again, and a purge waits for them no longer.
+    fn drop_stale_wanted(&mut self) {
+        let wanted = std::mem::take(&mut self.wanted);
+        let (fresh, stale): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|w| w.tag == self.newest(w.volume));
+        self.wanted = fresh;
+        for wanted in stale {
+            self.restart_waiters(wanted.volume, wanted.chunk);
+            self.copying_ended(wanted.volume, wanted.chunk);
+        }
     }
 
     /// How many of the wanted chunks at the front are neighbours.
@@ -235,7 +249,10 @@ impl Engine {
             .chunks
             .get(&(*volume, *chunk))
             .map_or(0, |busy| busy.readers);
-        if readers == 0 && *tag >= self.newest(*volume) {
+        if *tag < self.newest(*volume) {
+            // A take came between: writes that joined this copyout need another.
+            self.restart_waiters(*volume, *chunk);
+        } else if readers == 0 {
             self.set_unique(*volume, *chunk);
         }
         self.copying_ended(*volume, *chunk);

@@ -242,10 +242,10 @@ impl Engine {
             self.on_event(event, &batch.crcs, effects);
         }
         batch.clear();
+        self.run_commands(effects);
         if self.closed {
             return;
         }
-        self.run_commands(effects);
         let mut more = false;
         for _ in 0..BACKGROUND {
             self.run_ready(effects);
@@ -379,15 +379,19 @@ impl Engine {
         if self.failed.is_some() {
             return self.closed(out);
         }
-        let quiet = self.takes.idle()
+        if self.quiet() {
+            self.checkpoint.wanted = true;
+        }
+    }
+
+    /// Whether nothing is under way that could add a record.
+    fn quiet(&self) -> bool {
+        self.takes.idle()
             && self.journal.idle()
             && self.copies.is_empty()
             && self.reads.is_empty()
             && self.grants.is_empty()
-            && !self.checkpoint.busy();
-        if quiet {
-            self.checkpoint.wanted = true;
-        }
+            && !self.checkpoint.busy()
     }
 
     fn closed(&mut self, out: &mut Effects) {

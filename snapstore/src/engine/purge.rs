@@ -65,7 +65,10 @@ impl Engine {
         let batch = self.purge_batch();
         let full = self.state.recent.len() >= self.config.memtable_records;
         if full || !self.room_for_records(batch) {
-            self.checkpoint.wanted = true;
+            // What a checkpoint under way has set aside comes back when it ends.
+            if !self.checkpoint.busy() {
+                self.checkpoint.wanted = true;
+            }
             return false;
         }
         match self.scan_window(batch) {

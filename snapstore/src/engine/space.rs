@@ -215,14 +215,12 @@ impl Engine {
         let error = super::CommandError::StoreFailed(reason.to_owned());
         self.abandon_commits(&error, out);
         self.abandon_checkpoint(&error, out);
-        let volumes: Vec<VolumeId> = self
-            .state
-            .volumes
-            .values()
-            .filter(|v| v.newest() > Tag(0) && self.policy(v.id) == Policy::OriginFirst)
-            .map(|v| v.id)
-            .collect();
-        self.fail_writes_except(&volumes, reason, out);
+        let ids: Vec<VolumeId> = self.state.volumes.keys().copied().collect();
+        let (first, _): (Vec<_>, Vec<_>) =
+            ids.into_iter().partition(|id| self.policy(*id) == Policy::OriginFirst);
+        self.fail_writes_except(&first, reason, out);
+        let volumes: Vec<VolumeId> =
+            first.into_iter().filter(|id| self.newest(*id) > Tag(0)).collect();
         if !volumes.is_empty() {
             self.invalidating.extend(&volumes);
             let io = self.new_io(super::Io::Invalid {
@@ -230,6 +228,8 @@ impl Engine {
             });
             out.list.push(Effect::RecordInvalid { io, volumes });
         }
+        // Volumes without snapshots go on at once, the others once invalidated.
+        self.free_all_copies();
     }
 
     /// The answer to `RecordInvalid`. If the invalidation is durable outside the

@@ -1,0 +1,103 @@
+//! `csnapctl store ...`
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::Consent;
+use crate::names::ByteSize;
+
+/// What to do with a store.
+#[derive(Debug, Subcommand)]
+pub enum StoreVerb {
+    /// Make an empty store on a device or in a file
+    ///
+    /// The device is written over. It is refused if it is mounted, used as swap,
+    /// opened by someone else, or carries the signature of a file system, volume
+    /// manager, partition table or store; --force overrides the signature only,
+    /// never the use. The daemon is not needed.
+    ///
+    /// The chunk size is the unit of copying: a power of two from 4K to 1M. Small
+    /// chunks copy less for small random writes, large chunks need less metadata.
+    #[command(after_help = "Examples:\n  csnapctl store create /dev/sdb\n  \
+                            csnapctl store create /dev/vg0/snapstore --chunk-size 64K\n  \
+                            csnapctl store create /var/lib/csnap/store.img --size 20G")]
+    Create {
+        /// The device, or a file
+        device: PathBuf,
+        /// Unit of copying
+        #[arg(long, value_name = "SIZE", default_value = "16K")]
+        chunk_size: ByteSize,
+        /// Make a new, sparse file of this size first
+        #[arg(long, value_name = "SIZE")]
+        size: Option<ByteSize>,
+        /// Write over a device that carries a known signature
+        #[arg(long)]
+        force: bool,
+        /// How it is confirmed.
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Let the daemon serve a store, now and after every restart
+    ///
+    /// Every volume of the store is exported again. A volume whose origin is
+    /// missing, or is not what it was when the daemon last stopped, is not served,
+    /// and the reason is shown. On a store that is attached already this tries
+    /// such origins again.
+    #[command(after_help = "Examples:\n  csnapctl store attach /dev/sdb\n  \
+                            csnapctl store attach /dev/sdb --accept-changed-origin web")]
+    Attach {
+        /// The device, or a file
+        device: PathBuf,
+        /// Serve this volume although its origin was changed without csnap: its
+        /// snapshots are dropped, because they no longer can be right
+        #[arg(long, value_name = "VOLUME")]
+        accept_changed_origin: Vec<String>,
+        /// How dropping snapshots is confirmed.
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Stop serving a store
+    ///
+    /// Everything is written out, nothing is lost; `store attach` serves it again.
+    /// While it is detached its origins must not be written, or their snapshots
+    /// would no longer be right (this is noticed at the next attach).
+    #[command(after_help = "Example:\n  csnapctl store detach /dev/sdb")]
+    Detach {
+        /// Path or UUID
+        store: String,
+        /// Disconnect clients
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show how the stores are: space, journal, counters
+    #[command(after_help = "Examples:\n  csnapctl store status\n  \
+                            csnapctl store status /dev/sdb --bytes\n  \
+                            csnapctl store status --json -o path,used,size")]
+    Status {
+        /// Path or UUID; all stores when left out
+        store: Option<String>,
+    },
+    /// Check a store that is not attached
+    ///
+    /// Reads every superblock, table, tree node and journal block and verifies
+    /// what they say of each other; with --data also every chunk. Changes nothing.
+    /// Exits with 6 when problems are found, with 4 when the store is in use.
+    #[command(after_help = "Examples:\n  csnapctl store check /dev/sdb\n  \
+                            csnapctl store check --data /dev/sdb")]
+    Check {
+        /// The device, or a file
+        device: PathBuf,
+        /// Also read and verify the kept data itself
+        #[arg(long)]
+        data: bool,
+    },
+    /// Print a store's metadata as text
+    ///
+    /// For people who develop or repair. The store must not be attached.
+    #[command(after_help = "Example:\n  csnapctl store dump /dev/sdb > sdb.txt")]
+    Dump {
+        /// The device, or a file
+        device: PathBuf,
+    },
+}

@@ -1,0 +1,71 @@
+//! `csnapctl volume ...`
+
+use clap::Subcommand;
+
+use super::{Consent, PolicyArg};
+
+/// What to do with a volume.
+#[derive(Debug, Subcommand)]
+pub enum VolumeVerb {
+    /// Put an origin under csnap's care
+    ///
+    /// The origin is not changed. From now on it must be used through its export
+    /// (an NBD export of the volume's name) instead of directly: unmount it first.
+    #[command(after_help = "Examples:\n  csnapctl volume create web /dev/sda\n  \
+                            csnapctl volume create db /dev/vg0/db --store /dev/sdb \
+                            --policy snapshot-first")]
+    Create {
+        /// The volume's name: letters, digits, '.', '_', '-'
+        name: String,
+        /// The device that holds the data, or a file
+        origin: String,
+        /// Path or UUID of the store; may be left out when there is one
+        #[arg(long, value_name = "STORE")]
+        store: Option<String>,
+        /// What goes first when the store is full
+        #[arg(long, value_enum, default_value = "origin-first")]
+        policy: PolicyArg,
+    },
+    /// List the volumes
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:\n  csnapctl volume list\n  \
+                                                  csnapctl volume list -o name,state,clients"
+    )]
+    List {
+        /// Of this store only
+        #[arg(long, value_name = "STORE")]
+        store: Option<String>,
+    },
+    /// Show everything about volumes
+    #[command(after_help = "Example:\n  csnapctl volume show web")]
+    Show {
+        /// The volumes
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Forget a volume and delete its snapshots
+    ///
+    /// The origin itself is not touched: it stays complete and usable alone.
+    #[command(after_help = "Examples:\n  csnapctl volume delete web --dry-run\n  \
+                            csnapctl volume delete web --yes")]
+    Delete {
+        /// The volume
+        name: String,
+        /// Disconnect clients
+        #[arg(long)]
+        force: bool,
+        /// How it is confirmed.
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Change a volume
+    #[command(after_help = "Example:\n  csnapctl volume set web --policy snapshot-first")]
+    Set {
+        /// The volume
+        name: String,
+        /// What goes first when the store is full
+        #[arg(long, value_enum)]
+        policy: PolicyArg,
+    },
+}

@@ -1,0 +1,7 @@
+//! csnapctl: see [`ctl::run`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ctl::run(std::env::args_os())
+}

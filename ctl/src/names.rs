@@ -1,0 +1,166 @@
+//! What a person typed: names and sizes, checked while the command line is read.
+
+use std::fmt;
+use std::str::FromStr;
+
+use snapstore::engine::MAX_NAME;
+use ublk_target::control::protocol::{SnapshotName, TakeTarget};
+
+/// A volume, with or without a name for its snapshot: `vol` or `vol@name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetArg(pub TakeTarget);
+
+/// A snapshot: `vol@name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotArg(pub SnapshotName);
+
+/// A number of bytes: `4096`, `16K`, `1MiB`, `20G`; units are powers of 1024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+/// Why text is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadText {
+    /// Not a valid name.
+    #[error(
+        "{0:?} is not a valid name: use 1 to {MAX_NAME} letters, digits, '.', '_', '-', not beginning with '.' or '-'"
+    )]
+    Name(String),
+    /// No `@`.
+    #[error("{0:?} names no snapshot: write VOLUME@NAME")]
+    NoSnapshot(String),
+    /// Not a size.
+    #[error("{0:?} is not a size: write a whole number, with K, M, G or T for powers of 1024")]
+    Size(String),
+}
+
+/// Checks the rules for names of volumes and snapshots.
+///
+/// # Errors
+/// [`BadText::Name`].
+pub fn check_name(name: &str) -> Result<(), BadText> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let good = (1..=MAX_NAME).contains(&name.len())
+        && name.chars().all(legal)
+        && !name.starts_with(['.', '-']);
+    if good {
+        Ok(())
+    } else {
+        Err(BadText::Name(name.to_owned()))
+    }
+}
+
+impl FromStr for TargetArg {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let (volume, name) = match text.split_once('@') {
+            Some((volume, name)) => (volume, Some(name)),
+            None => (text, None),
+        };
+        check_name(volume)?;
+        name.map_or(Ok(()), check_name)?;
+        Ok(Self(TakeTarget {
+            volume: volume.to_owned(),
+            name: name.map(str::to_owned),
+        }))
+    }
+}
+
+impl FromStr for SnapshotArg {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let (volume, name) = text
+            .split_once('@')
+            .ok_or_else(|| BadText::NoSnapshot(text.to_owned()))?;
+        check_name(volume)?;
+        check_name(name)?;
+        Ok(Self(SnapshotName {
+            volume: volume.to_owned(),
+            name: name.to_owned(),
+            tag: None,
+        }))
+    }
+}
+
+impl fmt::Display for SnapshotArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.0.volume, self.0.name)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let bad = || BadText::Size(text.to_owned());
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let shift = match unit.trim().to_ascii_uppercase().as_str() {
+            "" | "B" => 0,
+            "K" | "KIB" => 10,
+            "M" | "MIB" => 20,
+            "G" | "GIB" => 30,
+            "T" | "TIB" => 40,
+            _ => return Err(bad()),
+        };
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(bad)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_a_volume_and_a_name() {
+        let snapshot: SnapshotArg = "web@2026-11-20T22.15.03.123Z".parse().unwrap();
+        assert_eq!(
+            (&*snapshot.0.volume, &*snapshot.0.name),
+            ("web", "2026-11-20T22.15.03.123Z")
+        );
+        for bad in [
+            "web", "@a", "web@", "web@a@b", "we/b@a", "web@-a", "web@.a", "wéb@a",
+        ] {
+            assert!(bad.parse::<SnapshotArg>().is_err(), "{bad} was accepted");
+        }
+        assert_eq!("web".parse::<TargetArg>().unwrap().0.name, None);
+        assert_eq!(
+            "web@x".parse::<TargetArg>().unwrap().0.name.as_deref(),
+            Some("x")
+        );
+        assert!("web@".parse::<TargetArg>().is_err());
+        assert!(check_name(&"x".repeat(MAX_NAME)).is_ok());
+        assert!(check_name(&"x".repeat(MAX_NAME + 1)).is_err());
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024_and_do_not_overflow() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("16K", 16384),
+            ("16k", 16384),
+            ("1MiB", 1 << 20),
+            ("3 T", 3 << 40),
+        ] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for bad in [
+            "",
+            "K",
+            "-1",
+            "1.5G",
+            "12Q",
+            "99999999999T",
+            "18446744073709551616",
+            "1KB",
+        ] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad} was accepted");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What each verb does.
+
+mod events;
+mod offline;
+mod snapshot;
+mod status;
+mod store;
+mod volume;
+
+use clap::CommandFactory;
+use ublk_target::control::protocol::{Answer, ErrorCode, Failure};
+
+use crate::Done;
+use crate::cli::{Cli, Noun};
+use crate::session::Session;
+
+/// Carries out one command.
+///
+/// # Errors
+/// What a person is told, with the exit code.
+pub fn command(session: &mut Session, noun: Noun) -> Done {
+    match noun {
+        Noun::Store(verb) => store::command(session, verb),
+        Noun::Volume(verb) => volume::command(session, verb),
+        Noun::Snapshot(verb) => snapshot::command(session, verb),
+        Noun::Status => status::command(session),
+        Noun::Events { follow, since } => events::command(session, follow, since),
+        Noun::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "csnapctl", &mut script);
+            session.write(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// The daemon answered something that does not answer the question.
+fn unexpected(answer: &Answer) -> Failure {
+    Failure::new(
+        ErrorCode::Error,
+        format!("the daemon gave an unexpected answer: {answer:?}"),
+    )
+    .next("use csnapctl and csnapd of the same release")
+}
+
+/// "1 snapshot", "2 snapshots".
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

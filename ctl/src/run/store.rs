@@ -1,0 +1,151 @@
+//! `csnapctl store ...`: what the daemon does. Verbs on the device itself are in
+//! [`super::offline`].
+
+use std::path::Path;
+
+use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
+use ublk_target::control::views::StoreView;
+
+use super::{counted, offline, unexpected, volume};
+use crate::Done;
+use crate::cli::{Consent, StoreVerb};
+use crate::output::human;
+use crate::session::Session;
+
+/// Carries out a store verb.
+pub(super) fn command(session: &mut Session, verb: StoreVerb) -> Done {
+    match verb {
+        StoreVerb::Create {
+            device,
+            chunk_size,
+            size,
+            force,
+            consent,
+        } => {
+            let size = size.map(|size| size.0);
+            let wanted = offline::Wanted {
+                chunk_size: chunk_size.0,
+                size,
+                force,
+                consent,
+            };
+            offline::create(session, &device, &wanted)
+        }
+        StoreVerb::Attach {
+            device,
+            accept_changed_origin,
+            consent,
+        } => attach(session, &device, accept_changed_origin, consent),
+        StoreVerb::Detach { store, force } => {
+            let store = named(store)?;
+            match session.call(Request::StoreDetach { store, force })? {
+                Answer::Done => Ok(()),
+                other => Err(unexpected(&other)),
+            }
+        }
+        StoreVerb::Status { store } => status(session, store),
+        StoreVerb::Check { device, data } => offline::check(session, &device, data),
+        StoreVerb::Dump { device } => offline::dump(session, &device),
+    }
+}
+
+fn attach(
+    session: &mut Session,
+    device: &Path,
+    accept_changed_origin: Vec<String>,
+    consent: Consent,
+) -> Done {
+    if !accept_changed_origin.is_empty() {
+        let what = format!(
+            "This drops all snapshots of {} ({}) if the origin was changed without csnap.",
+            counted(accept_changed_origin.len() as u64, "volume"),
+            accept_changed_origin.join(", ")
+        );
+        if !session.confirm(consent, &what)? {
+            return Ok(());
+        }
+    }
+    let path = absolute(device)?;
+    let store = match session.call(Request::StoreAttach {
+        path,
+        accept_changed_origin,
+    })? {
+        Answer::Store(store) => store,
+        other => return Err(unexpected(&other)),
+    };
+    let volumes = volume::all(session, Some(store.uuid.clone()))?;
+    session.say(&format!(
+        "{} is attached with {}",
+        store.path,
+        counted(store.volumes, "volume")
+    ));
+    let mut bad = 0;
+    for (volume, problem) in volumes
+        .iter()
+        .filter_map(|volume| Some((volume, volume.problem.as_ref()?)))
+    {
+        bad += 1;
+        let line = format!(
+            "{}: {}\n  next: {}",
+            volume.name, problem.message, problem.next
+        );
+        session.say(&line);
+    }
+    session.print(&volumes)?;
+    match bad {
+        0 => Ok(()),
+        bad => {
+            let message = format!("{} of the store cannot be served", counted(bad, "volume"));
+            Err(Failure::new(ErrorCode::Error, message))
+        }
+    }
+}
+
+fn status(session: &mut Session, store: Option<String>) -> Done {
+    if let Some(store) = store {
+        let store = named(store)?;
+        return match session.call(Request::StoreStatus { store })? {
+            Answer::Store(store) => {
+                let used = human::percent(store.used, store.size);
+                session.show(&[store])?;
+                if session.style.terminal {
+                    session.say(&format!("{used} of the store is used"));
+                }
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        };
+    }
+    let stores: Vec<StoreView> = match session.call(Request::Status {})? {
+        Answer::Status(status) => status.stores,
+        other => return Err(unexpected(&other)),
+    };
+    session.print(&stores)
+}
+
+/// A store's name as the daemon knows it: a UUID as it is, a path made absolute,
+/// because the daemon has another working directory.
+fn named(store: String) -> Done<String> {
+    if uuid::Uuid::try_parse(&store).is_ok() {
+        Ok(store)
+    } else {
+        absolute(store.as_ref())
+    }
+}
+
+/// An absolute path as text; what a link points to, if it exists.
+pub(super) fn absolute(path: &Path) -> Done<String> {
+    let absolute = path
+        .canonicalize()
+        .or_else(|_| std::path::absolute(path))
+        .map_err(usage)?;
+    absolute.into_os_string().into_string().map_err(|path| {
+        Failure::new(ErrorCode::Usage, format!("{path:?} is not UTF-8"))
+            .next("use a name without special characters, such as a link")
+    })
+}
+
+/// A complaint about what was typed.
+pub(super) fn usage(error: impl std::fmt::Display) -> Failure {
+    Failure::new(ErrorCode::Usage, error.to_string())
+}

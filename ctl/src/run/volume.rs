@@ -1,0 +1,107 @@
+//! `csnapctl volume ...`
+
+use ublk_target::control::protocol::{Answer, Request};
+use ublk_target::control::views::VolumeView;
+
+use super::{counted, unexpected};
+use crate::Done;
+use crate::cli::{Consent, VolumeVerb};
+use crate::names::check_name;
+use crate::output::human;
+use crate::session::Session;
+
+/// Carries out a volume verb.
+pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
+    match verb {
+        VolumeVerb::Create {
+            name,
+            origin,
+            store,
+            policy,
+        } => {
+            check_name(&name).map_err(super::store::usage)?;
+            let origin = super::store::absolute(origin.as_ref())?;
+            let policy = policy.into();
+            one(
+                session,
+                Request::VolumeCreate {
+                    name,
+                    origin,
+                    store,
+                    policy,
+                },
+            )
+            .and_then(|volume| session.show(&[volume]))
+        }
+        VolumeVerb::List { store } => {
+            let volumes = all(session, store)?;
+            session.print(&volumes)
+        }
+        VolumeVerb::Show { names } => {
+            let volumes: Done<Vec<_>> = names
+                .into_iter()
+                .map(|name| one(session, Request::VolumeShow { name }))
+                .collect();
+            session.show(&volumes?)
+        }
+        VolumeVerb::Delete {
+            name,
+            force,
+            consent,
+        } => delete(session, name, force, consent),
+        VolumeVerb::Set { name, policy } => {
+            let policy = policy.into();
+            one(session, Request::VolumeSet { name, policy })
+                .and_then(|volume| session.show(&[volume]))
+        }
+    }
+}
+
+/// Every volume, page by page.
+pub(super) fn all(session: &mut Session, store: Option<String>) -> Done<Vec<VolumeView>> {
+    let mut volumes = Vec::new();
+    let mut after = None;
+    loop {
+        match session.call(Request::VolumeList {
+            store: store.clone(),
+            after,
+        })? {
+            Answer::Volumes { items, next } => {
+                volumes.extend(items);
+                match next {
+                    Some(next) => after = Some(next),
+                    None => return Ok(volumes),
+                }
+            }
+            other => return Err(unexpected(&other)),
+        }
+    }
+}
+
+fn one(session: &mut Session, request: Request) -> Done<VolumeView> {
+    match session.call(request)? {
+        Answer::Volume(volume) => Ok(volume),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn delete(session: &mut Session, name: String, force: bool, consent: Consent) -> Done {
+    let volume = one(session, Request::VolumeShow { name: name.clone() })?;
+    let what = format!(
+        "This forgets volume {name} and deletes {} ({} of old data). The origin {} is not touched.",
+        counted(volume.snapshots, "snapshot"),
+        human::size(volume.held_bytes),
+        volume.origin
+    );
+    if !session.confirm(consent, &what)? {
+        return Ok(());
+    }
+    match session.call(Request::VolumeDelete {
+        name,
+        uuid: Some(volume.uuid),
+        force,
+    })? {
+        Answer::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}

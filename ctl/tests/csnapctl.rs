@@ -1,0 +1,322 @@
+//! The program as a person or a script meets it: command lines, exit codes, what
+//! goes to which stream. The daemon is played by a mock behind the real socket.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use ublk_target::control::client::socket_path;
+use ublk_target::control::listener::Listener;
+use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, SnapshotName};
+use ublk_target::control::server::{Backend, Patience, serve};
+use ublk_target::control::views::{SnapshotStateName, SnapshotView, TakenView};
+
+/// Knows one snapshot, `web@monday` with tag 7; remembers what was asked.
+#[derive(Default)]
+struct Mock {
+    asked: Mutex<Vec<Request>>,
+}
+
+impl Backend for Mock {
+    fn handle(&self, request: Request) -> Result<Answer, Failure> {
+        self.asked.lock().unwrap().push(request.clone());
+        let fail = |code| Err(Failure::new(code, "it failed").next("try the next step"));
+        match request {
+            Request::SnapshotList {
+                volume: Some(volume),
+                ..
+            } => match volume.as_str() {
+                "usage" => fail(ErrorCode::Usage),
+                "gone" => fail(ErrorCode::NotFound),
+                "busy" => fail(ErrorCode::Busy),
+                "full" => fail(ErrorCode::NoSpace),
+                "bad" => fail(ErrorCode::Corruption),
+                _ => fail(ErrorCode::Error),
+            },
+            Request::SnapshotList { after: None, .. } => Ok(Answer::Snapshots {
+                items: vec![monday()],
+                next: Some(ublk_target::control::protocol::Cursor {
+                    volume: "web".into(),
+                    tag: 7,
+                }),
+            }),
+            Request::SnapshotList { .. } => {
+                let tuesday = SnapshotView {
+                    name: "tuesday".into(),
+                    tag: 8,
+                    ..monday()
+                };
+                Ok(Answer::Snapshots {
+                    items: vec![tuesday],
+                    next: None,
+                })
+            }
+            Request::SnapshotShow { .. } => Ok(Answer::Snapshot(monday())),
+            Request::SnapshotTake { targets, .. } => {
+                let name = |t: &ublk_target::control::protocol::TakeTarget| {
+                    format!("{}@{}", t.volume, t.name.as_deref().unwrap_or("made-up"))
+                };
+                let snapshots = targets.iter().map(name).collect();
+                Ok(Answer::Taken(TakenView {
+                    tag: 9,
+                    created_ms: 0,
+                    snapshots,
+                }))
+            }
+            _ => Ok(Answer::Done),
+        }
+    }
+}
+
+fn monday() -> SnapshotView {
+    SnapshotView {
+        volume: "web".into(),
+        name: "monday".into(),
+        tag: 7,
+        created_ms: 1_795_212_903_123,
+        size: 1 << 30,
+        exclusive_bytes: 3 << 20,
+        priority: 0,
+        state: SnapshotStateName::Live,
+        dropped: None,
+        mapped: false,
+        export: None,
+        clients: 0,
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    mock: Arc<Mock>,
+    listener: Option<Listener>,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let mock = Arc::new(Mock::default());
+        let socket = socket_path(dir.path());
+        let listener = serve(&socket, mock.clone(), Patience::default()).unwrap();
+        Self {
+            dir,
+            mock,
+            listener: Some(listener),
+        }
+    }
+
+    fn asked(&self) -> Vec<Request> {
+        std::mem::take(&mut *self.mock.asked.lock().unwrap())
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        csnapctl(self.dir.path(), args)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            listener.stop();
+        }
+    }
+}
+
+fn csnapctl(run_dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_csnapctl"));
+    command
+        .env("CSNAP_RUN_DIR", run_dir)
+        .args(args)
+        .stdin(std::process::Stdio::null());
+    command.output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn every_failure_has_its_exit_code_and_goes_to_stderr() {
+    let world = World::new();
+    for (volume, expected) in [
+        ("other", 1),
+        ("usage", 2),
+        ("gone", 3),
+        ("busy", 4),
+        ("full", 5),
+        ("bad", 6),
+    ] {
+        let output = world.run(&["snapshot", "list", volume]);
+        assert_eq!(code(&output), expected, "{volume}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+        assert_eq!(
+            stderr(&output),
+            "csnapctl: it failed\n  next: try the next step\n"
+        );
+    }
+    let output = csnapctl(Path::new("/nonexistent"), &["status"]);
+    assert_eq!(code(&output), 7);
+    assert!(
+        stderr(&output).contains("start csnapd"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn wrong_command_lines_exit_with_2_and_ask_the_daemon_nothing() {
+    let world = World::new();
+    for args in [
+        &["snapshot"][..],
+        &["snapshot", "take"],
+        &["snapshot", "take", "we b"],
+        &["snapshot", "delete", "web"],
+        &["snapshot", "rename", "web@a", "b@c"],
+        &["volume", "create", "-x", "/dev/null"],
+        &["store", "create", "/nonexistent", "--chunk-size", "3K"],
+        &["store", "create", "/nonexistent", "--chunk-size", "2M"],
+        &["snapshot", "delete", "web@a", "--yes", "--dry-run"],
+        &["frobnicate"],
+    ] {
+        let output = world.run(args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{args:?}");
+        assert_ne!(stderr(&output), "", "{args:?}");
+    }
+    assert_eq!(world.asked(), []);
+}
+
+#[test]
+fn lists_follow_all_pages() {
+    let world = World::new();
+    let output = world.run(&["snapshot", "list", "--no-header", "-o", "name,tag"]);
+    assert_eq!(
+        (code(&output), stdout(&output).as_str()),
+        (0, "monday\t7\ntuesday\t8\n")
+    );
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_take_prints_the_names_it_made() {
+    let world = World::new();
+    let output = world.run(&["snapshot", "take", "web@monday", "db"]);
+    assert_eq!(stdout(&output), "web@monday\ndb@made-up\n");
+    let output = world.run(&["snapshot", "take", "web", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["schema"], 1);
+    assert_eq!(value["taken"]["snapshots"][0], "web@made-up");
+}
+
+#[test]
+fn deleting_needs_consent_and_deletes_what_was_shown() {
+    let world = World::new();
+    let output = world.run(&["snapshot", "delete", "web@monday"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("--yes"), "{}", stderr(&output));
+    let output = world.run(&["snapshot", "delete", "web@monday", "--dry-run"]);
+    assert_eq!(code(&output), 0);
+    assert!(
+        stderr(&output).contains("web@monday, taken 2026-11-20 22:15:03 UTC, 3.00 MiB held"),
+        "{}",
+        stderr(&output)
+    );
+    let deletes = |asked: Vec<Request>| {
+        asked
+            .into_iter()
+            .filter(|r| matches!(r, Request::SnapshotDelete { .. }))
+            .count()
+    };
+    assert_eq!(deletes(world.asked()), 0, "nothing may go without consent");
+    assert_eq!(
+        code(&world.run(&["snapshot", "delete", "web@monday", "--yes"])),
+        0
+    );
+    let wanted = SnapshotName {
+        volume: "web".into(),
+        name: "monday".into(),
+        tag: Some(7),
+    };
+    let expected = Request::SnapshotDelete {
+        snapshots: vec![wanted],
+    };
+    assert_eq!(world.asked().pop(), Some(expected));
+}
+
+#[test]
+fn a_store_is_made_only_where_nothing_is_lost() {
+    let world = World::new();
+    let path = world.dir.path().join("store.img");
+    let path = path.to_str().unwrap();
+    let output = world.run(&["store", "create", path, "--size", "16M"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stdout(&output).contains("16.0 MiB"), "{}", stdout(&output));
+    let again = world.run(&["store", "create", path]);
+    assert_eq!(code(&again), 4);
+    assert!(
+        stderr(&again).contains("a csnap store"),
+        "{}",
+        stderr(&again)
+    );
+    assert_eq!(
+        code(&world.run(&["store", "create", path, "--force"])),
+        2,
+        "no consent"
+    );
+    assert_eq!(
+        code(&world.run(&["store", "create", path, "--force", "--yes"])),
+        0
+    );
+    assert_eq!(
+        code(&world.run(&["store", "create", path, "--size", "16M"])),
+        1,
+        "it exists"
+    );
+
+    let held = std::fs::File::open(path).unwrap();
+    held.lock().unwrap();
+    for verb in [
+        &["store", "create", path][..],
+        &["store", "check", path],
+        &["store", "dump", path],
+    ] {
+        let output = world.run(verb);
+        assert_eq!(code(&output), 4, "{verb:?}: {}", stderr(&output));
+    }
+    let missing = world.run(&["store", "check", "/nonexistent"]);
+    assert_eq!(code(&missing), 3, "{}", stderr(&missing));
+}
+
+#[test]
+fn help_shows_an_example_for_every_verb() {
+    let help = |args: &[&str]| {
+        let output = csnapctl(Path::new("/nonexistent"), args);
+        assert_eq!(code(&output), 0, "{args:?}");
+        stdout(&output)
+    };
+    assert!(help(&["--help"]).contains("Exit codes:"));
+    for (noun, verbs) in [
+        ("store", "create attach detach status check dump"),
+        ("volume", "create list show delete set"),
+        ("snapshot", "take list show delete rename map unmap set"),
+    ] {
+        for verb in verbs.split(' ') {
+            let text = help(&[noun, verb, "--help"]);
+            assert!(
+                text.contains(&format!("csnapctl {noun} {verb}")),
+                "{noun} {verb}: {text}"
+            );
+            assert!(text.contains("Example"), "{noun} {verb} shows no example");
+        }
+    }
+    assert!(help(&["completion", "bash"]).contains("_csnapctl"));
+}

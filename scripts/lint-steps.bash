@@ -1,0 +1,30 @@
+# Sourced by scripts/lint and scripts/test: the lint steps, counted.
+
+lint_steps() {
+    check "format" cargo fmt --all --check
+    check "clippy" cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
+    check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+    if cargo deny --version > /dev/null 2>&1; then
+        check "licences and sources" cargo deny --offline check bans licenses sources
+        deny_advisories
+    else
+        skip "licences and sources" "cargo-deny is not installed; scripts/setup installs it"
+        skip "advisories" "cargo-deny is not installed; scripts/setup installs it"
+    fi
+    if command -v shellcheck > /dev/null; then
+        check "shell scripts" shellcheck -x -P scripts scripts/setup scripts/lint scripts/test \
+            scripts/demo scripts/soak .ci/run
+    else
+        skip "shell scripts" "shellcheck is not installed"
+    fi
+}
+
+# The advisory database is fetched; without a network this cannot run.
+deny_advisories() {
+    local log=$work/advisories-fetch.log
+    if timeout 60 cargo deny fetch db > "$log" 2>&1; then
+        check "advisories" cargo deny --offline check advisories
+    else
+        skip "advisories" "the advisory database could not be fetched"
+    fi
+}

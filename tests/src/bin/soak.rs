@@ -1,0 +1,76 @@
+//! Worlds for as long as you like: `soak --minutes 10`, or one again:
+//! `soak --seed 42 --worlds 1 --trace`.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a command's output
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use csnap_tests::sim::judge::live;
+use csnap_tests::sim::world::{Config, Stats};
+
+/// Runs simulated worlds until one breaks a promise, or the time is over.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// First seed; fresh by default.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Worlds to run; by default as many as the time allows.
+    #[arg(long)]
+    worlds: Option<u64>,
+    /// Minutes to run.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// Print what happens in each world.
+    #[arg(long)]
+    trace: bool,
+    /// Go on after a failure, printing one line for each.
+    #[arg(long)]
+    survey: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let fresh = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |d| d.as_micros() as u64)
+    };
+    let first = arguments.seed.unwrap_or_else(fresh);
+    println!("first seed {first}");
+    let start = Instant::now();
+    let end = Duration::from_secs_f64(arguments.minutes.max(0.0) * 60.0);
+    let mut stats = Stats::default();
+    let mut failures = 0u64;
+    if arguments.survey {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    for index in 0..arguments.worlds.unwrap_or(u64::MAX) {
+        if arguments.worlds.is_none() && start.elapsed() >= end {
+            break;
+        }
+        let seed = first.wrapping_add(index);
+        match live(Config::of_seed(seed), arguments.trace) {
+            Ok(more) => stats.add(&more),
+            Err(failure) if arguments.survey => {
+                failures += 1;
+                let text: String = failure.violation.to_string().chars().take(240).collect();
+                let (trouble, actions) = (failure.config.trouble, failure.history.len());
+                println!(
+                    "seed {seed} {trouble:?} {actions}: {}",
+                    text.replace('\n', " ")
+                );
+            }
+            Err(failure) => {
+                println!("{stats:?}\n{failure}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!("{failures} failures in {:.1?}: {stats:#?}", start.elapsed());
+    if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,339 @@
+//! Commands: what they promise once acknowledged, and how they may fail.
+
+use std::collections::BTreeMap;
+
+use snapstore::engine::{Command, CommandError, Notice, Policy, Reply, SnapshotState};
+use snapstore::ids::CommandId;
+use snapstore::{Tag, VolumeId};
+
+use super::image::{Choice, Snapshot};
+use super::{Oracle, Take, Volume};
+use crate::sim::{Outcome, Violation};
+
+/// The path under which an origin disk is known to the engine.
+#[must_use]
+pub fn path_of(origin: usize) -> String {
+    format!("/sim/origin-{origin}")
+}
+
+/// The origin disk behind a path.
+#[must_use]
+pub fn origin_at(path: &str) -> Option<usize> {
+    path.strip_prefix("/sim/origin-")?.parse().ok()
+}
+
+impl Oracle {
+    /// A command is submitted.
+    pub fn commanded(&mut self, id: CommandId, command: &Command) {
+        self.tick();
+        match command {
+            Command::Take { targets, .. } => {
+                let image = |(volume, _): &(VolumeId, String)| (*volume, self.image_of(*volume));
+                let images = targets.iter().map(image).collect();
+                self.takes.insert(id, Take { images });
+            }
+            Command::DeleteVolume { volume } => {
+                if let Some(volume) = self.volumes.get_mut(volume) {
+                    volume.deleting = true;
+                }
+            }
+            Command::Close => self.allow.closing = true,
+            _ => {}
+        }
+        let deletes = matches!(command, Command::DeleteSnapshots { .. });
+        for (volume, tag) in subjects(command) {
+            if let Some(snapshot) = self.snapshot(volume, tag) {
+                snapshot.busy = true;
+                snapshot.deleting |= deletes;
+            }
+        }
+        self.pending.insert(id, command.clone());
+    }
+
+    /// A command was answered.
+    ///
+    /// # Errors
+    /// When it was answered twice, or failed as it may not.
+    pub fn replied(&mut self, id: CommandId, result: &Result<Reply, CommandError>) -> Outcome {
+        self.tick();
+        let Some(command) = self.pending.remove(&id) else {
+            return Err(Violation(format!(
+                "command {id:?} was answered and is not pending"
+            )));
+        };
+        let take = self.takes.remove(&id);
+        for (volume, tag) in subjects(&command) {
+            if let Some(snapshot) = self.snapshot(volume, tag) {
+                snapshot.busy = false;
+            }
+        }
+        match result {
+            Ok(reply) => self.done(&command, take, reply),
+            Err(error) => self.failed(command, take, error),
+        }
+    }
+
+    /// The engine said something.
+    ///
+    /// # Errors
+    /// When it dropped what it may not.
+    pub fn noticed(&mut self, notice: &Notice) -> Outcome {
+        match notice {
+            Notice::SnapshotDropped {
+                volume,
+                tag,
+                reason,
+                ..
+            } => {
+                let asked = *reason == snapstore::engine::DropReason::Asked;
+                if !(self.allow.full || self.allow.store_errors || self.allow.damage || asked) {
+                    return Err(Violation(format!("dropped without need: {notice:?}")));
+                }
+                if let Some(snapshot) = self.snapshot(*volume, *tag) {
+                    snapshot.state = SnapshotState::Dropped(*reason);
+                }
+            }
+            Notice::ChunkLost { .. } if !(self.allow.origin_reads || self.allow.full) => {
+                return Err(Violation(format!("lost without need: {notice:?}")));
+            }
+            Notice::Damage { .. } if !(self.allow.damage || self.allow.store_errors) => {
+                return Err(Violation(format!("damage nobody did: {notice:?}")));
+            }
+            Notice::StoreFailed { .. } if !self.allow.store_errors => {
+                return Err(Violation(format!("failed without error: {notice:?}")));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A snapshot's model.
+    pub fn snapshot(&mut self, volume: VolumeId, tag: Tag) -> Option<&mut Snapshot> {
+        self.volumes.get_mut(&volume)?.snapshots.get_mut(&tag)
+    }
+
+    pub(super) fn image_of(&self, volume: VolumeId) -> Vec<Choice> {
+        let Some(volume) = self.volumes.get(&volume) else {
+            return Vec::new();
+        };
+        let model = &self.origins[volume.origin];
+        (0..volume.size)
+            .map(|sector| Choice::of(model.possible(sector)))
+            .collect()
+    }
+
+    fn done(&mut self, command: &Command, take: Option<Take>, reply: &Reply) -> Outcome {
+        match (command, reply) {
+            (Command::CreateVolume { .. }, Reply::Volume(volume)) => {
+                if self.volumes.contains_key(volume) || self.gone_volumes.contains(volume) {
+                    return Err(Violation(format!("volume number {volume} was given twice")));
+                }
+                self.add_volume(*volume, command);
+            }
+            (Command::Take { .. }, Reply::Taken(tag)) => {
+                return self.add_snapshots(command, take, *tag);
+            }
+            (Command::CreateVolume { .. } | Command::Take { .. }, _)
+            | (_, Reply::Volume(_) | Reply::Taken(_)) => {
+                return Err(Violation(format!("{command:?} was answered {reply:?}")));
+            }
+            _ => self.apply(command),
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_volume(&mut self, id: VolumeId, command: &Command) {
+        let Command::CreateVolume {
+            name,
+            size,
+            origin,
+            policy,
+            ..
+        } = command
+        else {
+            return;
+        };
+        let volume = Volume {
+            name: name.clone(),
+            origin: origin_at(origin).unwrap_or(0),
+            size: size / crate::sim::value::SECTOR as u64,
+            policy: *policy,
+            snapshots: BTreeMap::new(),
+            deleting: false,
+        };
+        self.volumes.insert(id, volume);
+    }
+
+    pub(super) fn add_snapshots(
+        &mut self,
+        command: &Command,
+        take: Option<Take>,
+        tag: Tag,
+    ) -> Outcome {
+        let Command::Take {
+            targets,
+            priority,
+            created_ms,
+        } = command
+        else {
+            return Ok(());
+        };
+        if tag <= self.highest {
+            return Err(Violation(format!(
+                "tag {tag} is not above {}",
+                self.highest
+            )));
+        }
+        self.highest = tag;
+        let mut images = take.map(|t| t.images).unwrap_or_default();
+        for (volume, name) in targets {
+            let image = images.remove(volume).unwrap_or_default();
+            let snapshot = Snapshot::new(name.clone(), *priority, *created_ms, image);
+            if let Some(volume) = self.volumes.get_mut(volume) {
+                volume.snapshots.insert(tag, snapshot);
+            }
+        }
+        Ok(())
+    }
+
+    /// The lasting effect of a command on what exists.
+    pub(super) fn apply(&mut self, command: &Command) {
+        match command {
+            Command::DeleteVolume { volume } => self.forget_volume(*volume),
+            Command::DeleteSnapshots { targets } => {
+                targets
+                    .iter()
+                    .for_each(|(volume, tag)| self.forget(*volume, *tag));
+            }
+            Command::SetPolicy { volume, policy } => {
+                if let Some(volume) = self.volumes.get_mut(volume) {
+                    volume.policy = *policy;
+                }
+            }
+            Command::DropSnapshots { volume, reason } => {
+                let snapshots = self.volumes.get_mut(volume).map(|v| &mut v.snapshots);
+                for snapshot in snapshots.into_iter().flat_map(BTreeMap::values_mut) {
+                    if snapshot.state == SnapshotState::Live {
+                        snapshot.state = SnapshotState::Dropped(*reason);
+                    }
+                }
+            }
+            Command::RenameSnapshot { volume, tag, name } => {
+                self.change(*volume, *tag, |s| s.name.clone_from(name));
+            }
+            Command::SetMapped {
+                volume,
+                tag,
+                mapped,
+            } => {
+                self.change(*volume, *tag, |s| s.mapped = *mapped);
+            }
+            Command::SetPriority {
+                volume,
+                tag,
+                priority,
+            } => {
+                self.change(*volume, *tag, |s| s.priority = *priority);
+            }
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, volume: VolumeId, tag: Tag, how: impl FnOnce(&mut Snapshot)) {
+        if let Some(snapshot) = self.snapshot(volume, tag) {
+            how(snapshot);
+        }
+    }
+
+    pub(super) fn forget(&mut self, volume: VolumeId, tag: Tag) {
+        if let Some(volume) = self.volumes.get_mut(&volume) {
+            volume.snapshots.remove(&tag);
+        }
+        self.gone.insert((volume, tag));
+    }
+
+    pub(super) fn forget_volume(&mut self, volume: VolumeId) {
+        self.volumes.remove(&volume);
+        self.gone_volumes.insert(volume);
+    }
+
+    fn failed(&mut self, command: Command, take: Option<Take>, error: &CommandError) -> Outcome {
+        if !self.command_may_fail(&command, error) {
+            return Err(Violation(format!("{command:?} failed: {error}")));
+        }
+        if matches!(error, CommandError::StoreFailed(_)) {
+            // A commit whose flush failed may have happened all the same.
+            self.maybe.push((command, take));
+            return Ok(());
+        }
+        for (volume, tag) in subjects(&command) {
+            self.change(volume, tag, |s| s.deleting = false);
+        }
+        if let Command::DeleteVolume { volume } = &command
+            && let Some(volume) = self.volumes.get_mut(volume)
+        {
+            volume.deleting = false;
+        }
+        Ok(())
+    }
+
+    fn command_may_fail(&mut self, command: &Command, error: &CommandError) -> bool {
+        let allow = self.allow;
+        let takes = matches!(command, Command::Take { .. });
+        match error {
+            CommandError::NoSpace => allow.full,
+            CommandError::OriginFlush(..) => takes && allow.origin_writes,
+            CommandError::DrainTimeout => takes && allow.give_up,
+            CommandError::StoreFailed(_) => allow.store_errors,
+            CommandError::Damaged { .. } => allow.damage || allow.store_errors,
+            CommandError::Closing => allow.closing,
+            CommandError::Busy(_) => takes || self.touches_mapped(command),
+            CommandError::NameTaken(name) => self.name_taken(command, name),
+            _ => false,
+        }
+    }
+
+    fn touches_mapped(&mut self, command: &Command) -> bool {
+        if let Command::DeleteVolume { volume } = command {
+            let volume = self.volumes.get(volume);
+            return volume.is_some_and(|v| v.snapshots.values().any(|s| s.mapped))
+                || !self.takes.is_empty();
+        }
+        subjects(command).any(|(v, t)| self.snapshot(v, t).is_some_and(|s| s.mapped))
+    }
+
+    fn name_taken(&self, command: &Command, name: &str) -> bool {
+        match command {
+            Command::CreateVolume { .. } => self.volumes.values().any(|v| v.name == name),
+            Command::Take { targets, .. } => targets.iter().any(|(volume, name)| {
+                let volume = self.volumes.get(volume);
+                volume.is_some_and(|v| v.snapshots.values().any(|s| s.name == *name))
+            }),
+            Command::RenameSnapshot { volume, .. } => {
+                let volume = self.volumes.get(volume);
+                volume.is_some_and(|v| v.snapshots.values().any(|s| s.name == name))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a volume follows the policy that never drops its snapshots.
+    #[must_use]
+    pub fn snapshots_first(&self, volume: VolumeId) -> bool {
+        self.volumes
+            .get(&volume)
+            .is_some_and(|v| v.policy == Policy::SnapshotFirst)
+    }
+}
+
+/// The snapshots a command is about.
+pub(super) fn subjects(command: &Command) -> impl Iterator<Item = (VolumeId, Tag)> + use<> {
+    match command {
+        Command::DeleteSnapshots { targets } => targets.clone(),
+        Command::RenameSnapshot { volume, tag, .. }
+        | Command::SetMapped { volume, tag, .. }
+        | Command::SetPriority { volume, tag, .. } => vec![(*volume, *tag)],
+        _ => Vec::new(),
+    }
+    .into_iter()
+}

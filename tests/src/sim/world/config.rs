@@ -1,0 +1,144 @@
+//! The shape of a world: sizes, habits and trouble, all from its seed. Small on
+//! purpose: rings wrap, caches miss and stores fill within a few hundred writes.
+
+use snapstore::engine;
+
+use crate::sim::defect::Defect;
+use crate::sim::dice::Dice;
+use crate::sim::oracle::Allow;
+use crate::sim::runtime::Habits;
+
+/// What may go wrong besides crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing: every error is a violation.
+    None,
+    /// The store is tiny and fills.
+    Full,
+    /// Store I/O fails now and then, or for good.
+    Store,
+    /// Origin sectors cannot be read.
+    OriginReads,
+    /// Origin writes and flushes fail now and then.
+    OriginWrites,
+}
+
+/// A world's shape.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Of all the dice.
+    pub seed: u64,
+    /// Bytes in a chunk.
+    pub chunk_size: u32,
+    /// Blocks of the store.
+    pub store_blocks: u64,
+    /// Blocks of its journal; `None` lets the engine choose.
+    pub journal_blocks: Option<u64>,
+    /// Sectors of each origin.
+    pub origins: Vec<u64>,
+    /// How the engine is tuned.
+    pub engine: engine::Config,
+    /// How the runtime behaves.
+    pub habits: Habits,
+    /// What goes wrong.
+    pub trouble: Trouble,
+    /// Actions before the end.
+    pub actions: u64,
+    /// Most requests in flight.
+    pub load: usize,
+    /// Most snapshots of a volume.
+    pub snapshots: usize,
+    /// Weight of each kind of action.
+    pub weights: Vec<u64>,
+}
+
+impl Config {
+    /// The shape of the world `seed`.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let dice = &mut Dice::new(seed ^ 0xc0f1_6c0f);
+        let trouble = match dice.below(10) {
+            0 | 1 => Trouble::Full,
+            2 => Trouble::Store,
+            3 => Trouble::OriginReads,
+            4 => Trouble::OriginWrites,
+            _ => Trouble::None,
+        };
+        let chunk_size = 4096 << dice.pick(&[0, 0, 0, 1, 1, 2, 2, 4]);
+        let chunk = u64::from(chunk_size) / 512;
+        let volumes = dice.pick(&[1, 1, 1, 2, 2, 3]);
+        let origins = (0..volumes)
+            .map(|_| origin(dice, chunk))
+            .collect::<Vec<_>>();
+        let held: u64 = origins.iter().sum::<u64>() / 8;
+        let snapshots = dice.pick(&[2, 4, 8, 12]);
+        Self {
+            seed,
+            chunk_size,
+            store_blocks: match trouble {
+                Trouble::Full => 700 + held * dice.between(0, 2),
+                _ => 1024 + 2 * held * (snapshots as u64 + 2),
+            },
+            journal_blocks: dice.pick(&[Some(16), Some(16), Some(24), Some(64), None]),
+            origins,
+            engine: engine::Config {
+                cache_blocks: dice.pick(&[8, 16, 64, 1024]),
+                memtable_records: dice.pick(&[8, 16, 64, 1024]),
+                max_run: dice.pick(&[1, 4, 16, 64]),
+                checkpoint_ms: dice.pick(&[200, 5_000, 30_000]),
+                warn_percent: 80,
+            },
+            habits: habits(dice),
+            trouble,
+            actions: dice.between(50, 600),
+            load: dice.pick(&[1, 4, 16, 48]),
+            snapshots,
+            weights: super::action::weights(dice),
+        }
+    }
+
+    /// The same with a planted defect, and no other trouble.
+    #[must_use]
+    pub fn with_defect(seed: u64, defect: Defect) -> Self {
+        let mut config = Self::of_seed(seed);
+        if config.trouble == Trouble::Full {
+            config.store_blocks *= 32;
+        }
+        config.trouble = Trouble::None;
+        config.habits.defect = Some(defect);
+        config
+    }
+
+    /// The errors that are legal here.
+    #[must_use]
+    pub fn allow(&self) -> Allow {
+        Allow {
+            full: self.trouble == Trouble::Full,
+            store_errors: self.trouble == Trouble::Store,
+            origin_reads: self.trouble == Trouble::OriginReads,
+            origin_writes: self.trouble == Trouble::OriginWrites,
+            give_up: self.habits.give_up > 0,
+            ..Allow::default()
+        }
+    }
+}
+
+/// Sectors of an origin: a few chunks to a few hundred, not always whole ones.
+fn origin(dice: &mut Dice, chunk: u64) -> u64 {
+    let whole = dice.pick(&[8, 24, 40, 96, 200]) * chunk.min(32);
+    let whole = whole.max(4 * chunk);
+    if dice.chance(1, 3) {
+        whole + dice.between(1, chunk - 1)
+    } else {
+        whole
+    }
+}
+
+fn habits(dice: &mut Dice) -> Habits {
+    Habits {
+        lanes: dice.pick(&[1, 2, 4]),
+        eagerness: [dice.between(1, 8), dice.between(1, 8), dice.between(1, 8)],
+        give_up: dice.pick(&[0, 0, 0, 50]),
+        defect: None,
+    }
+}

@@ -1,0 +1,107 @@
+//! House style, as far as a program can tell: what a newcomer may rely on.
+#![allow(clippy::unwrap_used)] // all of it is a test
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LONGEST_FILE: usize = 500;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for part in ["snapstore", "ublk-target", "ctl", "imagegen", "tests"] {
+        let dir = root().join(part);
+        if dir.is_dir() {
+            walk(&dir, &mut found);
+        }
+    }
+    assert!(found.len() > 20, "the sources were not found");
+    found
+}
+
+fn offenders(what: impl Fn(&Path, &str) -> bool) -> Vec<String> {
+    let sources = sources()
+        .into_iter()
+        .filter(|(path, text)| what(path, text));
+    sources
+        .map(|(path, _)| path.display().to_string())
+        .collect()
+}
+
+fn is_empty(offenders: &[String], rule: &str) {
+    assert!(offenders.is_empty(), "{rule}:\n{}", offenders.join("\n"));
+}
+
+#[test]
+fn files_are_short() {
+    let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
+    let long = offenders(|_, text| text.lines().filter(code).count() > LONGEST_FILE);
+    is_empty(
+        &long,
+        "files with more than 500 lines of code: split them by idea",
+    );
+}
+
+#[test]
+fn files_say_what_they_are_for() {
+    let silent = offenders(|path, text| {
+        // Build scripts and generated tables would be named here.
+        let first = text
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or("");
+        !first.starts_with("//!") && path.file_name().is_some_and(|name| name != "build.rs")
+    });
+    is_empty(&silent, "files that do not begin with a `//!` comment");
+}
+
+#[test]
+fn unsafe_lives_in_ublk_target_only() {
+    let word = concat!("uns", "afe ");
+    let rule = |path: &Path, text: &str| {
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let mut code = code.map(|line| line.replace(concat!("forbid(uns", "afe_code)"), ""));
+        !path.starts_with(root().join("ublk-target"))
+            && code.any(|line| {
+                line.contains(&format!("{word}{{")) || line.contains(&format!("{word}fn"))
+            })
+    };
+    is_empty(&offenders(rule), "unsafe outside ublk-target");
+}
+
+#[test]
+fn versions_stand_in_the_workspace_only() {
+    for part in ["snapstore", "ublk-target", "ctl", "tests"] {
+        let manifest = root().join(part).join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).unwrap();
+        let versions = text.lines().filter(|line| {
+            let line = line.trim();
+            (line.contains("version = \"") || line.contains("= \"")) && depends(&text, line)
+        });
+        let versions: Vec<&str> = versions.collect();
+        assert!(versions.is_empty(), "{}: {versions:?}", manifest.display());
+    }
+}
+
+/// Whether `line` stands below a heading of dependencies.
+fn depends(manifest: &str, line: &str) -> bool {
+    let before = manifest.lines().take_while(|other| other.trim() != line);
+    let heading = before.filter(|other| other.starts_with('[')).last();
+    heading.is_some_and(|heading| heading.contains("dependencies"))
+}

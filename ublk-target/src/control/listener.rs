@@ -1,0 +1,263 @@
+//! A private Unix listener: one socket, one accepting thread, a bounded number of
+//! connections, each on a thread of its own.
+//!
+//! Used by the control socket and by the NBD socket. Contract:
+//! - The socket has mode 0600 and lies in a directory that only its owner can
+//!   enter; peers must besides be root or the daemon's own user.
+//! - At most `max` handlers run; a connection beyond that is handed to `refuse`.
+//! - [`Listener::stop`] closes the listener, disconnects every handler's
+//!   stream and waits for the threads.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt};
+use nix::unistd::geteuid;
+use parking_lot::Mutex;
+
+/// Why a socket could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The directory is not private.
+    #[error(
+        "{path} must belong to the user of csnapd and be closed to others (mode 0700), but it has owner {uid} and mode {mode:o}; correct it or choose another place"
+    )]
+    NotPrivate {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Something that is not a socket has the name.
+    #[error("{0} exists and is not a socket; remove it or choose another place")]
+    NotASocket(PathBuf),
+    /// A system call failed.
+    #[error("cannot {action} {path}: {error}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ListenError {
+    let path = path.to_owned();
+    move |error| ListenError::Io {
+        action,
+        path,
+        error,
+    }
+}
+
+/// Makes `path` if needed and verifies that only its owner can enter.
+///
+/// # Errors
+/// See [`ListenError`].
+pub fn private_directory(path: &Path) -> Result<(), ListenError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(at("create the directory", path))?;
+    let meta = std::fs::metadata(path).map_err(at("look at", path))?;
+    let mode = meta.mode() & 0o777;
+    if meta.uid() != geteuid().as_raw() || mode & 0o077 != 0 {
+        return Err(ListenError::NotPrivate {
+            path: path.to_owned(),
+            uid: meta.uid(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+/// What is done with connections.
+pub trait Service: Send + Sync + 'static {
+    /// Serves one connection to its end, on a thread of its own.
+    fn serve(&self, stream: UnixStream);
+    /// Turns one away; must not block for long.
+    fn refuse(&self, stream: UnixStream, why: &str);
+}
+
+/// What is needed to disconnect a handler; taken by whoever does it.
+struct Connection {
+    stream: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared<S> {
+    service: S,
+    max: usize,
+    stopping: AtomicBool,
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Connection>>,
+}
+
+/// A listening socket. Dropping it does not stop it: call [`Listener::stop`].
+pub struct Listener {
+    listener: Arc<UnixListener>,
+    path: PathBuf,
+    accepting: Option<JoinHandle<()>>,
+    disconnect: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Listener {
+    /// Binds `path`, replacing a stale socket, and serves it. The caller holds the
+    /// lock of the run directory, so a socket found there is stale.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn start<S: Service>(path: &Path, max: usize, service: S) -> Result<Self, ListenError> {
+        let listener = Arc::new(bind(path)?);
+        let shared = Arc::new(Shared {
+            service,
+            max,
+            stopping: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            open: Mutex::default(),
+        });
+        let accepting = {
+            let (listener, shared) = (listener.clone(), shared.clone());
+            let name = path
+                .file_name()
+                .map_or_else(String::new, |n| n.to_string_lossy().into());
+            std::thread::Builder::new()
+                .name(format!("accept-{name}"))
+                .spawn(move || accept_loop(&listener, &shared))
+                .map_err(at("start a thread for", path))?
+        };
+        let disconnect = Box::new(move || shared.disconnect());
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            accepting: Some(accepting),
+            disconnect,
+        })
+    }
+
+    /// Stops accepting, disconnects everyone, waits for all threads and removes
+    /// the socket.
+    pub fn stop(mut self) {
+        // Wakes the accepting thread; its accept fails from now on.
+        (self.disconnect)();
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        if let Some(thread) = self.accepting.take() {
+            let _ = thread.join();
+        }
+        (self.disconnect)();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl<S> Shared<S> {
+    /// Shuts every connection's stream and joins the threads.
+    fn disconnect(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        let take = |open: &mut Connection| (open.stream.take(), open.thread.take());
+        // Not joined under the lock: a handler takes it to remove itself.
+        let open: Vec<_> = self.open.lock().values_mut().map(take).collect();
+        for stream in open.iter().filter_map(|(stream, _)| stream.as_ref()) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        for thread in open.into_iter().filter_map(|(_, thread)| thread) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn bind(path: &Path) -> Result<UnixListener, ListenError> {
+    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+        private_directory(dir)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => {
+            std::fs::remove_file(path).map_err(at("remove the old socket", path))?;
+        }
+        Ok(_) => return Err(ListenError::NotASocket(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(at("look at", path)(error)),
+    }
+    let listener = UnixListener::bind(path).map_err(at("bind", path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(at("set the mode of", path))?;
+    Ok(listener)
+}
+
+fn accept_loop<S: Service>(listener: &UnixListener, shared: &Arc<Shared<S>>) {
+    loop {
+        match listener.accept() {
+            _ if shared.stopping.load(Ordering::SeqCst) => return,
+            Ok((stream, _)) => admit(stream, shared),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                // Out of descriptors or memory: others may give some back.
+                tracing::warn!(%error, "cannot accept a connection");
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+fn admit<S: Service>(stream: UnixStream, shared: &Arc<Shared<S>>) {
+    if let Err(why) = check_peer(&stream) {
+        tracing::warn!("refused a connection: {why}");
+        shared.service.refuse(stream, &why);
+        return;
+    }
+    let id = shared.next.fetch_add(1, Ordering::Relaxed);
+    let Ok(copy) = stream.try_clone() else { return };
+    let mut open = shared.open.lock();
+    if open.len() >= shared.max {
+        drop(open);
+        let why = format!(
+            "there are already {} connections; close one and try again",
+            shared.max
+        );
+        shared.service.refuse(stream, &why);
+        return;
+    }
+    let handler = {
+        let shared = shared.clone();
+        std::thread::Builder::new()
+            .name(format!("client-{id}"))
+            .spawn(move || {
+                shared.service.serve(stream);
+                shared.open.lock().remove(&id);
+            })
+    };
+    // Still under the lock: the handler cannot have removed its entry yet.
+    if let Ok(thread) = handler {
+        open.insert(
+            id,
+            Connection {
+                stream: Some(copy),
+                thread: Some(thread),
+            },
+        );
+    }
+}
+
+/// Only root and the daemon's own user may speak.
+fn check_peer(stream: &UnixStream) -> Result<(), String> {
+    let peer = getsockopt(stream, sockopt::PeerCredentials)
+        .map_err(|error| format!("the peer's credentials cannot be read: {error}"))?;
+    if peer.uid() == 0 || peer.uid() == geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(format!(
+        "user {} may not use this socket; run as root or as the user of csnapd",
+        peer.uid()
+    ))
+}

@@ -1,0 +1,262 @@
+//! From a store device to a running engine.
+//!
+//! Order: open (patiently: I/O of a killed daemon may hold the device), read,
+//! open the origins, recover, hand over to the I/O threads, drop what the state
+//! file says is invalid, and only then serve volumes. Before the lanes have the
+//! store a failure simply lets go of everything.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use snapstore::engine::{Command, DropReason, VolumeInfo};
+use snapstore::recover::{self, Loaded, Recovered};
+use snapstore::{Engine, VolumeId};
+use uuid::Uuid;
+
+use super::Daemon;
+use super::events::NewEvent;
+use super::failures::{busy, opening};
+use super::handlers::Handlers;
+use super::origin::{self, NotServed, Surroundings};
+use super::state::ListedStore;
+use super::store::Store;
+use crate::control::protocol::{ErrorCode, Failure};
+use crate::control::views::Level;
+use crate::device::{OriginSet, StoreDevice};
+
+/// The origins of a store: those that are there, and why others are not served.
+struct Origins {
+    set: OriginSet,
+    not_served: BTreeMap<VolumeId, NotServed>,
+}
+
+impl Daemon {
+    /// Attaches the store at `path`, or tries again what is not served of it if it
+    /// is attached. Volumes named in `accept` may have changed origins. With
+    /// `expected`, refuses a store of another identity.
+    ///
+    /// # Errors
+    /// What keeps the store from being attached. A volume that cannot be served is
+    /// no error: see [`Store::not_served`].
+    pub fn attach(
+        &self,
+        path: &Path,
+        accept: &[String],
+        expected: Option<Uuid>,
+    ) -> Result<Arc<Store>, Failure> {
+        let _alone = self.coming_and_going.lock();
+        let path = canonical(path)?;
+        let known = self.stores().into_iter().find(|store| store.path == path);
+        if let Some(store) = known {
+            self.try_again(&store, accept);
+            return Ok(store);
+        }
+        let mut device = origin::patiently(|| StoreDevice::open(&path, false))?;
+        let loaded = recover::load(&mut device).map_err(|error| opening(&path, &error))?;
+        let uuid = Uuid::from_bytes(loaded.uuid());
+        self.must_fit(&path, uuid, expected, &loaded)?;
+        let mut origins = self.open_origins(&path, &device, &loaded);
+        let (engine, recovered) = loaded
+            .recover(&mut device, &mut origins.set, self.settings.engine)
+            .map_err(|error| opening(&path, &error))?;
+        let store = self.hand_over(path, uuid, engine, device, &origins)?;
+        self.events.add(attached(&store, &recovered));
+        if let Err(failure) = self.begin(&store, accept, origins.set) {
+            self.abandon(&store);
+            return Err(failure);
+        }
+        Ok(store)
+    }
+
+    /// Refuses a store that is another one than expected, is attached under
+    /// another path (a copy!), or has volumes of the same names as others.
+    fn must_fit(
+        &self,
+        path: &Path,
+        uuid: Uuid,
+        expected: Option<Uuid>,
+        loaded: &Loaded,
+    ) -> Result<(), Failure> {
+        let shown = path.display();
+        if let Some(expected) = expected.filter(|expected| *expected != uuid) {
+            let message = format!("{shown} holds store {uuid}, not {expected} as before");
+            return Err(Failure::new(ErrorCode::Error, message)
+                .next("if the new store is the right one, attach it by hand"));
+        }
+        if let Some(twin) = self.stores().into_iter().find(|store| store.uuid == uuid) {
+            let message = format!("{shown} is a copy of store {uuid}, which is attached");
+            return Err(busy(
+                message,
+                &format!("detach {} first", twin.path.display()),
+            ));
+        }
+        for VolumeInfo { name, .. } in loaded.volumes() {
+            if let Some((other, _)) = self.find_volume(&name) {
+                let message = format!(
+                    "{shown} has a volume {name:?}, and so has the attached store {}",
+                    other.path.display()
+                );
+                return Err(busy(message, "serve one of them with a daemon of its own"));
+            }
+        }
+        Ok(())
+    }
+
+    fn open_origins(&self, path: &Path, device: &StoreDevice, loaded: &Loaded) -> Origins {
+        let around = Surroundings {
+            store: path,
+            store_identity: device.identity(),
+            state_dir: self.state.dir(),
+        };
+        let mut set = OriginSet::new(loaded.chunk_size());
+        let mut not_served = BTreeMap::new();
+        for info in loaded.volumes().into_iter().filter(|info| !info.deleting) {
+            match origin::open(&info, &around) {
+                Ok(origin) => set.insert(info.id, origin, info.size),
+                Err(why) => drop(not_served.insert(info.id, why)),
+            }
+        }
+        Origins { set, not_served }
+    }
+
+    /// Gives engine and device to the lanes. Nothing is served yet.
+    fn hand_over(
+        &self,
+        path: PathBuf,
+        uuid: Uuid,
+        engine: Engine,
+        device: StoreDevice,
+        origins: &Origins,
+    ) -> Result<Arc<Store>, Failure> {
+        let identity = device.identity();
+        let handlers = Handlers::new(path.clone(), uuid, self.events.clone(), self.state.clone());
+        let handlers = Arc::new(handlers);
+        let handle = self
+            .runtime
+            .attach_store(engine, device, handlers.clone())?;
+        let not_served = Mutex::new(origins.not_served.clone());
+        let changing = Mutex::default();
+        Ok(Arc::new(Store {
+            path,
+            uuid,
+            identity,
+            handle,
+            handlers,
+            changing,
+            not_served,
+        }))
+    }
+
+    /// Drops what is invalid, lists the store, serves its volumes.
+    fn begin(
+        &self,
+        store: &Arc<Store>,
+        accept: &[String],
+        mut origins: OriginSet,
+    ) -> Result<(), Failure> {
+        let _changing = store.changing.lock();
+        self.drop_invalid(store)?;
+        let listed = ListedStore {
+            path: store.path.clone(),
+            uuid: store.uuid,
+        };
+        self.state.update(|state| state.list(listed))?;
+        self.missing.lock().remove(&store.path);
+        self.stores.write().push(store.clone());
+        for info in store.volumes() {
+            store.handlers.name(info.id, &info.name);
+            if let Some(origin) = origins.take(info.id) {
+                let accepted = accept.contains(&info.name);
+                self.serve_or_say_why(store, &info, origin, accepted);
+            }
+        }
+        self.report_not_served(store);
+        Ok(())
+    }
+
+    /// A store failed earlier: what its origins overwrote since is recorded in the
+    /// state file only. Now the store itself must know, before anything is served.
+    fn drop_invalid(&self, store: &Store) -> Result<(), Failure> {
+        let volumes = self.state.get().invalid_volumes(store.uuid);
+        for volume in volumes.iter().copied().map(VolumeId) {
+            if store.volumes().iter().any(|info| info.id == volume) {
+                let reason = DropReason::StoreFailed;
+                store
+                    .handle
+                    .command(Command::DropSnapshots { volume, reason })?;
+            }
+        }
+        if !volumes.is_empty() {
+            self.state
+                .update(|state| state.forget_invalid(store.uuid))?;
+        }
+        Ok(())
+    }
+
+    /// Tries origins that were missing or refused.
+    fn try_again(&self, store: &Arc<Store>, accept: &[String]) {
+        let _changing = store.changing.lock();
+        let around = Surroundings {
+            store: &store.path,
+            store_identity: store.identity,
+            state_dir: self.state.dir(),
+        };
+        for info in store.volumes() {
+            if store.is_served(info.id) || info.deleting {
+                continue;
+            }
+            match origin::open(&info, &around) {
+                Ok(origin) => {
+                    let accepted = accept.contains(&info.name);
+                    self.serve_or_say_why(store, &info, origin, accepted);
+                }
+                Err(why) => drop(store.not_served.lock().insert(info.id, why)),
+            }
+        }
+        self.report_not_served(store);
+    }
+
+    fn report_not_served(&self, store: &Store) {
+        let not_served = store.not_served.lock().clone();
+        for info in store.volumes() {
+            if let Some(NotServed { problem, .. }) = not_served.get(&info.id) {
+                let message = format!("volume {} is not served: {}", info.name, problem.message);
+                let event = NewEvent::new(Level::Error, "volume-not-served", message);
+                self.events.add(event.store(&store.path).volume(&info.name));
+            }
+        }
+    }
+}
+
+fn attached(store: &Store, recovered: &Recovered) -> NewEvent {
+    let path = store.path.display();
+    let Recovered {
+        clean,
+        replayed,
+        dropped,
+        lost,
+    } = recovered;
+    let message = if *clean {
+        format!("store {path} is attached after an orderly stop")
+    } else {
+        format!(
+            "store {path} is attached and recovered: {replayed} records replayed, {dropped} unused ones dropped, {lost} chunks lost"
+        )
+    };
+    let level = if *lost > 0 { Level::Error } else { Level::Info };
+    NewEvent::new(level, "store-attached", message).store(&store.path)
+}
+
+/// The path as everyone shall know it.
+pub(super) fn canonical(path: &Path) -> Result<PathBuf, Failure> {
+    path.canonicalize().map_err(|error| {
+        let code = match error.kind() {
+            std::io::ErrorKind::NotFound => ErrorCode::NotFound,
+            _ => ErrorCode::Error,
+        };
+        Failure::new(code, format!("{}: {error}", path.display()))
+            .next("check the path, and that the device is connected")
+    })
+}

@@ -1,0 +1,111 @@
+//! What went wrong below, as a client is told.
+
+use std::path::Path;
+
+use snapstore::engine::CommandError;
+use snapstore::recover::OpenError;
+
+use super::state::StateError;
+use crate::control::protocol::{ErrorCode, Failure};
+use crate::device::DeviceError;
+use crate::runtime::AttachError;
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        use CommandError as E;
+        let code = match &error {
+            E::NoVolume(_) | E::NoSnapshot(..) => ErrorCode::NotFound,
+            E::BadName(_) | E::Invalid(_) => ErrorCode::Usage,
+            E::Busy(_) | E::DrainTimeout | E::Closing => ErrorCode::Busy,
+            E::NoSpace => ErrorCode::NoSpace,
+            E::Damaged { .. } => ErrorCode::Corruption,
+            E::NameTaken(_) | E::OriginFlush(..) | E::StoreFailed(_) => ErrorCode::Error,
+        };
+        let next = match &error {
+            E::NameTaken(_) => Some("choose another name"),
+            E::NoSpace => Some("delete snapshots; `csnapctl snapshot list` shows what each holds"),
+            E::StoreFailed(_) => Some(
+                "see `csnapctl events`; the origins go on. Detach the store, check its device and `csnapctl store check` it",
+            ),
+            E::OriginFlush(..) => Some("check the origin's device: its writes are not durable"),
+            _ => None,
+        };
+        let failure = Self::new(code, error.to_string());
+        match next {
+            Some(next) => failure.next(next),
+            None => failure,
+        }
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        let code = match &error {
+            DeviceError::Busy { .. } | DeviceError::Stacked { .. } => ErrorCode::Busy,
+            DeviceError::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                ErrorCode::NotFound
+            }
+            DeviceError::WrongType { .. } | DeviceError::Size { .. } => ErrorCode::Usage,
+            _ => ErrorCode::Error,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        Self::new(
+            ErrorCode::Error,
+            format!("the daemon's state cannot be kept: {error}"),
+        )
+        .next("make room in, or repair, the file system of the state directory")
+    }
+}
+
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Self {
+        use AttachError as E;
+        match error {
+            E::Device(error) => error.into(),
+            E::NoVolume(_) | E::NoSnapshot(..) => Self::new(ErrorCode::NotFound, error.to_string()),
+            E::Busy | E::NotAttached(_) | E::Attached(_) => {
+                Self::new(ErrorCode::Busy, error.to_string())
+            }
+            E::TooSmall { .. } | E::TooMany(_) | E::Export(_) => {
+                Self::new(ErrorCode::Error, error.to_string())
+            }
+        }
+    }
+}
+
+/// A store that cannot be made, opened or checked.
+#[must_use]
+pub fn opening(path: &Path, error: &OpenError) -> Failure {
+    use OpenError as E;
+    let check = "run `csnapctl store check`; the origins are complete without the store";
+    let (code, next) = match error {
+        E::NotAStore => (
+            ErrorCode::Usage,
+            "check the path; `csnapctl store create` makes a store",
+        ),
+        E::Invalid(_) => (ErrorCode::Usage, "see `csnapctl store create --help`"),
+        E::Superblocks { .. } | E::Truncated { .. } | E::Damaged { .. } => {
+            (ErrorCode::Corruption, check)
+        }
+        E::Device { .. } | E::Checkpoint(_) => (
+            ErrorCode::Error,
+            "check the device and its cables, then try again",
+        ),
+    };
+    Failure::new(code, format!("{}: {error}", path.display())).next(next)
+}
+
+/// Something named by a client that is not there.
+pub(super) fn not_found(what: impl std::fmt::Display, next: &str) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("{what} does not exist")).next(next)
+}
+
+/// Something that is in use.
+pub(super) fn busy(message: impl Into<String>, next: &str) -> Failure {
+    Failure::new(ErrorCode::Busy, message).next(next)
+}

@@ -1,0 +1,56 @@
+//! New NBD connections: accepted and negotiated on threads of their own, then
+//! handed to the I/O threads.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::exports::ExportTable;
+use crate::control::listener::{ListenError, Listener, Service};
+use crate::nbd::negotiate::DEFAULT_TIMEOUT;
+use crate::nbd::{NegotiateError, negotiate};
+use crate::runtime::Runtime;
+
+/// Most handshakes at once; connections being served do not count.
+const MAX_HANDSHAKES: usize = 64;
+
+/// Serves the NBD socket at `path`.
+///
+/// # Errors
+/// When the socket cannot be made; see [`ListenError`].
+pub fn serve(
+    path: &Path,
+    exports: Arc<ExportTable>,
+    runtime: Arc<Runtime>,
+) -> Result<Listener, ListenError> {
+    Listener::start(path, MAX_HANDSHAKES, Front { exports, runtime })
+}
+
+struct Front {
+    exports: Arc<ExportTable>,
+    runtime: Arc<Runtime>,
+}
+
+impl Service for Front {
+    fn serve(&self, stream: UnixStream) {
+        let negotiated = match negotiate(&stream, &*self.exports, DEFAULT_TIMEOUT) {
+            Ok(negotiated) => negotiated,
+            Err(NegotiateError::Left) => return,
+            Err(error) => return tracing::info!(%error, "an NBD handshake failed"),
+        };
+        tracing::debug!(export = %negotiated.name, "an NBD client is connected");
+        let socket = OwnedFd::from(stream);
+        if let Err(error) = self
+            .runtime
+            .serve(socket, negotiated.export, negotiated.options)
+        {
+            tracing::info!(export = %negotiated.name, %error, "an NBD client came too late");
+        }
+    }
+
+    fn refuse(&self, _stream: UnixStream, why: &str) {
+        // The protocol has no word for this before the handshake: hang up.
+        tracing::warn!("hung up on an NBD client: {why}");
+    }
+}

@@ -1,0 +1,184 @@
+//! An origin, before it is served: is it there, is it the right one, has it been
+//! left alone since csnap last had it?
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use snapstore::engine::VolumeInfo;
+
+use super::fingerprint;
+use crate::control::protocol::Failure;
+use crate::control::views::{Problem, VolumeState};
+use crate::device::{DeviceError, Identity, OriginDevice};
+
+/// How long a device is tried again while busy: I/O of a killed daemon holds it
+/// until it has landed.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a volume is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotServed {
+    /// As the volume's state.
+    pub state: VolumeState,
+    /// For people.
+    pub problem: Problem,
+}
+
+impl NotServed {
+    /// A volume whose origin is not what it should be.
+    pub fn refused(message: impl Into<String>, next: impl Into<String>) -> Self {
+        let problem = Problem {
+            message: message.into(),
+            next: next.into(),
+        };
+        Self {
+            state: VolumeState::Refused,
+            problem,
+        }
+    }
+
+    /// A volume that could not be served because something failed.
+    pub fn failed(failure: &Failure, store: &Path) -> Self {
+        let next = failure.next.clone().unwrap_or_default();
+        Self::refused(&failure.message, format!("{next}; {}", try_again(store)))
+    }
+}
+
+/// Where things must not overlap.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Path of the store, for advice.
+    pub store: &'a Path,
+    /// What the store is.
+    pub store_identity: Identity,
+    /// Where the daemon keeps its state.
+    pub state_dir: &'a Path,
+}
+
+/// Opens with patience while it is busy.
+///
+/// # Errors
+/// The last [`DeviceError`].
+pub fn patiently<T>(open: impl Fn() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match open() {
+            Err(error) if error.is_busy() && Instant::now() < deadline => {
+                std::thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Opens the origin of a volume and verifies size and place.
+///
+/// # Errors
+/// [`NotServed`] with what to do.
+pub fn open(info: &VolumeInfo, around: &Surroundings<'_>) -> Result<OriginDevice, NotServed> {
+    let device = patiently(|| OriginDevice::open(&info.origin, false)).map_err(|error| {
+        let next = format!(
+            "make {} available, then: {}",
+            info.origin,
+            try_again(around.store)
+        );
+        NotServed {
+            state: VolumeState::OriginMissing,
+            problem: Problem {
+                message: error.to_string(),
+                next,
+            },
+        }
+    })?;
+    apart(&device, around)?;
+    if device.size() != info.size {
+        let (was, is) = (info.size, device.size());
+        let message = format!("{} has {is} bytes, the volume has {was}", info.origin);
+        let next = format!(
+            "give the device its old size, then: {}; or give up the snapshots: csnapctl volume delete {} and create it again",
+            try_again(around.store),
+            info.name
+        );
+        return Err(NotServed::refused(message, next));
+    }
+    Ok(device)
+}
+
+/// Refuses an origin that lies on the store or under the daemon's own state.
+///
+/// # Errors
+/// [`NotServed`].
+pub fn apart(device: &OriginDevice, around: &Surroundings<'_>) -> Result<(), NotServed> {
+    let path = device.path().display();
+    if device.identity().shares(around.store_identity) {
+        let message = format!(
+            "{path} and the store {} share storage",
+            around.store.display()
+        );
+        return Err(NotServed::refused(
+            message,
+            "put the store on a device of its own",
+        ));
+    }
+    let state = Identity::holding(around.state_dir).ok();
+    if state.is_some_and(|holder| holder.shares(device.identity())) {
+        let dir = around.state_dir.display();
+        let message = format!("the daemon's state directory {dir} lies on the origin {path}");
+        let next = "start csnapd with a --state-dir on another device: it must stay writable when a store fails";
+        return Err(NotServed::refused(message, next));
+    }
+    Ok(())
+}
+
+/// What the fingerprint says of an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is as it was left.
+    Same,
+    /// It was changed without csnap.
+    Changed,
+    /// The last stop was not orderly: nothing is known.
+    Unknown,
+}
+
+/// Compares an origin with its fingerprint of the last orderly stop.
+///
+/// # Errors
+/// [`NotServed`] when it cannot be read.
+pub fn judge(info: &VolumeInfo, device: &OriginDevice, store: &Path) -> Result<Verdict, NotServed> {
+    let Some(known) = info.fingerprint else {
+        return Ok(Verdict::Unknown);
+    };
+    let found = fingerprint::of_device(device).map_err(|error| {
+        let message = format!("{} cannot be read: {error}", info.origin);
+        NotServed::refused(
+            message,
+            format!("check the device, then: {}", try_again(store)),
+        )
+    })?;
+    Ok(if found == known {
+        Verdict::Same
+    } else {
+        Verdict::Changed
+    })
+}
+
+/// An origin that was changed while snapshots depend on it.
+#[must_use]
+pub fn changed(info: &VolumeInfo, store: &Path) -> NotServed {
+    let message = format!(
+        "{} was changed without csnap since the last stop: the snapshots of {} no longer can be right",
+        info.origin, info.name
+    );
+    let next = format!(
+        "if it is the right device and its snapshots may go: csnapctl store attach {} --accept-changed-origin {}",
+        store.display(),
+        info.name
+    );
+    NotServed::refused(message, next)
+}
+
+fn try_again(store: &Path) -> String {
+    format!("csnapctl store attach {}", store.display())
+}

@@ -1,0 +1,118 @@
+//! Letting go of a store in good order.
+//!
+//! Order: no new clients, those connected finish, every origin is flushed and
+//! fingerprinted through the file that served it, the engine closes (a clean
+//! checkpoint), the lanes let go, the devices are closed. The fingerprints come
+//! after the last write and before the devices are free for others, so nothing
+//! can slip between.
+
+use std::sync::Arc;
+
+use snapstore::engine::{Command, VolumeInfo};
+
+use super::Daemon;
+use super::events::NewEvent;
+use super::failures::busy;
+use super::fingerprint;
+use super::serve::export_names;
+use super::store::Store;
+use crate::control::protocol::{ErrorCode, Failure};
+use crate::control::views::Level;
+
+impl Daemon {
+    /// Detaches a store. It stays in the state file.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Busy`] when clients are connected and
+    /// may not be disconnected; then everything is as before. Other errors say
+    /// what was not in good order; the store is detached all the same.
+    pub(super) fn release(&self, store: &Arc<Store>, force: bool) -> Result<(), Failure> {
+        let _changing = store.changing.lock();
+        let volumes = store.volumes();
+        let names: Vec<String> = volumes
+            .iter()
+            .flat_map(|info| export_names(store, info))
+            .collect();
+        let cut_off = self.withdraw(&names, force)?;
+        for info in &volumes {
+            let sealed = if cut_off.contains(&info.name) {
+                Err(busy("its clients did not finish in time", "attach again"))
+            } else {
+                self.seal(store, info)
+            };
+            if let Err(failure) = sealed {
+                self.events.add(not_sealed(store, info, &failure));
+            }
+        }
+        let closed = store
+            .handle
+            .command(Command::Close)
+            .map(drop)
+            .map_err(Failure::from);
+        self.abandon(store);
+        let message = match &closed {
+            Ok(()) => format!("store {} is detached", store.path.display()),
+            Err(failure) => {
+                format!(
+                    "store {} is detached, but not cleanly: {failure}",
+                    store.path.display()
+                )
+            }
+        };
+        let level = if closed.is_ok() {
+            Level::Info
+        } else {
+            Level::Error
+        };
+        self.events
+            .add(NewEvent::new(level, "store-detached", message).store(&store.path));
+        closed
+    }
+
+    /// Flushes an origin and records what it looks like now.
+    fn seal(&self, store: &Store, info: &VolumeInfo) -> Result<(), Failure> {
+        let Some(origin) = store.handle.origin(info.id) else {
+            return Ok(());
+        };
+        let failed = |error: snapstore::IoError| {
+            Failure::new(ErrorCode::Error, format!("{}: {error}", info.origin))
+        };
+        origin.sync().map_err(failed)?;
+        let fingerprint = Some(fingerprint::of_device(&origin).map_err(failed)?);
+        store.handle.command(Command::SetFingerprint {
+            volume: info.id,
+            fingerprint,
+        })?;
+        Ok(())
+    }
+
+    /// Takes the store off the lanes and out of the list, whatever its state.
+    pub(super) fn abandon(&self, store: &Arc<Store>) {
+        self.stores
+            .write()
+            .retain(|other| !Arc::ptr_eq(other, store));
+        if let Err(error) = store.handle.close() {
+            tracing::error!(store = %store.path.display(), %error, "the store is still in use");
+        }
+    }
+
+    /// Orderly stop: releases every store, with force. The sockets are closed.
+    pub fn stop(&self) {
+        self.prepare_to_stop();
+        let _alone = self.coming_and_going.lock();
+        for store in self.stores() {
+            if let Err(failure) = self.release(&store, true) {
+                tracing::error!(store = %store.path.display(), "{failure}");
+            }
+        }
+    }
+}
+
+fn not_sealed(store: &Store, info: &VolumeInfo, why: &Failure) -> NewEvent {
+    let message = format!(
+        "the origin of {} has no fingerprint ({why}): the next attach cannot tell whether it was changed",
+        info.name
+    );
+    let event = NewEvent::new(Level::Warning, "no-fingerprint", message);
+    event.store(&store.path).volume(&info.name)
+}

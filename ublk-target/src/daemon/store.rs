@@ -1,0 +1,157 @@
+//! A store that is attached: its engine's handle and what is served of it.
+//!
+//! Contract: verbs that change a store hold its `changing` lock from their look at
+//! things to their end, so that two of them never act on the same picture. Views
+//! take no such lock.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use snapstore::VolumeId;
+use snapstore::engine::{SnapshotInfo, SnapshotState, VolumeInfo};
+use uuid::Uuid;
+
+use super::exports::ExportTable;
+use super::handlers::Handlers;
+use super::origin::NotServed;
+use crate::control::views::{
+    Problem, SnapshotStateName, SnapshotView, StoreState, StoreView, VolumeState, VolumeView,
+};
+use crate::device::Identity;
+use crate::runtime::StoreHandle;
+
+/// A store that is attached.
+pub struct Store {
+    /// Canonical path.
+    pub path: PathBuf,
+    /// Identity.
+    pub uuid: Uuid,
+    /// What the device is.
+    pub identity: Identity,
+    /// The way to its engine.
+    pub handle: Arc<StoreHandle>,
+    /// What it tells.
+    pub handlers: Arc<Handlers>,
+    /// Held by verbs that change something.
+    pub changing: Mutex<()>,
+    /// Why volumes are not served; those not named here are.
+    pub not_served: Mutex<BTreeMap<VolumeId, NotServed>>,
+}
+
+impl Store {
+    /// Whether a person means this store by `name`: its path or its UUID.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.path.as_os_str() == name || self.uuid.to_string().eq_ignore_ascii_case(name)
+    }
+
+    /// Its volumes.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<VolumeInfo> {
+        self.handle.query(|engine| engine.volumes())
+    }
+
+    /// Snapshots of a volume by age.
+    #[must_use]
+    pub fn snapshots(&self, volume: VolumeId) -> Vec<SnapshotInfo> {
+        self.handle.query(|engine| engine.snapshots(volume))
+    }
+
+    /// Whether the volume's origin is attached and exported.
+    #[must_use]
+    pub fn is_served(&self, volume: VolumeId) -> bool {
+        !self.not_served.lock().contains_key(&volume)
+    }
+
+    /// How it looks.
+    #[must_use]
+    pub fn view(&self) -> StoreView {
+        let info = self.handle.query(|engine| engine.store_info());
+        let volumes = self.volumes();
+        let problem = info.failed.as_ref().map(|reason| Problem {
+            message: format!("the store failed: {reason}"),
+            next: "see csnapctl events; the origins go on. Detach the store, check its device, then csnapctl store check".into(),
+        });
+        StoreView {
+            path: self.path.display().to_string(),
+            uuid: self.uuid.to_string(),
+            state: if problem.is_some() {
+                StoreState::Failed
+            } else {
+                StoreState::Attached
+            },
+            chunk_size: info.chunk_size,
+            size: info.size,
+            used: info.used,
+            metadata: info.metadata,
+            volumes: volumes.len() as u64,
+            snapshots: volumes.iter().map(|volume| volume.snapshots).sum(),
+            purging: info.purging,
+            generation: info.generation,
+            journal_used: info.journal_used,
+            journal_blocks: info.journal_blocks,
+            counters: info.counters.into(),
+            problem,
+        }
+    }
+
+    /// How one of its volumes looks.
+    #[must_use]
+    pub fn volume_view(&self, info: VolumeInfo, exports: &ExportTable) -> VolumeView {
+        let not_served = self.not_served.lock().get(&info.id).cloned();
+        let state = match &not_served {
+            _ if info.deleting => VolumeState::Deleting,
+            Some(not_served) => not_served.state,
+            None => VolumeState::Served,
+        };
+        VolumeView {
+            clients: exports.clients(&info.name),
+            state,
+            size: info.size,
+            snapshots: info.snapshots,
+            held_bytes: info.held_bytes,
+            origin: info.origin,
+            store: self.path.display().to_string(),
+            policy: info.policy.into(),
+            created_ms: info.created_ms,
+            uuid: Uuid::from_bytes(info.uuid).to_string(),
+            problem: not_served.map(|not_served| not_served.problem),
+            name: info.name,
+        }
+    }
+}
+
+/// How a snapshot of `volume` looks.
+#[must_use]
+pub fn snapshot_view(volume: &str, info: SnapshotInfo, exports: &ExportTable) -> SnapshotView {
+    let export = export_name(volume, &info.name);
+    let clients = exports
+        .get(&export)
+        .map(|export| export.connections() as u64);
+    let (state, dropped) = match info.state {
+        SnapshotState::Live => (SnapshotStateName::Live, None),
+        SnapshotState::Dropped(reason) => (SnapshotStateName::Dropped, Some(reason.to_string())),
+    };
+    SnapshotView {
+        volume: volume.to_owned(),
+        name: info.name,
+        tag: info.tag.0,
+        created_ms: info.created_ms,
+        size: info.size,
+        exclusive_bytes: info.exclusive_bytes,
+        priority: info.priority,
+        state,
+        dropped,
+        mapped: info.mapped,
+        export: clients.map(|_| export),
+        clients: clients.unwrap_or(0),
+    }
+}
+
+/// The export of a snapshot.
+#[must_use]
+pub fn export_name(volume: &str, snapshot: &str) -> String {
+    format!("{volume}@{snapshot}")
+}

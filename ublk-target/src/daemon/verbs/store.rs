@@ -1,0 +1,52 @@
+//! `store.attach`, `store.detach`, `store.status`.
+
+use std::path::Path;
+
+use crate::control::protocol::{Answer, Failure};
+use crate::daemon::Daemon;
+
+impl Daemon {
+    pub(in crate::daemon) fn store_attach(
+        &self,
+        path: &str,
+        accept: &[String],
+    ) -> Result<Answer, Failure> {
+        let store = self.attach(Path::new(path), accept, None)?;
+        Ok(Answer::Store(store.view()))
+    }
+
+    pub(in crate::daemon) fn store_detach(
+        &self,
+        name: &str,
+        force: bool,
+    ) -> Result<Answer, Failure> {
+        let _alone = self.coming_and_going.lock();
+        let missing = self.missing_stores().into_iter();
+        let missing = missing.filter(|store| store.path == name || store.uuid == name);
+        if let Some(missing) = missing.into_iter().next() {
+            self.state.update(|state| {
+                state
+                    .stores
+                    .retain(|store| store.path.as_os_str() != &*missing.path)
+            })?;
+            self.missing.lock().remove(Path::new(&missing.path));
+            return Ok(Answer::Done);
+        }
+        let store = self.store_called(name)?;
+        self.release(&store, force)?;
+        self.state
+            .update(|state| state.stores.retain(|listed| listed.uuid != store.uuid))?;
+        Ok(Answer::Done)
+    }
+
+    pub(in crate::daemon) fn store_status(&self, name: &str) -> Result<Answer, Failure> {
+        let missing = self.missing_stores().into_iter();
+        match missing
+            .into_iter()
+            .find(|store| store.path == name || store.uuid == name)
+        {
+            Some(missing) => Ok(Answer::Store(missing)),
+            None => Ok(Answer::Store(self.store_called(name)?.view())),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `volume.*`
+
+use std::path::Path;
+use std::sync::Arc;
+
+use snapstore::VolumeId;
+use snapstore::engine::{Command, MAX_PATH, Reply, VolumeInfo};
+use uuid::Uuid;
+
+use crate::control::protocol::{Answer, ErrorCode, Failure, MAX_PAGE};
+use crate::control::utc;
+use crate::control::views::{Level, PolicyName};
+use crate::daemon::Daemon;
+use crate::daemon::attach::canonical;
+use crate::daemon::events::NewEvent;
+use crate::daemon::failures::{busy, not_found};
+use crate::daemon::origin::{self, Surroundings};
+use crate::daemon::store::Store;
+use crate::device::OriginDevice;
+
+impl Daemon {
+    pub(in crate::daemon) fn volume_create(
+        &self,
+        name: String,
+        origin: &str,
+        store: Option<&str>,
+        policy: PolicyName,
+    ) -> Result<Answer, Failure> {
+        // Names are unique over all stores, so nothing may come meanwhile.
+        let _alone = self.coming_and_going.lock();
+        let store = self.store_or_only(store)?;
+        let _changing = store.changing.lock();
+        if self.find_volume(&name).is_some() {
+            let message = format!("there is a volume {name:?} already");
+            return Err(Failure::new(ErrorCode::Error, message).next("choose another name"));
+        }
+        let device = self.open_new(origin, &store)?;
+        let id = add_volume(&store, name.clone(), &device, policy)?;
+        store.handlers.name(id, &name);
+        let (_, info) = self.volume(&name)?;
+        if let Err(failure) = self.serve(&store, &info, device) {
+            // A volume that cannot be served would only be in the way.
+            let _ = self.withdraw(std::slice::from_ref(&name), true);
+            let _ = store.handle.command(Command::DeleteVolume { volume: id });
+            let _ = store.handle.detach_origin(id);
+            return Err(failure);
+        }
+        let message = format!("volume {name} was created on {}", info.origin);
+        let event = NewEvent::new(Level::Info, "volume-created", message);
+        self.events.add(event.store(&store.path).volume(&name));
+        Ok(self.show_volume(&store, info))
+    }
+
+    /// Opens a device that is to become an origin.
+    fn open_new(&self, origin: &str, store: &Store) -> Result<OriginDevice, Failure> {
+        let path = canonical(Path::new(origin))?;
+        if path.as_os_str().len() > MAX_PATH || path.to_str().is_none() {
+            let message = format!("{} is no usable path", path.display());
+            return Err(Failure::new(ErrorCode::Usage, message)
+                .next(format!("use a path of at most {MAX_PATH} bytes of UTF-8")));
+        }
+        let device = OriginDevice::open(&path, false)?;
+        let around = Surroundings {
+            store: &store.path,
+            store_identity: store.identity,
+            state_dir: self.state.dir(),
+        };
+        origin::apart(&device, &around)
+            .map_err(|why| busy(why.problem.message, &why.problem.next))?;
+        Ok(device)
+    }
+
+    pub(in crate::daemon) fn volume_list(
+        &self,
+        store: Option<&str>,
+        after: Option<String>,
+    ) -> Result<Answer, Failure> {
+        let stores = match store {
+            Some(name) => vec![self.store_called(name)?],
+            None => self.stores(),
+        };
+        let mut items: Vec<_> = stores
+            .iter()
+            .flat_map(|store| {
+                store
+                    .volumes()
+                    .into_iter()
+                    .map(|info| (store.clone(), info))
+            })
+            .filter(|(_, info)| after.as_ref().is_none_or(|after| info.name > *after))
+            .collect();
+        items.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+        let more = items.len() > MAX_PAGE as usize;
+        items.truncate(MAX_PAGE as usize);
+        let items: Vec<_> = items
+            .into_iter()
+            .map(|(store, info)| store.volume_view(info, &self.exports))
+            .collect();
+        let next = items.last().filter(|_| more).map(|last| last.name.clone());
+        Ok(Answer::Volumes { items, next })
+    }
+
+    pub(in crate::daemon) fn volume_show(&self, name: &str) -> Result<Answer, Failure> {
+        let (store, info) = self.volume(name)?;
+        Ok(self.show_volume(&store, info))
+    }
+
+    pub(in crate::daemon) fn volume_set(
+        &self,
+        name: &str,
+        policy: PolicyName,
+    ) -> Result<Answer, Failure> {
+        let (store, _) = self.volume(name)?;
+        let _changing = store.changing.lock();
+        let (_, info) = self.volume(name)?;
+        let set = Command::SetPolicy {
+            volume: info.id,
+            policy: policy.into(),
+        };
+        store.handle.command(set)?;
+        self.volume_show(name)
+    }
+
+    pub(in crate::daemon) fn volume_delete(
+        &self,
+        name: &str,
+        uuid: Option<&str>,
+        force: bool,
+    ) -> Result<Answer, Failure> {
+        let _alone = self.coming_and_going.lock();
+        let (store, info) = self.volume(name)?;
+        let _changing = store.changing.lock();
+        let is = Uuid::from_bytes(info.uuid).to_string();
+        if let Some(wanted) = uuid.filter(|wanted| *wanted != is) {
+            return Err(not_found(
+                format_args!("volume {name} with UUID {wanted}"),
+                "another volume has the name by now: look again",
+            ));
+        }
+        if let Some(mapped) = store
+            .snapshots(info.id)
+            .iter()
+            .find(|snapshot| snapshot.mapped)
+        {
+            let message = format!("snapshot {name}@{} is mapped", mapped.name);
+            return Err(busy(message, "unmap it first: csnapctl snapshot unmap"));
+        }
+        self.withdraw(&[name.to_owned()], force)?;
+        if let Err(error) = store
+            .handle
+            .command(Command::DeleteVolume { volume: info.id })
+        {
+            self.admit_again(&store, &info);
+            return Err(error.into());
+        }
+        if store.is_served(info.id)
+            && let Err(error) = store.handle.detach_origin(info.id)
+        {
+            tracing::error!(volume = name, %error, "the origin is still held");
+        }
+        store.not_served.lock().remove(&info.id);
+        let message = format!(
+            "volume {name} and its snapshots were deleted; {} stays",
+            info.origin
+        );
+        let event = NewEvent::new(Level::Info, "volume-deleted", message);
+        self.events.add(event.store(&store.path).volume(name));
+        Ok(Answer::Done)
+    }
+
+    /// The deletion failed: clients may come back.
+    fn admit_again(&self, store: &Arc<Store>, info: &VolumeInfo) {
+        let target = crate::export::ExportTarget::Origin(info.id);
+        if let Ok(export) = self.runtime.open_export(&store.handle, target) {
+            self.exports.insert(info.name.clone(), export);
+        }
+    }
+
+    fn show_volume(&self, store: &Store, info: VolumeInfo) -> Answer {
+        Answer::Volume(store.volume_view(info, &self.exports))
+    }
+}
+
+fn add_volume(
+    store: &Store,
+    name: String,
+    device: &OriginDevice,
+    policy: PolicyName,
+) -> Result<VolumeId, Failure> {
+    let create = Command::CreateVolume {
+        name,
+        uuid: *Uuid::new_v4().as_bytes(),
+        size: device.size(),
+        origin: device.path().display().to_string(),
+        policy: policy.into(),
+        created_ms: utc::now_ms(),
+    };
+    match store.handle.command(create)? {
+        Reply::Volume(id) => Ok(id),
+        other => Err(Failure::new(
+            ErrorCode::Error,
+            format!("unexpected reply {other:?}"),
+        )),
+    }
+}

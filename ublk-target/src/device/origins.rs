@@ -1,0 +1,66 @@
+//! The origins of a store while it is being recovered.
+
+use std::collections::HashMap;
+
+use snapstore::{BLOCK_SIZE, Block, IoError, Origins, VolumeId};
+
+use super::OriginDevice;
+
+/// Open origins by volume, for `snapstore::recover`; handed over to the runtime
+/// one by one afterwards.
+#[derive(Debug)]
+pub struct OriginSet {
+    chunk_blocks: usize,
+    origins: HashMap<VolumeId, (OriginDevice, u64)>,
+    buffer: Vec<Block>,
+}
+
+impl OriginSet {
+    /// No origin yet, for a store with chunks of `chunk_size` bytes.
+    #[must_use]
+    pub fn new(chunk_size: u32) -> Self {
+        let chunk_blocks = chunk_size as usize / BLOCK_SIZE;
+        Self {
+            chunk_blocks,
+            origins: HashMap::new(),
+            buffer: vec![Block::zeroed(); chunk_blocks],
+        }
+    }
+
+    /// Adds the origin of `volume`, of which the first `size` bytes count.
+    pub fn insert(&mut self, volume: VolumeId, device: OriginDevice, size: u64) {
+        self.origins.insert(volume, (device, size));
+    }
+
+    /// The origin of `volume`, if it is here.
+    #[must_use]
+    pub fn get(&self, volume: VolumeId) -> Option<&OriginDevice> {
+        self.origins.get(&volume).map(|(device, _)| device)
+    }
+
+    /// Hands out the origin of `volume`.
+    pub fn take(&mut self, volume: VolumeId) -> Option<OriginDevice> {
+        self.origins.remove(&volume).map(|(device, _)| device)
+    }
+}
+
+impl Origins for OriginSet {
+    fn chunk_crcs(&mut self, volume: VolumeId, chunk: u64, out: &mut [u32]) -> Result<(), IoError> {
+        let (device, size) = self.origins.get(&volume).ok_or(IoError::Absent)?;
+        let offset = chunk
+            .checked_mul((self.chunk_blocks * BLOCK_SIZE) as u64)
+            .filter(|offset| offset < size)
+            .ok_or(IoError::OutOfRange)?;
+        device.read_blocks(offset, &mut self.buffer)?;
+        // A device larger than its volume: what lies beyond the volume is zero.
+        for (index, (block, crc)) in self.buffer.iter_mut().zip(out).enumerate() {
+            let start = offset + (index * BLOCK_SIZE) as u64;
+            let keep = size.saturating_sub(start).min(BLOCK_SIZE as u64) as usize;
+            if let Some(rest) = block.0.get_mut(keep..) {
+                rest.fill(0);
+            }
+            *crc = crc32c::crc32c(&block.0);
+        }
+        Ok(())
+    }
+}

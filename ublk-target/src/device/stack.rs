@@ -1,0 +1,106 @@
+//! Whether one device lies on another: a store on its own origin would copy
+//! its own copies for ever.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Device, DeviceError, Identity};
+
+/// How many layers of devices are looked through.
+const DEPTH: u32 = 16;
+
+impl Device {
+    /// Refuses `self` when it is `other`, or one of them lies on the other
+    /// (partition, device mapper, RAID, loop device over a file).
+    ///
+    /// # Errors
+    /// [`DeviceError::Stacked`] naming both.
+    pub fn must_not_share(&self, other: &Self) -> Result<(), DeviceError> {
+        if self.identity().shares(other.identity()) {
+            return Err(DeviceError::Stacked {
+                path: self.path().to_owned(),
+                other: other.path().to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Identity {
+    /// Whether the two are the same storage, or one lies on the other.
+    #[must_use]
+    pub fn shares(self, other: Self) -> bool {
+        layers(self).contains(&other) || layers(other).contains(&self)
+    }
+
+    /// The device that holds the file system `path` is in.
+    ///
+    /// # Errors
+    /// When `path` cannot be looked at.
+    pub fn holding(path: &Path) -> std::io::Result<Self> {
+        Ok(Self::Block(fs::metadata(path)?.dev()))
+    }
+}
+
+/// The identity itself and everything below it that sysfs tells of.
+fn layers(top: Identity) -> Vec<Identity> {
+    let mut found = vec![top];
+    let mut from = 0;
+    for _ in 0..DEPTH {
+        let below: Vec<_> = found
+            .get(from..)
+            .unwrap_or(&[])
+            .iter()
+            .flat_map(beneath)
+            .collect();
+        from = found.len();
+        found.extend(below);
+        if from == found.len() {
+            break;
+        }
+    }
+    found
+}
+
+/// The layer directly below.
+fn beneath(identity: &Identity) -> Vec<Identity> {
+    let Identity::Block(number) = *identity else {
+        return Vec::new();
+    };
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let Ok(node) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else {
+        return Vec::new();
+    };
+    let mut below: Vec<Identity> = fs::read_dir(node.join("slaves"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| number_in(&entry.path().join("dev")))
+        .collect();
+    if node.join("partition").exists() {
+        below.extend(node.parent().and_then(|disk| number_in(&disk.join("dev"))));
+    }
+    if let Ok(backing) = fs::read_to_string(node.join("loop/backing_file")) {
+        below.extend(identity_of(&PathBuf::from(backing.trim_end())));
+    }
+    below
+}
+
+fn number_in(file: &Path) -> Option<Identity> {
+    let text = fs::read_to_string(file).ok()?;
+    let (major, minor) = text.trim().split_once(':')?;
+    let number = nix::sys::stat::makedev(major.parse().ok()?, minor.parse().ok()?);
+    Some(Identity::Block(number))
+}
+
+fn identity_of(path: &Path) -> Option<Identity> {
+    let meta = fs::metadata(path).ok()?;
+    Some(match meta.rdev() {
+        0 => Identity::File {
+            device: meta.dev(),
+            inode: meta.ino(),
+        },
+        number => Identity::Block(number),
+    })
+}

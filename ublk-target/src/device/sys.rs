@@ -1,0 +1,88 @@
+//! The questions only system calls answer.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::unistd::{Whence, lseek};
+
+mod ioctl {
+    nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
+    nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
+}
+
+/// Size of a block device in bytes.
+pub(super) fn device_size(file: &File) -> io::Result<u64> {
+    // The kernel writes 64 bits whatever the type in the request's number says.
+    let mut size = 0u64;
+    // SAFETY: BLKGETSIZE64 writes one u64 through a pointer valid for the call.
+    unsafe { ioctl::blkgetsize64(file.as_raw_fd(), (&raw mut size).cast()) }?;
+    Ok(size)
+}
+
+/// Logical block size of a block device in bytes.
+pub(super) fn logical_block_size(file: &File) -> io::Result<u32> {
+    let mut size: libc::c_int = 0;
+    // SAFETY: BLKSSZGET writes one int through a pointer valid for the call.
+    unsafe { ioctl::blksszget(file.as_raw_fd(), &raw mut size) }?;
+    u32::try_from(size).map_err(io::Error::other)
+}
+
+/// Alignment that direct I/O on a regular file asks of offsets, in bytes; 4096
+/// where the file system does not say.
+pub(super) fn direct_alignment(file: &File) -> io::Result<u32> {
+    // SAFETY: all-zero bytes are a valid `statx` (integers only).
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is an empty C string (the descriptor itself is meant),
+    // `stat` is valid for writing during the call.
+    let result = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            &raw mut stat,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let known = stat.stx_mask & libc::STATX_DIOALIGN != 0 && stat.stx_dio_offset_align != 0;
+    Ok(if known {
+        stat.stx_dio_offset_align
+    } else {
+        4096
+    })
+}
+
+/// Which parts of `offset .. offset + len` hold data: `(length, is data)` in
+/// order, neighbours differing, covering the range. What cannot be told is data.
+pub(crate) fn extents(fd: BorrowedFd<'_>, offset: u64, len: u64, limit: usize) -> Vec<(u64, bool)> {
+    let end = offset + len;
+    let mut found = Vec::new();
+    let mut at = offset;
+    while at < end && found.len() < limit {
+        let (next, data) = extent(fd, at, end);
+        found.push((next - at, data));
+        at = next;
+    }
+    found
+}
+
+/// The end of the extent at `at`, no further than `end`, and whether it is data.
+fn extent(fd: BorrowedFd<'_>, at: u64, end: u64) -> (u64, bool) {
+    let Ok(position) = i64::try_from(at) else {
+        return (end, true);
+    };
+    let clip = |found: i64| (found.max(position) as u64).min(end);
+    match lseek(fd, position, Whence::SeekData) {
+        Ok(data) if data > position => (clip(data), false),
+        Ok(_) => match lseek(fd, position, Whence::SeekHole) {
+            Ok(hole) if hole > position => (clip(hole), true),
+            _ => (end, true),
+        },
+        // No data from here to the end of the file.
+        Err(nix::errno::Errno::ENXIO) => (end, false),
+        Err(_) => (end, true),
+    }
+}

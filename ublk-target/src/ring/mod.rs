@@ -1,0 +1,103 @@
+//! The I/O thread: one ring, one lane, a share of the connections.
+//!
+//! Loop: reap every completion, read the mail, let requests and engines go on
+//! until they have nothing more to do, queue all submissions, enter the kernel
+//! once. The thread sleeps in that one call and nowhere else.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `setup` | making the ring, restricted to the operations used |
+//! | `memory` | the buffers, registered once |
+//! | `submit` | operations as submissions, completions as the lane wants them |
+//! | `thread` | the loop |
+//! | `clients` | the NBD connections of the thread |
+//! | `client` | one connection: receive, carry out, send |
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+
+use crate::core::Entry;
+use crate::export::Export;
+use crate::lane::{DeviceSlot, StoreSlot, VolumeConfig, VolumeSlot};
+use crate::nbd;
+
+mod client;
+mod clients;
+mod memory;
+mod setup;
+mod submit;
+mod thread;
+
+pub(crate) use memory::LEAST as LEAST_BUFFERS;
+pub(crate) use setup::DEVICES;
+pub(crate) use thread::{Thread, ThreadConfig};
+
+/// A device as the threads hold it open.
+pub(crate) type File = Arc<dyn AsFd + Send + Sync>;
+
+/// Told once the order has been carried out.
+pub(crate) type Ack = mpsc::Sender<()>;
+
+/// What the runtime tells an I/O thread.
+pub enum Order {
+    /// A store is there.
+    AttachStore {
+        /// Its place.
+        slot: StoreSlot,
+        /// Its engine.
+        entry: Arc<dyn Entry>,
+        /// The place of its device.
+        device: DeviceSlot,
+        /// The device.
+        file: Arc<dyn AsFd + Send + Sync>,
+        /// To be told.
+        done: mpsc::Sender<()>,
+    },
+    /// A store has closed.
+    DetachStore {
+        /// Its place.
+        slot: StoreSlot,
+        /// The place of its device.
+        device: DeviceSlot,
+        /// To be told.
+        done: mpsc::Sender<()>,
+    },
+    /// An origin is there.
+    AttachVolume {
+        /// Its place.
+        slot: VolumeSlot,
+        /// What the lane needs to know.
+        config: VolumeConfig,
+        /// The origin.
+        file: Arc<dyn AsFd + Send + Sync>,
+        /// To be told.
+        done: mpsc::Sender<()>,
+    },
+    /// An origin goes, once nothing uses it any more.
+    DetachVolume {
+        /// Its place.
+        slot: VolumeSlot,
+        /// The place of its device.
+        device: DeviceSlot,
+        /// To be told.
+        done: mpsc::Sender<()>,
+    },
+    /// Serve a connection.
+    Serve(Box<NewClient>),
+    /// Let the clients of an export go.
+    CloseExport {
+        /// Its number.
+        export: u64,
+        /// Do not even send what is owed.
+        abort: bool,
+    },
+    /// End the thread once the kernel holds nothing of it any more.
+    Stop,
+}
+
+/// A negotiated connection.
+pub struct NewClient {
+    pub(crate) socket: OwnedFd,
+    pub(crate) export: Arc<Export>,
+    pub(crate) options: nbd::Options,
+}

@@ -1,0 +1,324 @@
+//! Operations of a lane as submissions, and completions as the lane wants them.
+//!
+//! What the kernel reads or writes while an operation is in flight stays put:
+//! pool buffers by the lane's contract, metadata blocks and message headers
+//! because they are kept here or in their connection until the completion.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use snapstore::{BLOCK_SIZE, Block};
+
+use super::memory::Memory;
+use crate::lane::{Action, Completion, Op, Token};
+
+/// Whose completion it is: the top byte of the user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A lane's operation; the rest is its token.
+    Device,
+    /// Bytes from a client; the rest is the connection.
+    Receive,
+    /// Bytes to a client; the rest is the connection.
+    Send,
+    /// The eventfd was written.
+    Event,
+    /// Another lane's message.
+    Message,
+    /// The fate of a message sent; the rest is the lane meant.
+    Sent,
+    /// Nothing: it only ended a wait.
+    Nothing,
+}
+
+const KINDS: [Kind; 7] = [
+    Kind::Device,
+    Kind::Receive,
+    Kind::Send,
+    Kind::Event,
+    Kind::Message,
+    Kind::Sent,
+    Kind::Nothing,
+];
+
+impl Kind {
+    /// User data for `rest`.
+    pub(crate) fn data(self, rest: u32) -> u64 {
+        (self as u64) << 56 | u64::from(rest)
+    }
+
+    /// What user data says.
+    pub(crate) fn of(data: u64) -> (Self, u32) {
+        let kind = KINDS
+            .get((data >> 56) as usize)
+            .copied()
+            .unwrap_or(Self::Nothing);
+        (kind, data as u32)
+    }
+}
+
+/// One completion, out of the ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reaped {
+    pub(crate) kind: Kind,
+    pub(crate) rest: u32,
+    pub(crate) result: i32,
+}
+
+/// A metadata block the kernel reads into or writes from.
+enum Kept {
+    Read(Arc<Block>),
+    /// Never looked at again: it only has to stay.
+    Write(#[allow(dead_code)] Arc<Block>),
+}
+
+/// The ring and what its operations hold on to.
+pub(crate) struct Submitter {
+    ring: IoUring,
+    registered: bool,
+    /// Metadata blocks in flight, by token.
+    blocks: Vec<Option<Kept>>,
+    /// Operations submitted or queued whose completion has not been reaped.
+    in_flight: usize,
+    /// Where the eventfd is read into. Boxed: its address is with the kernel.
+    event: Box<[u8; 8]>,
+}
+
+impl Submitter {
+    pub(crate) fn new((ring, registered): (IoUring, bool)) -> Self {
+        Self {
+            ring,
+            registered,
+            blocks: Vec::new(),
+            in_flight: 0,
+            event: Box::default(),
+        }
+    }
+
+    pub(crate) fn ring(&self) -> &IoUring {
+        &self.ring
+    }
+
+    /// Queues a submission; makes room by submitting what is queued.
+    fn push(&mut self, entry: squeue::Entry, data: u64) -> io::Result<()> {
+        let entry = entry.user_data(data);
+        loop {
+            // SAFETY: every caller in this module hands over memory that stays
+            // valid until the completion: see the top of the module.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                self.in_flight += 1;
+                return Ok(());
+            }
+            match self.ring.submit() {
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Submits all, and waits for at least one completion.
+    pub(crate) fn submit_and_wait(&mut self) -> io::Result<()> {
+        match self.ring.submit_and_wait(1) {
+            Ok(_) => Ok(()),
+            Err(error) if is_passing(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes every completion there is.
+    pub(crate) fn reap(&mut self, out: &mut Vec<Reaped>) {
+        let before = out.len();
+        out.extend(self.ring.completion().map(|entry: cqueue::Entry| {
+            let (kind, rest) = Kind::of(entry.user_data());
+            Reaped {
+                kind,
+                rest,
+                result: entry.result(),
+            }
+        }));
+        // Messages are completions of another ring's operations.
+        let own = out
+            .iter()
+            .skip(before)
+            .filter(|reaped| reaped.kind != Kind::Message)
+            .count();
+        self.in_flight = self.in_flight.saturating_sub(own);
+    }
+
+    /// Whether the kernel holds nothing of this thread's any more.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    /// Queues an operation that ends the next wait.
+    pub(crate) fn nudge(&mut self) -> io::Result<()> {
+        self.push(opcode::Nop::new().build(), Kind::Nothing.data(0))
+    }
+
+    /// Waits for the eventfd.
+    pub(crate) fn watch(&mut self, event: RawFd) -> io::Result<()> {
+        let target = self.event.as_mut_ptr();
+        let read = opcode::Read::new(types::Fd(event), target, 8).build();
+        self.push(read, Kind::Event.data(0))
+    }
+
+    /// Sends a message to another lane's ring.
+    pub(crate) fn message(&mut self, ring: RawFd, lane: u16) -> io::Result<()> {
+        let data = Kind::Message.data(0);
+        let message = opcode::MsgRingData::new(types::Fd(ring), 0, data, None).build();
+        self.push(message, Kind::Sent.data(u32::from(lane)))
+    }
+
+    /// Receives at most `len` bytes of connection `connection` to `target`, which
+    /// stays valid until the completion.
+    pub(crate) fn receive(
+        &mut self,
+        file: u32,
+        connection: u32,
+        target: *mut u8,
+        len: u32,
+    ) -> io::Result<()> {
+        let receive = opcode::Recv::new(types::Fixed(file), target, len).build();
+        self.push(receive, Kind::Receive.data(connection))
+    }
+
+    /// Sends what `message` describes; it and what it points to stay valid until
+    /// the completion.
+    pub(crate) fn send(
+        &mut self,
+        file: u32,
+        connection: u32,
+        message: *const libc::msghdr,
+    ) -> io::Result<()> {
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+        let send = opcode::SendMsg::new(types::Fixed(file), message)
+            .flags(flags)
+            .build();
+        self.push(send, Kind::Send.data(connection))
+    }
+
+    /// Queues an operation of the lane.
+    pub(crate) fn device(&mut self, op: Op, memory: &Memory) -> io::Result<()> {
+        let file = types::Fixed(op.device.0);
+        let entry = match op.action {
+            Action::Read {
+                buffer,
+                at,
+                offset,
+                len,
+            } => {
+                let fixed = self.registered && memory.is_registered(buffer);
+                let target = memory.address(buffer, at as usize, len as usize);
+                let target = target.ok_or_else(too_short)?.as_ptr();
+                if fixed {
+                    opcode::ReadFixed::new(file, target, len, 0)
+                        .offset(offset)
+                        .build()
+                } else {
+                    opcode::Read::new(file, target, len).offset(offset).build()
+                }
+            }
+            Action::Write {
+                buffer,
+                at,
+                offset,
+                len,
+                fua,
+            } => {
+                let fixed = self.registered && memory.is_registered(buffer);
+                let source = memory.address(buffer, at as usize, len as usize);
+                let source = source.ok_or_else(too_short)?.as_ptr();
+                let flags = durable(fua);
+                if fixed {
+                    let write = opcode::WriteFixed::new(file, source, len, 0);
+                    write.offset(offset).rw_flags(flags).build()
+                } else {
+                    opcode::Write::new(file, source, len)
+                        .offset(offset)
+                        .rw_flags(flags)
+                        .build()
+                }
+            }
+            Action::ReadBlock { offset } => {
+                let mut block = Arc::new(Block::zeroed());
+                let target = Arc::get_mut(&mut block)
+                    .ok_or_else(too_short)?
+                    .0
+                    .as_mut_ptr();
+                self.keep(op.token, Kept::Read(block));
+                opcode::Read::new(file, target, BLOCK_SIZE as u32)
+                    .offset(offset)
+                    .build()
+            }
+            Action::WriteBlock { offset, data, fua } => {
+                let source = data.0.as_ptr();
+                self.keep(op.token, Kept::Write(data));
+                let write = opcode::Write::new(file, source, BLOCK_SIZE as u32);
+                write.offset(offset).rw_flags(durable(fua)).build()
+            }
+            Action::Flush => opcode::Fsync::new(file)
+                .flags(types::FsyncFlags::DATASYNC)
+                .build(),
+            Action::Punch { offset, len } => {
+                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                opcode::Fallocate::new(file, len)
+                    .offset(offset)
+                    .mode(mode)
+                    .build()
+            }
+            Action::Zero { offset, len } => {
+                let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+                opcode::Fallocate::new(file, len)
+                    .offset(offset)
+                    .mode(mode)
+                    .build()
+            }
+            // Not an operation of the ring: the thread answers it at once.
+            Action::Extents { .. } => return Ok(()),
+        };
+        self.push(entry, Kind::Device.data(op.token.0))
+    }
+
+    fn keep(&mut self, token: Token, block: Kept) {
+        let index = token.0 as usize;
+        if self.blocks.len() <= index {
+            self.blocks.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.blocks.get_mut(index) {
+            *place = Some(block);
+        }
+    }
+
+    /// A device completion as the lane wants it.
+    pub(crate) fn completion(&mut self, token: Token, result: i32) -> Completion {
+        let result = u32::try_from(result).map_err(|_| -result);
+        match self.blocks.get_mut(token.0 as usize).and_then(Option::take) {
+            Some(Kept::Read(block)) => Completion::Block(match result {
+                Ok(moved) if moved as usize == BLOCK_SIZE => Ok(block),
+                // A store that ended early.
+                Ok(_) => Err(libc::EIO),
+                Err(errno) => Err(errno),
+            }),
+            _ => Completion::Moved(result),
+        }
+    }
+}
+
+/// Errors of `io_uring_enter` that only ask to reap first or to come again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+    )
+}
+
+fn durable(fua: bool) -> i32 {
+    if fua { libc::RWF_DSYNC } else { 0 }
+}
+
+fn too_short() -> io::Error {
+    io::Error::other("an operation reaches beyond its buffer")
+}

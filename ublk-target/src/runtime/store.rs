@@ -1,0 +1,250 @@
+//! A store as the daemon's control side has it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use snapstore::engine::{Command, CommandError, Engine, Reply};
+use snapstore::{Tag, VolumeId};
+
+use super::{AttachError, Shared};
+use crate::core::{Core, Stepper};
+use crate::device::{OriginDevice, StoreDevice};
+use crate::export::ExportTarget;
+use crate::lane::{DeviceSlot, StoreSlot, Target, VolumeConfig, VolumeSlot};
+use crate::ring::{File, Order};
+
+/// An attached store. Made by [`super::Runtime::attach_store`].
+pub struct StoreHandle<E: Stepper = Engine> {
+    shared: Arc<Shared>,
+    core: Arc<Core<E>>,
+    slot: StoreSlot,
+    device: DeviceSlot,
+    store: Arc<StoreDevice>,
+    origins: Mutex<HashMap<VolumeId, Attached>>,
+}
+
+/// An attached origin.
+#[derive(Clone)]
+struct Attached {
+    slot: VolumeSlot,
+    place: DeviceSlot,
+    device: Arc<OriginDevice>,
+}
+
+/// What an export needs to be told.
+pub(super) struct Facts {
+    pub(super) size: u64,
+    pub(super) read_only: bool,
+    pub(super) block: u32,
+    pub(super) chunk: u32,
+}
+
+impl<E: Stepper> std::fmt::Debug for StoreHandle<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreHandle")
+            .field("path", &self.store.path())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E: Stepper> StoreHandle<E> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        core: Arc<Core<E>>,
+        (slot, device): (StoreSlot, DeviceSlot),
+        store: StoreDevice,
+    ) -> Self {
+        let store = Arc::new(store);
+        Self {
+            shared,
+            core,
+            slot,
+            device,
+            store,
+            origins: Mutex::default(),
+        }
+    }
+
+    pub(super) fn file(&self) -> File {
+        Arc::new(Opened(self.store.clone()))
+    }
+
+    /// The device of the store.
+    #[must_use]
+    pub fn device(&self) -> &StoreDevice {
+        &self.store
+    }
+
+    /// The origin of a volume, if it is attached.
+    #[must_use]
+    pub fn origin(&self, volume: VolumeId) -> Option<Arc<OriginDevice>> {
+        self.origins
+            .lock()
+            .get(&volume)
+            .map(|attached| attached.device.clone())
+    }
+
+    /// Gives the engine a command and waits for its reply.
+    ///
+    /// # Errors
+    /// What the engine answers.
+    pub fn command(&self, command: Command) -> Result<Reply, CommandError> {
+        self.core.command(command)
+    }
+
+    /// Looks at the engine, briefly: requests wait meanwhile.
+    pub fn query<T>(&self, look: impl FnOnce(&E) -> T) -> T {
+        self.core.query(look)
+    }
+
+    /// Lets the lanes use the origin of a volume.
+    ///
+    /// # Errors
+    /// When the store has no such volume, or the device does not fit it.
+    pub fn attach_origin(&self, volume: VolumeId, origin: OriginDevice) -> Result<(), AttachError> {
+        let mut origins = self.origins.lock();
+        if origins.contains_key(&volume) {
+            return Err(AttachError::Attached(volume));
+        }
+        origin.must_not_share(&self.store)?;
+        let known = self.query(|engine| {
+            Some((
+                engine.unique_map(volume)?,
+                engine.volume_size(volume)?,
+                engine.chunk_size(),
+            ))
+        });
+        let (unique, size, chunk_size) = known.ok_or(AttachError::NoVolume(volume))?;
+        if origin.size() < size {
+            let found = origin.size();
+            return Err(AttachError::TooSmall {
+                volume,
+                expected: size,
+                found,
+            });
+        }
+        let place = self.shared.take_device()?;
+        let slot = VolumeSlot(self.shared.next_slot());
+        let device = Arc::new(origin);
+        let config = VolumeConfig {
+            store: self.slot,
+            volume,
+            device: place,
+            size,
+            chunk_size,
+            unique,
+        };
+        self.shared.order_all(|done| Order::AttachVolume {
+            slot,
+            config: config.clone(),
+            file: Arc::new(Opened(device.clone())),
+            done,
+        })?;
+        origins.insert(
+            volume,
+            Attached {
+                slot,
+                place,
+                device,
+            },
+        );
+        Ok(())
+    }
+
+    /// Takes the origin of a volume off the lanes and lets go of the device. Its
+    /// exports have been closed.
+    ///
+    /// # Errors
+    /// When requests of it did not finish in time; it takes no new ones then.
+    pub fn detach_origin(&self, volume: VolumeId) -> Result<(), AttachError> {
+        let mut origins = self.origins.lock();
+        let attached = origins
+            .get(&volume)
+            .cloned()
+            .ok_or(AttachError::NotAttached(volume))?;
+        let Attached { slot, place, .. } = attached;
+        self.shared.order_all(|done| Order::DetachVolume {
+            slot,
+            device: place,
+            done,
+        })?;
+        self.shared.give_device(place);
+        origins.remove(&volume);
+        Ok(())
+    }
+
+    /// Takes everything of this store off the lanes. The exports have been closed
+    /// and [`Command::Close`] has been replied to.
+    ///
+    /// # Errors
+    /// When requests did not finish in time.
+    pub fn close(&self) -> Result<(), AttachError> {
+        self.shared
+            .entries
+            .lock()
+            .0
+            .retain(|(slot, _)| *slot != self.slot);
+        self.core.close();
+        let volumes: Vec<_> = self.origins.lock().keys().copied().collect();
+        for volume in volumes {
+            self.detach_origin(volume)?;
+        }
+        let (slot, device) = (self.slot, self.device);
+        self.shared
+            .order_all(|done| Order::DetachStore { slot, device, done })?;
+        self.shared.give_device(device);
+        Ok(())
+    }
+
+    /// What an export of `target` is.
+    pub(super) fn export_facts(
+        &self,
+        target: ExportTarget,
+    ) -> Result<(VolumeSlot, Target, Facts), AttachError> {
+        let (ExportTarget::Origin(volume) | ExportTarget::Snapshot(volume, _)) = target;
+        let attached = self
+            .origins
+            .lock()
+            .get(&volume)
+            .cloned()
+            .ok_or(AttachError::NotAttached(volume))?;
+        let (size, chunk) = self.query(|engine| (engine.volume_size(volume), engine.chunk_size()));
+        let volume_size = size.ok_or(AttachError::NoVolume(volume))?;
+        let (target, size) = match target {
+            ExportTarget::Origin(_) => (Target::Origin, volume_size),
+            ExportTarget::Snapshot(_, tag) => {
+                let size = self.snapshot_size(volume, tag)?;
+                (Target::Snapshot { tag, size }, size)
+            }
+        };
+        // A store with larger blocks asks for them of snapshots too, which read
+        // whole 4 KiB blocks of it anyway.
+        let block = attached.device.logical_block();
+        let read_only = target != Target::Origin || attached.device.is_read_only();
+        Ok((
+            attached.slot,
+            target,
+            Facts {
+                size,
+                read_only,
+                block,
+                chunk,
+            },
+        ))
+    }
+
+    fn snapshot_size(&self, volume: VolumeId, tag: Tag) -> Result<u64, AttachError> {
+        let size = self.query(|engine| engine.snapshot_size(volume, tag));
+        size.ok_or(AttachError::NoSnapshot(volume, tag))
+    }
+}
+
+/// A device shared between its handle and the lanes.
+struct Opened<D>(Arc<D>);
+
+impl<D: std::ops::Deref<Target = crate::device::Device>> std::os::fd::AsFd for Opened<D> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&**self.0)
+    }
+}
