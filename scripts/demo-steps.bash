@@ -22,8 +22,7 @@ prepare() {
         umount "$demo/$old" 2> /dev/null || true
     done
     rm -rf "$demo"
-    mkdir -p "$demo"/{run,state,live,side,fuse}
-    chmod 700 "$run"
+    mkdir -p "$demo"/{live,side,fuse}
 }
 
 # However it ends: nothing stays mounted, attached or running.
@@ -97,6 +96,7 @@ verify_tree() {
 start_daemon() {
     "$bin/csnapd" --run-dir "$run" --state-dir "$demo/state" 2>> "$demo/csnapd.log" &
     daemon=$!
+    disown "$daemon" # or bash would tell of its end in the middle of the story
     local try
     for try in {1..300}; do
         if csnapctl status > /dev/null 2>&1; then
@@ -111,14 +111,24 @@ start_daemon() {
 
 stop_daemon() {
     kill "$daemon"
-    wait "$daemon"
+    await_end "$daemon"
     daemon=''
     tell "csnapd was stopped."
+}
+
+await_end() {
+    local _
+    for _ in {1..600}; do
+        kill -0 "$1" 2> /dev/null || return 0
+        sleep 0.05
+    done
+    return 1
 }
 
 # The export as a device: nbdfuse makes a file of it, a loop device a disk.
 mount_export() {
     nbdfuse "$demo/fuse/nbd" "nbd+unix:///vol?socket=$socket" 2>> "$demo/nbdfuse.log" &
+    disown $!
     local _
     for _ in {1..100}; do
         [[ -f $demo/fuse/nbd ]] && break

@@ -1,5 +1,11 @@
 //! The program as a person or a script meets it: command lines, exit codes, what
 //! goes to which stream. The daemon is played by a mock behind the real socket.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,6 +1,12 @@
 //! The control socket against clients that are hostile, slow, many or confused:
 //! each gets a clear error or is cut off, and a well-behaved one is served all the
 //! while.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;

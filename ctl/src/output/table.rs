@@ -186,6 +186,10 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
+        Value::Object(fields) => {
+            let pair = |(name, value): (&String, &Value)| format!("{name} {}", plain(value));
+            fields.iter().map(pair).collect::<Vec<_>>().join(", ")
+        }
         other => other.to_string(),
     }
 }

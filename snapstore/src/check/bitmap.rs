@@ -1,6 +1,7 @@
 //! The allocation bitmap: exactly what is referred to is in use.
 
 use super::Checker;
+use super::problems::Problems;
 use crate::alloc::load;
 use crate::device::BlockDevice;
 
@@ -9,6 +10,34 @@ struct Run {
     first: u64,
     end: u64,
     reason: &'static str,
+}
+
+impl Run {
+    fn report(&self, problems: &mut Problems) {
+        let (first, last, reason) = (self.first, self.end - 1, self.reason);
+        if first == last {
+            problems.add(format_args!("block {first}: {reason}"));
+        } else {
+            problems.add(format_args!("blocks {first} to {last}: {reason}"));
+        }
+    }
+}
+
+/// Joins one more block to the run before it, or reports that and begins another.
+fn join(run: &mut Option<Run>, block: u64, reason: &'static str, problems: &mut Problems) {
+    match run {
+        Some(run) if run.end == block && run.reason == reason => run.end += 1,
+        _ => {
+            let next = Run {
+                first: block,
+                end: block + 1,
+                reason,
+            };
+            if let Some(done) = run.replace(next) {
+                done.report(problems);
+            }
+        }
+    }
 }
 
 const UNOWNED: &str = "in use, but nothing refers to it";
@@ -47,45 +76,23 @@ impl<D: BlockDevice> Checker<'_, D> {
             return;
         };
         let whole = whole && self.nodes_whole;
-        let problems = &mut self.problems;
-        let mut report = |run: &Run| {
-            let (first, last) = (run.first, run.end - 1);
-            if first == last {
-                problems.add(format_args!("block {first}: {}", run.reason));
-            } else {
-                problems.add(format_args!("blocks {first} to {last}: {}", run.reason));
-            }
-        };
         let mut run: Option<Run> = None;
         let words = alloc.durable_words().iter().zip(self.owners.words());
         for (word, (used, owned)) in (0u64..).zip(words) {
             let (used, owned) = (*used, *owned);
-            let hole = if whole { used & !owned } else { 0 };
-            let wrong = hole | (owned & !used);
+            let unowned = if whole { used & !owned } else { 0 };
+            let wrong = unowned | (owned & !used);
             for bit in (0..64).filter(|bit| wrong >> bit & 1 == 1) {
-                let block = word * 64 + bit;
-                let reason = if used >> bit & 1 == 1 {
+                let reason = if unowned >> bit & 1 == 1 {
                     UNOWNED
                 } else {
                     UNMARKED
                 };
-                match &mut run {
-                    Some(run) if run.end == block && run.reason == reason => run.end += 1,
-                    _ => {
-                        let next = Run {
-                            first: block,
-                            end: block + 1,
-                            reason,
-                        };
-                        if let Some(done) = run.replace(next) {
-                            report(&done);
-                        }
-                    }
-                }
+                join(&mut run, word * 64 + bit, reason, &mut self.problems);
             }
         }
         if let Some(done) = run {
-            report(&done);
+            done.report(&mut self.problems);
         }
     }
 }

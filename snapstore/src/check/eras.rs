@@ -130,34 +130,44 @@ impl<D: BlockDevice> Checker<'_, D> {
         if groups.sums.iter().all(|sum| *sum == 0) {
             return;
         }
-        let mut found: BTreeMap<ItemKey, [Option<Item>; 2]> = BTreeMap::new();
-        let mut cut = false;
-        for (side, tree) in [(0, TreeId::Exceptions), (1, TreeId::Eras)] {
-            let mut walk = self.walk(tree);
-            while let Some(step) = walk.next(self.dev, None) {
-                let Step::Node(node) = step else {
+        let mut found = BTreeMap::new();
+        let complete = [(0, TreeId::Exceptions), (1, TreeId::Eras)]
+            .map(|(side, tree)| self.collect(tree, side, groups, &mut found));
+        self.report_eras(&found, complete == [true, true]);
+    }
+
+    /// Collects a tree's records of the groups that differ; `false` when they
+    /// were too many.
+    fn collect(
+        &mut self,
+        tree: TreeId,
+        side: usize,
+        groups: &Groups,
+        found: &mut BTreeMap<ItemKey, [Option<Item>; 2]>,
+    ) -> bool {
+        let mut complete = true;
+        let mut walk = self.walk(tree);
+        while let Some(step) = walk.next(self.dev, None) {
+            let Step::Node(node) = step else {
+                continue;
+            };
+            let leaf = if node.level() == 0 { node.len() } else { 0 };
+            let items = (0..leaf).map(|index| Item::of(tree, &node, index));
+            for item in items.filter(|item| groups.differs(item)) {
+                let room = found.len() < COLLECT || found.contains_key(&item.key());
+                complete &= room;
+                if !room {
                     continue;
-                };
-                let leaf = if node.level() == 0 { node.len() } else { 0 };
-                for item in (0..leaf).map(|index| Item::of(tree, &node, index)) {
-                    if !groups.differs(&item) {
-                        continue;
-                    }
-                    if found.len() >= COLLECT && !found.contains_key(&item.key()) {
-                        cut = true;
-                        continue;
-                    }
-                    let sides = found.entry(item.key()).or_default();
-                    if let Some(place) = sides.get_mut(side) {
-                        *place = Some(item);
-                    }
+                }
+                if let Some(place) = found.entry(item.key()).or_default().get_mut(side) {
+                    *place = Some(item);
                 }
             }
         }
-        self.report_eras(&found, cut);
+        complete
     }
 
-    fn report_eras(&mut self, found: &BTreeMap<ItemKey, [Option<Item>; 2]>, cut: bool) {
+    fn report_eras(&mut self, found: &BTreeMap<ItemKey, [Option<Item>; 2]>, complete: bool) {
         for ((volume, chunk, tag), sides) in found {
             let reason = match sides {
                 [Some(a), Some(b)] if a == b => continue,
@@ -169,7 +179,7 @@ impl<D: BlockDevice> Checker<'_, D> {
                 "exception of volume {volume}, chunk {chunk}, tag {tag}: {reason}"
             ));
         }
-        if cut {
+        if !complete {
             self.problems.add(format_args!(
                 "more exceptions may differ between exception tree and era tree"
             ));

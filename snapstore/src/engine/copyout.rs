@@ -70,8 +70,9 @@ impl Engine {
     /// newest: their writes look again, and a purge waits for them no longer.
     fn drop_stale_wanted(&mut self) {
         let wanted = std::mem::take(&mut self.wanted);
-        let (fresh, stale): (Vec<_>, Vec<_>) =
-            wanted.into_iter().partition(|w| w.tag == self.newest(w.volume));
+        let (fresh, stale): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|w| w.tag == self.newest(w.volume));
         self.wanted = fresh;
         for wanted in stale {
             self.restart_waiters(wanted.volume, wanted.chunk);

@@ -243,6 +243,8 @@ impl Engine {
         };
         self.purge_wanted = true;
         self.bury_volume(purge.volume);
+        // Freed chunks come back with a checkpoint: do not let a person wait for it.
+        self.checkpoint.wanted |= !self.purge_pending();
     }
 
     /// A deleted volume goes when its last snapshot has.

@@ -229,11 +229,14 @@ impl Engine {
         self.abandon_commits(&error, out);
         self.abandon_checkpoint(&error, out);
         let ids: Vec<VolumeId> = self.state.volumes.keys().copied().collect();
-        let (first, _): (Vec<_>, Vec<_>) =
-            ids.into_iter().partition(|id| self.policy(*id) == Policy::OriginFirst);
+        let (first, _): (Vec<_>, Vec<_>) = ids
+            .into_iter()
+            .partition(|id| self.policy(*id) == Policy::OriginFirst);
         self.fail_writes_except(&first, reason, out);
-        let volumes: Vec<VolumeId> =
-            first.into_iter().filter(|id| self.newest(*id) > Tag(0)).collect();
+        let volumes: Vec<VolumeId> = first
+            .into_iter()
+            .filter(|id| self.newest(*id) > Tag(0))
+            .collect();
         if !volumes.is_empty() {
             self.invalidating.extend(&volumes);
             let io = self.new_io(super::Io::Invalid {

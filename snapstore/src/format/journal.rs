@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::exception::Crcs;
 use super::header::{Damage, Header, Kind, seal, verify};
+use super::superblock::COUNT_LIMIT;
 use super::tables::{Name, SNAPSHOT_LEN, SnapshotRecord, VOLUME_LEN, VolumeRecord};
 use crate::block::{BLOCK_SIZE, Block};
 use crate::ids::{Tag, VolumeId};
@@ -418,6 +419,9 @@ impl JournalBlock {
             .ok_or(Damage::Field(
                 "the journal block claims more bytes than it has",
             ))?;
+        if head.seq.get() >= COUNT_LIMIT {
+            return Err(Damage::Field("journal sequence out of range"));
+        }
         let this = Self {
             seq: head.seq.get(),
             flushed: head.flushed.get(),

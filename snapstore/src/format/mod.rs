@@ -10,6 +10,8 @@ pub mod journal;
 pub mod ptr;
 pub mod superblock;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use header::{Damage, HEADER_LEN, Header, Kind, header, seal, verify};
 pub use ptr::{DiskPtr, Ptr};

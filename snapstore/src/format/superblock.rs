@@ -23,6 +23,9 @@ pub const MAX_CHUNK: u32 = 1 << 20;
 pub const MIN_JOURNAL: u64 = 16;
 /// Fewest blocks in a store: 1 MiB.
 pub const MIN_BLOCKS: u64 = 256;
+/// Generations, sequences and tags stay below this: none can be counted up to it,
+/// and adding to one never overflows.
+pub const COUNT_LIMIT: u64 = 1 << 63;
 /// Flag: the last stop was orderly and the journal is empty.
 pub const FLAG_CLEAN: u32 = 1;
 
@@ -146,6 +149,9 @@ impl Superblock {
             .map_err(|_| Damage::Field("the superblock is too short"))?;
         let header = verify(block, Kind::Superblock, at, store_id(&this.uuid))?;
         this.validate(at)?;
+        if header.generation.get() >= COUNT_LIMIT {
+            return Err(Damage::Field("generation out of range"));
+        }
         Ok((this, header.generation.get()))
     }
 
@@ -182,8 +188,12 @@ impl Superblock {
         if first == 0 || ring < MIN_JOURNAL || end.is_none_or(|end| end >= blocks) {
             return fail("journal position out of range");
         }
-        if self.next_tag.get() == 0 || self.next_volume.get() == 0 {
-            return fail("next tag or next volume is 0");
+        let counted = [self.next_tag.get(), self.journal_tail.get()];
+        if counted.iter().any(|n| !(1..COUNT_LIMIT).contains(n)) {
+            return fail("next tag or journal tail out of range");
+        }
+        if !(1..u32::MAX).contains(&self.next_volume.get()) {
+            return fail("next volume out of range");
         }
         Ok(())
     }

@@ -35,30 +35,30 @@ pub const MAX_VALUE_LEN: usize = 1080;
 /// Bytes 32..64 of a node.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct NodeHeader {
-    pub(super) level: U16,
-    pub(super) count: U16,
-    pub(super) value_len: U16,
-    pub(super) reserved: U16,
-    pub(super) a: U64,
-    pub(super) reserved2: [u8; 16],
+pub(crate) struct NodeHeader {
+    pub(crate) level: U16,
+    pub(crate) count: U16,
+    pub(crate) value_len: U16,
+    pub(crate) reserved: U16,
+    pub(crate) a: U64,
+    pub(crate) reserved2: [u8; 16],
 }
 
 /// What a leaf record begins with.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct LeafKey {
-    pub(super) b: U64,
-    pub(super) c: U64,
+pub(crate) struct LeafKey {
+    pub(crate) b: U64,
+    pub(crate) c: U64,
 }
 
 /// What an interior record begins with.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct InteriorKey {
-    pub(super) a: U64,
-    pub(super) b: U64,
-    pub(super) c: U64,
+pub(crate) struct InteriorKey {
+    pub(crate) a: U64,
+    pub(crate) b: U64,
+    pub(crate) c: U64,
 }
 
 const _: () = {

@@ -40,6 +40,8 @@ pub use bound::worst_case_nodes;
 pub use cache::Cache;
 pub use changes::{BadChange, Changes};
 pub use key::Key;
+#[cfg(test)]
+pub(crate) use layout::{InteriorKey, LeafKey, NodeHeader};
 pub use layout::{MAX_HEIGHT, MAX_VALUE_LEN, MIN_VALUE_LEN, NODE_HEADER_LEN, PTR_LEN, Shape};
 pub use merge::{Merge, MergeError, Progress, Space};
 pub use node::Node;

@@ -147,8 +147,6 @@ pub enum VolumeState {
     OriginMissing,
     /// The origin is not what it was; see the problem.
     Refused,
-    /// Being deleted.
-    Deleting,
 }
 
 /// A volume.

@@ -92,7 +92,7 @@ impl Daemon {
                 &format!("detach {} first", twin.path.display()),
             ));
         }
-        for VolumeInfo { name, .. } in loaded.volumes() {
+        for VolumeInfo { name, .. } in loaded.volumes().into_iter().filter(|info| !info.deleting) {
             if let Some((other, _)) = self.find_volume(&name) {
                 let message = format!(
                     "{shown} has a volume {name:?}, and so has the attached store {}",
@@ -204,7 +204,7 @@ impl Daemon {
             state_dir: self.state.dir(),
         };
         for info in store.volumes() {
-            if store.is_served(info.id) || info.deleting {
+            if store.is_served(info.id) {
                 continue;
             }
             match origin::open(&info, &around) {

@@ -71,7 +71,7 @@ impl Handlers {
             }
             Notice::SnapshotPurged { volume, tag } => {
                 let volume = self.name_of(volume);
-                let message = format!("the space of deleted snapshot {tag} of {volume} is free");
+                let message = format!("the space of snapshot number {tag} of {volume}, which is gone, is free");
                 NewEvent::new(Level::Info, "snapshot-purged", message).volume(volume)
             }
             Notice::ChunkLost { volume, chunk, error } => {

@@ -47,10 +47,13 @@ impl Store {
         self.path.as_os_str() == name || self.uuid.to_string().eq_ignore_ascii_case(name)
     }
 
-    /// Its volumes.
+    /// Its volumes. One that is being deleted is gone for people: only its space
+    /// is still coming back.
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeInfo> {
-        self.handle.query(|engine| engine.volumes())
+        let mut volumes = self.handle.query(|engine| engine.volumes());
+        volumes.retain(|volume| !volume.deleting);
+        volumes
     }
 
     /// Snapshots of a volume by age.
@@ -102,7 +105,6 @@ impl Store {
     pub fn volume_view(&self, info: VolumeInfo, exports: &ExportTable) -> VolumeView {
         let not_served = self.not_served.lock().get(&info.id).cloned();
         let state = match &not_served {
-            _ if info.deleting => VolumeState::Deleting,
             Some(not_served) => not_served.state,
             None => VolumeState::Served,
         };

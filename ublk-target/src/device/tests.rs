@@ -112,3 +112,44 @@ fn a_file_shares_with_itself_only() {
         Err(DeviceError::Stacked { .. })
     ));
 }
+
+/// A loop device over a file, detached when dropped.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn over(file: &std::path::Path) -> Option<Self> {
+        let mut losetup = std::process::Command::new("losetup");
+        let run = losetup.args(["--find", "--show"]).arg(file).output().ok()?;
+        run.status.success().then_some(())?;
+        Some(Self(String::from_utf8(run.stdout).ok()?.trim().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .arg("-d")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[test]
+fn a_block_device_is_held_exclusively_and_known_to_lie_on_its_file() {
+    let (_dir, path) = file(4 << 20);
+    let Some(device) = Loop::over(&path) else {
+        eprintln!("COULD NOT RUN: no loop device can be made here");
+        return;
+    };
+    let origin = OriginDevice::open(&device.0, false).unwrap();
+    assert_eq!((origin.size(), origin.is_block_device()), (4 << 20, true));
+    assert!(
+        matches!(origin.logical_block(), 512 | 4096),
+        "{}",
+        origin.logical_block()
+    );
+    assert!(StoreDevice::open(&device.0, false).unwrap_err().is_busy());
+    let store = StoreDevice::open(&path, false).unwrap();
+    let error = origin.must_not_share(&store).unwrap_err();
+    assert!(matches!(error, DeviceError::Stacked { .. }), "{error}");
+}

@@ -20,6 +20,9 @@ use crate::nbd::{Connection, End, Errno, Extent, Incoming, Op, Receive, Request,
 
 /// Requests of one connection between arrival and reply.
 pub(crate) const IN_FLIGHT: usize = 128;
+/// Bytes of buffers one connection may hold, beyond its first: a client that does
+/// not read its replies must not take them all from the others.
+const HELD: usize = 8 << 20;
 /// Pieces in one send.
 const PIECES: usize = 128;
 
@@ -48,6 +51,8 @@ pub(crate) struct Client {
     pub(crate) export: Arc<Export>,
     machine: Connection,
     running: Slab<Running>,
+    /// Bytes of the buffers it holds.
+    held: usize,
     /// A request that waits for a buffer.
     stalled: Option<Incoming>,
     receiving: bool,
@@ -95,6 +100,7 @@ impl Client {
             export,
             machine,
             running: Slab::with_capacity(IN_FLIGHT),
+            held: 0,
             stalled: None,
             receiving: false,
             sending: false,
@@ -139,9 +145,11 @@ impl Client {
     pub(crate) fn sent(&mut self, result: i32, io: &mut Io<'_>) {
         self.sending = false;
         match usize::try_from(result) {
-            Ok(n) if n > 0 => self
-                .machine
-                .sent(n, |slot| io.memory.give(BufferId(slot.0))),
+            Ok(n) if n > 0 => {
+                let held = &mut self.held;
+                self.machine
+                    .sent(n, |slot| give(held, BufferId(slot.0), io));
+            }
             _ if again(result) => {}
             _ => self.break_off(End::Socket, io),
         }
@@ -172,7 +180,7 @@ impl Client {
             }
         }
         if let Some(buffer) = buffer {
-            io.memory.give(buffer);
+            give(&mut self.held, buffer, io);
         }
     }
 
@@ -206,8 +214,9 @@ impl Client {
             }
         }
         if self.broken && !self.sending {
+            let held = &mut self.held;
             self.machine
-                .discard_replies(|slot| io.memory.give(BufferId(slot.0)));
+                .discard_replies(|slot| give(held, BufferId(slot.0), io));
         }
         self.arm_receive(io)?;
         self.arm_send(io)
@@ -218,12 +227,12 @@ impl Client {
         match incoming {
             Incoming::NeedsBuffer(request) => {
                 let len = request.len as usize;
-                let Some(buffer) = io.memory.take(len) else {
+                let Some(buffer) = self.take(len, io) else {
                     return false;
                 };
                 let bytes = io.memory.bytes_mut(buffer, 0, len);
                 if !self.machine.payload_buffer(Slot(buffer.0), bytes) {
-                    io.memory.give(buffer);
+                    give(&mut self.held, buffer, io);
                 }
             }
             Incoming::Write(request, slot) => self.run(request, Some(BufferId(slot.0)), io),
@@ -231,7 +240,7 @@ impl Client {
                 let (offset, len) = (request.offset, u64::from(request.len));
                 let target = self.export.target();
                 let need = lane::Request::buffer_len(target, Verb::Read, offset, len);
-                let Some(buffer) = io.memory.take(need as usize) else {
+                let Some(buffer) = self.take(need as usize, io) else {
                     return false;
                 };
                 self.run(request, Some(buffer), io);
@@ -239,6 +248,16 @@ impl Client {
             Incoming::Request(request) => self.run(request, None, io),
         }
         true
+    }
+
+    /// A buffer, if there is one and this connection does not hold too many.
+    fn take(&mut self, len: usize, io: &mut Io<'_>) -> Option<BufferId> {
+        if self.held > 0 && self.held + len > HELD {
+            return None;
+        }
+        let buffer = io.memory.take(len)?;
+        self.held += io.memory.room(buffer);
+        Some(buffer)
     }
 
     fn run(&mut self, request: Request, buffer: Option<BufferId>, io: &mut Io<'_>) {
@@ -314,7 +333,7 @@ impl Client {
     /// Takes nothing more. No receive is in flight.
     fn hang_up(&mut self, end: End, io: &mut Io<'_>) {
         if let Some(slot) = self.machine.hang_up(end) {
-            io.memory.give(BufferId(slot.0));
+            give(&mut self.held, BufferId(slot.0), io);
         }
         match self.stalled.take() {
             // It was taken from the machine and has to be answered.
@@ -330,6 +349,11 @@ impl Client {
         // A socket that is gone already is as good as shut.
         let _ = shutdown(self.socket.as_raw_fd(), how);
     }
+}
+
+fn give(held: &mut usize, buffer: BufferId, io: &mut Io<'_>) {
+    *held = held.saturating_sub(io.memory.room(buffer));
+    io.memory.give(buffer);
 }
 
 fn again(result: i32) -> bool {

@@ -1,8 +1,8 @@
 //! The buffers of one I/O thread: one mapping, registered once.
 //!
 //! Layout: a block of zeroes, copy buffers, then request buffers of two sizes.
-//! Requests larger than the larger size get a mapping of their own, of which
-//! there is a bounded amount. Whoever takes a buffer gives it back; the kernel
+//! Larger requests, and all when the pool is empty, get a mapping of their own,
+//! of which there is a bounded amount. Whoever takes a buffer gives it back; the kernel
 //! owns it from an operation's submission to its completion.
 
 use std::num::NonZeroUsize;
@@ -22,7 +22,7 @@ const ZEROES: usize = 256 << 10;
 /// The two sizes of request buffers, in bytes.
 const SMALL: usize = 16 << 10;
 const LARGE: usize = 256 << 10;
-/// Bytes of single mappings for larger requests.
+/// Bytes of single mappings.
 const OVERSIZE_LIMIT: usize = 64 << 20;
 /// The least a lane works with, in bytes.
 pub(crate) const LEAST: usize = ZEROES + COPIES * COPY + 4 * (SMALL + LARGE);
@@ -128,12 +128,25 @@ impl Memory {
 
     /// A buffer of at least `len` bytes, if there is one now.
     pub(crate) fn take(&mut self, len: usize) -> Option<BufferId> {
-        if len <= SMALL {
+        let pooled = if len <= SMALL {
             self.small.pop().or_else(|| self.large.pop())
         } else if len <= LARGE {
             self.large.pop()
         } else {
-            self.take_oversize(len.next_multiple_of(BLOCK_SIZE))
+            None
+        };
+        pooled.or_else(|| self.take_oversize(len.next_multiple_of(BLOCK_SIZE)))
+    }
+
+    /// Bytes a buffer occupies.
+    pub(crate) fn room(&self, buffer: BufferId) -> usize {
+        let index = buffer.0 as usize;
+        match self.places.get(index) {
+            Some((_, room)) => *room,
+            None => self
+                .oversize
+                .get(index - self.places.len())
+                .map_or(0, |own| own.len),
         }
     }
 
@@ -259,6 +272,7 @@ mod tests {
     fn large_requests_are_bounded_and_their_ends_are_checked() {
         let (mut memory, _) = Memory::new(0).unwrap();
         let first = memory.take(32 << 20).unwrap();
+        assert_eq!(memory.room(first), 32 << 20);
         let second = memory.take(32 << 20).unwrap();
         assert_eq!(memory.take(1 << 20), None);
         assert!(!memory.is_registered(first));

@@ -419,3 +419,48 @@ fn garbage_and_leaving_clients_disturb_nobody() {
     }
     assert!(good.read(0, 1 << 20).unwrap() == pattern(6, 1 << 20));
 }
+
+#[test]
+fn a_client_that_does_not_read_its_replies_starves_nobody() {
+    let contents = pattern(7, 4 << 20);
+    let rig = Rig::new(&contents);
+    let export = rig.export(ExportTarget::Origin(rig.volume));
+    // More than all buffers of both lanes together would hold.
+    let mut lazy: Vec<_> = (0..8).map(|_| rig.connect(&export)).collect();
+    for client in &mut lazy {
+        (0..100).for_each(|n| {
+            client.send(0, READ, n % 16 * (256 << 10), 256 << 10, &[]);
+        });
+    }
+    for _ in 0..2 {
+        let mut good = rig.connect(&export);
+        assert!(good.read(0, 4 << 20).unwrap() == contents);
+    }
+    // Those that read after all get everything they asked for.
+    for client in &mut lazy {
+        for n in 0..100 {
+            let mut data = vec![0; 256 << 10];
+            let (cookie, error) = client.reply();
+            assert_eq!(error, 0);
+            client.socket.read_exact(&mut data).unwrap();
+            let at = ((cookie - 1) % 16 * (256 << 10)) as usize;
+            assert!(data == contents[at..][..256 << 10], "reply {n}");
+        }
+    }
+}
+
+#[test]
+fn a_stop_with_clients_and_work_in_flight_ends() {
+    let rig = Rig::new(&pattern(8, 4 << 20));
+    let export = rig.export(ExportTarget::Origin(rig.volume));
+    rig.take("one");
+    let mut client = rig.connect(&export);
+    for n in 0..64 {
+        client.send(0, WRITE, n * (64 << 10), 64 << 10, &[1; 64 << 10]);
+    }
+    drop(rig);
+    // Whatever was answered was; then the socket is closed.
+    let mut rest = Vec::new();
+    let _ = client.socket.read_to_end(&mut rest);
+    assert_eq!(rest.len() % 16, 0);
+}

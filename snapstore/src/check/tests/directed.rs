@@ -106,6 +106,15 @@ fn superblocks_bound_the_tables() {
         |disk| superblock(disk, |s| s.created_ms = 99.into()),
         &["it is of another store"],
     );
+    let last = u64::MAX;
+    expect(
+        |disk| superblock(disk, |s| s.journal_tail = last.into()),
+        &["next tag or journal tail out of range"],
+    );
+    expect(
+        |disk| superblock(disk, |s| s.journal_tail += 1),
+        &["is missing, although sequence"],
+    );
 }
 
 #[test]

@@ -33,10 +33,14 @@ impl Daemon {
             return Ok(Answer::Done);
         }
         let store = self.store_called(name)?;
-        self.release(&store, force)?;
+        let released = self.release(&store, force);
+        if self.stores().iter().any(|other| other.uuid == store.uuid) {
+            return released.map(|()| Answer::Done);
+        }
+        // Gone, if perhaps not in good order: it is not to come back by itself.
         self.state
             .update(|state| state.stores.retain(|listed| listed.uuid != store.uuid))?;
-        Ok(Answer::Done)
+        released.map(|()| Answer::Done)
     }
 
     pub(in crate::daemon) fn store_status(&self, name: &str) -> Result<Answer, Failure> {
