@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 pub enum ListenError {
     /// The directory is not private.
     #[error(
-        "{path} must belong to the user of csnapd and be closed to others (mode 0700), but it has owner {uid} and mode {mode:o}; correct it or choose another place"
+        "{path} must belong to the user of csnapd and be closed to others (mode 0700), but it has owner {uid} and mode {mode:o}; `chmod 0700` it, or choose another place"
     )]
     NotPrivate {
         /// The directory.
