@@ -42,19 +42,25 @@ fn run() -> Outcome {
         std::fs::create_dir_all(dir).trying(|| format!("make {}", dir.display()))?;
     }
     let mut samples = Samples::default();
+    // Written after each part: a long run that is broken off has something to show.
     rounds(&plan, &mut samples, Target::all(&plan)?, "")?;
+    write(&plan, &samples)?;
     rounds(&plan, &mut samples, Target::on_disk(&plan)?, "-disk")?;
-    eprintln!("bench: amplification");
+    write(&plan, &samples)?;
     amplification::measure(&plan, &mut samples)?;
-
-    let rows = samples.rows();
-    let table = report::markdown(&rows, &conditions(&plan)?);
-    println!("{table}");
-    report::write_json(&rows, &results()?.join("native.json"))?;
-    let page = results()?.join("native.md");
-    std::fs::write(&page, table).trying(|| format!("write {}", page.display()))?;
+    println!("{}", write(&plan, &samples)?);
     let _ = std::fs::remove_dir(&plan.ram);
     Ok(())
+}
+
+/// Writes the rows and the page; hands back the page.
+fn write(plan: &Plan, samples: &Samples) -> Outcome<String> {
+    let rows = samples.rows();
+    let text = report::markdown(&rows, &conditions(plan)?);
+    report::write_json(&rows, &results()?.join("native.json"))?;
+    let page = results()?.join("native.md");
+    std::fs::write(&page, &text).trying(|| format!("write {}", page.display()))?;
+    Ok(text)
 }
 
 /// A B C A B C ...: a slow moment of the machine hits all alike.
