@@ -124,13 +124,17 @@ impl Engine {
     /// Where snapshots come first, the writes that find no room fail.
     fn refuse_wanted(&mut self, out: &mut Effects) {
         let wanted = std::mem::take(&mut self.wanted);
-        let (refused, forced): (Vec<_>, Vec<_>) =
-            wanted.into_iter().partition(|w| self.policy(w.volume) == Policy::SnapshotFirst);
+        let (refused, forced): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|w| self.policy(w.volume) == Policy::SnapshotFirst);
         self.wanted = forced;
         for wanted in refused {
             let (volume, chunk) = (wanted.volume, wanted.chunk);
             let busy = self.chunks.get_mut(&(volume, chunk));
-            for id in busy.map(|b| std::mem::take(&mut b.waiters)).unwrap_or_default() {
+            for id in busy
+                .map(|b| std::mem::take(&mut b.waiters))
+                .unwrap_or_default()
+            {
                 self.fail_write(id, RequestError::NoSpace(volume), out);
             }
             self.copying_ended(volume, chunk);
