@@ -273,3 +273,38 @@ fn the_older_superblock_may_be_unreadable_and_the_newer_is_missed() {
     rig.write(2, 32, 1);
     assert_eq!(rig.granted, [Owner(2)]);
 }
+
+#[test]
+fn a_store_full_of_many_snapshots_never_lacks_room_for_its_checkpoints() {
+    for (seed, blocks) in [(1, 700), (2, 1000), (3, 1500), (4, 4000)] {
+        let mut rig = Rig::new(blocks, Policy::OriginFirst);
+        let mut random = seed;
+        let mut dice = |below: u64| {
+            random = u64::wrapping_mul(random, 0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            (random >> 33) % below
+        };
+        for round in 0..400u64 {
+            let name = format!("s{round}");
+            rig.command(Command::Take {
+                targets: vec![(VOLUME, name)],
+                priority: dice(3) as i32,
+                created_ms: round,
+            });
+            for owner in 0..dice(12) {
+                let count = 1 + dice(30);
+                rig.write(owner, dice(4096 - count), count as u32);
+            }
+        }
+        let live: Vec<Tag> = rig.engine.state.volumes[&VOLUME].live().collect();
+        let targets = live.iter().map(|tag| (VOLUME, *tag)).collect();
+        rig.command(Command::DeleteSnapshots { targets });
+        rig.write(99, 0, 64);
+        let waiting = rig.engine.writes.len();
+        let failed = rig.engine.failed.clone();
+        assert_eq!(
+            (failed, &rig.failed[..], waiting),
+            (None, &[][..], 0),
+            "{seed} {blocks}"
+        );
+    }
+}
