@@ -190,7 +190,7 @@ impl Daemon {
         }
         if !volumes.is_empty() {
             self.state
-                .update(|state| state.forget_invalid(store.uuid))?;
+                .update(|state| state.forget_invalid(store.uuid, &volumes))?;
         }
         Ok(())
     }
