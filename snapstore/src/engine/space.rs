@@ -101,7 +101,6 @@ impl Engine {
         if !self.starved || self.failed.is_some() || self.victim.is_some() {
             return;
         }
-        self.starve_notice(out);
         if self.purge.is_some() || self.purge_pending() || !self.journal.idle() {
             return; // space is on its way back
         }
@@ -114,6 +113,7 @@ impl Engine {
             self.checkpoint.wanted = true;
             return;
         }
+        self.starve_notice(out);
         self.refuse_wanted(out);
         if let Some((volume, tag)) = self.choose_victim().filter(|_| !self.wanted.is_empty()) {
             self.victim = Some((volume, tag));
@@ -124,17 +124,22 @@ impl Engine {
     /// Where snapshots come first, the writes that find no room fail.
     fn refuse_wanted(&mut self, out: &mut Effects) {
         let wanted = std::mem::take(&mut self.wanted);
-        let (refused, forced): (Vec<_>, Vec<_>) =
-            wanted.into_iter().partition(|w| self.policy(w.volume) == Policy::SnapshotFirst);
+        let (refused, forced): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|w| self.policy(w.volume) == Policy::SnapshotFirst);
         self.wanted = forced;
         for wanted in refused {
             let (volume, chunk) = (wanted.volume, wanted.chunk);
             let busy = self.chunks.get_mut(&(volume, chunk));
-            for id in busy.map(|b| std::mem::take(&mut b.waiters)).unwrap_or_default() {
+            for id in busy
+                .map(|b| std::mem::take(&mut b.waiters))
+                .unwrap_or_default()
+            {
                 self.fail_write(id, RequestError::NoSpace(volume), out);
             }
             self.copying_ended(volume, chunk);
         }
+        self.starved = !self.wanted.is_empty();
     }
 
     fn starve_notice(&mut self, out: &mut Effects) {

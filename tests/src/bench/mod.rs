@@ -15,11 +15,15 @@
 //! - [`server`]: csnapd or qemu, ready to be measured
 //! - [`cases`]: what is measured on a server
 //! - [`amplification`]: bytes and flushes per chunk copied, trees beyond the cache
+//! - [`mod@engine`]: the engine alone, on a store in memory
+//! - [`parts`]: checksum, bare copying and commit, each alone
 //! - [`report`]: rows, medians, bars, tables
 
 pub mod amplification;
 pub mod cases;
+pub mod engine;
 pub mod fio;
+pub mod parts;
 pub mod plan;
 pub mod report;
 pub mod server;

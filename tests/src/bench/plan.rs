@@ -24,6 +24,8 @@ pub struct Plan {
     pub copied: u64,
     /// Chunks copied at queue depth 1, where each waits for its own flush.
     pub copied_alone: u64,
+    /// Chunks copied per case of the engine alone.
+    pub inserted: u64,
     /// Directory in memory.
     pub ram: PathBuf,
     /// Directory on the disk.
@@ -58,6 +60,7 @@ impl Plan {
             snapshots: vec![0, 1, 8, 64],
             copied: if quick { 32 << 10 } else { 256 << 10 },
             copied_alone: if quick { 500 } else { 4000 },
+            inserted: if quick { 64 << 10 } else { 512 << 10 },
             ram: PathBuf::from(ram),
             disk,
         })

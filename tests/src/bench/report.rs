@@ -14,7 +14,7 @@ use crate::e2e::{Fault, Outcome};
 pub struct Key {
     /// `pass-through-read`, `first-overwrite`, ...
     pub case: String,
-    /// `csnap`, `qemu-raw`, `qemu-qcow2`.
+    /// `csnap`, `qemu-raw`, `qemu-qcow2`, `engine`, `parts`.
     pub target: String,
     /// Snapshots of the volume.
     pub snapshots: u32,
@@ -24,7 +24,7 @@ pub struct Key {
     pub unit: &'static str,
 }
 
-/// A line of `target/bench/native.json`.
+/// A line of `target/bench/native.json` (or `engine.json`).
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// See [`Key::case`].
@@ -155,12 +155,17 @@ fn bars(rows: &[Row]) -> Vec<Bar> {
     };
     let raw = |case: &str| value(case, "qemu-raw", 0);
     let first = |snapshots| value("first-overwrite", "csnap", snapshots);
-    let amplification = value("amplification-8g-qd32", "csnap", 1).map(|measured| Bar {
-        what: "chunks written to the store per chunk copied, 8 GiB, 16K, depth 32".into(),
-        at_most: true,
-        wanted: 1.1,
-        measured,
-    });
+    let amplification = |target: &str, case| {
+        let what = format!(
+            "chunks written to the store per chunk copied, 8 GiB, 16K, depth 32 ({target})"
+        );
+        value(case, target, 1).map(|measured| Bar {
+            what,
+            at_most: true,
+            wanted: 1.1,
+            measured,
+        })
+    };
     let steady = value("steady-overwrite", "csnap", 1);
     let bars = [
         ratio(
@@ -187,7 +192,8 @@ fn bars(rows: &[Row]) -> Vec<Bar> {
             steady,
             raw("steady-overwrite"),
         ),
-        amplification,
+        amplification("csnap", "amplification-8g-qd32"),
+        amplification("engine", "engine-write-amplification-8g-qd32"),
     ];
     bars.into_iter().flatten().collect()
 }
