@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use snapstore::engine::{Command, CommandError, Notice, Policy, Reply, SnapshotState};
+use snapstore::engine::{Command, CommandError, DropReason, Notice, Policy, Reply, SnapshotState};
 use snapstore::ids::CommandId;
 use snapstore::{Tag, VolumeId};
 
@@ -86,9 +86,12 @@ impl Oracle {
                 reason,
                 ..
             } => {
-                let asked = *reason == snapstore::engine::DropReason::Asked;
+                let asked = *reason == DropReason::Asked;
                 if !(self.allow.full || self.allow.store_errors || self.allow.damage || asked) {
                     return Err(Violation(format!("dropped without need: {notice:?}")));
+                }
+                if *reason == DropReason::StoreFull {
+                    self.right_victim(*volume, *tag)?;
                 }
                 if let Some(snapshot) = self.snapshot(*volume, *tag) {
                     snapshot.state = SnapshotState::Dropped(*reason);
@@ -106,6 +109,30 @@ impl Oracle {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Lowest priority first, then oldest, and only where the origin comes first. With
+    /// commands under way nobody can say what the engine knew.
+    fn right_victim(&self, id: VolumeId, tag: Tag) -> Outcome {
+        if !self.pending.is_empty() || !self.maybe.is_empty() {
+            return Ok(());
+        }
+        let origin_first = self
+            .volumes
+            .values()
+            .filter(|v| v.policy == Policy::OriginFirst);
+        let live = origin_first
+            .flat_map(|v| &v.snapshots)
+            .filter(|(_, s)| s.state == SnapshotState::Live);
+        let rank = |(tag, snapshot): (&Tag, &Snapshot)| (snapshot.priority, *tag);
+        let first = live.map(rank).min();
+        let known = self.volumes.get(&id).and_then(|v| v.snapshots.get(&tag));
+        match known.map(|s| (s.priority, tag)) {
+            rank if rank == first => Ok(()),
+            other => Err(Violation(format!(
+                "dropped {other:?} of volume {id} before {first:?}"
+            ))),
+        }
     }
 
     /// A snapshot's model.

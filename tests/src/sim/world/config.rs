@@ -74,11 +74,11 @@ impl Config {
             .collect::<Vec<_>>();
         let held: u64 = origins.iter().sum::<u64>() / 8;
         let snapshots = dice.pick(&[2, 4, 8, 12]);
-        Self {
+        let mut config = Self {
             seed,
             chunk_size,
             store_blocks: match trouble {
-                Trouble::Full => 700 + held * dice.between(0, 2),
+                Trouble::Full => 660 + held * dice.between(0, 1),
                 _ => 1024 + 2 * held * (snapshots as u64 + 2),
             },
             journal_blocks: dice.pick(&[Some(16), Some(16), Some(24), Some(64), None]),
@@ -97,7 +97,24 @@ impl Config {
             snapshots,
             hot: chunk * dice.pick(&[2, 6, 16, 1 << 20]),
             weights: super::action::weights(dice),
+        };
+        if trouble == Trouble::Full {
+            config.fill(chunk);
         }
+        config
+    }
+
+    /// Makes a store too small for what is written: long writes everywhere, many
+    /// snapshots, few deletions.
+    fn fill(&mut self, chunk: u64) {
+        self.origins
+            .iter_mut()
+            .for_each(|size| *size = (*size).max(1600).max(24 * chunk));
+        self.hot = u64::MAX;
+        self.snapshots = 12;
+        self.load = self.load.max(16);
+        self.actions += 300;
+        super::action::fill_up(&mut self.weights);
     }
 
     /// The world `seed` without trouble: every error counts.

@@ -73,6 +73,7 @@ impl World {
         let before = self.load_inventory()?;
         let (engine, recovered) = self.attempt(None).result?;
         self.note(|| format!("  recovered: {recovered:?}"));
+        self.stats.undone += recovered.dropped + recovered.lost;
         self.judge(&recovered, clean)?;
         self.runtime.restart(engine);
         self.check_store("after recovery")?;

@@ -5,6 +5,7 @@
 //! Virtual steps are the clock: what does not end within a bound hangs.
 
 use snapstore::create::{CreateOptions, create};
+use snapstore::engine::Notice;
 use snapstore::recover::load;
 
 use super::dice::Dice;
@@ -52,6 +53,12 @@ pub struct Stats {
     pub checkpoints: u64,
     /// Whole-store checks.
     pub checks: u64,
+    /// Snapshots the engine dropped.
+    pub drops: u64,
+    /// Chunks that were lost to their snapshots.
+    pub lost: u64,
+    /// Exceptions that recovery found without their data.
+    pub undone: u64,
 }
 
 impl Stats {
@@ -66,6 +73,9 @@ impl Stats {
         self.copied += other.copied;
         self.checkpoints += other.checkpoints;
         self.checks += other.checks;
+        self.drops += other.drops;
+        self.lost += other.lost;
+        self.undone += other.undone;
     }
 }
 
@@ -259,7 +269,11 @@ impl World {
                     self.oracle.replied(id, &result)?;
                     self.serve_volumes(&result)?;
                 }
-                Answer::Notice(notice) => self.oracle.noticed(&notice)?,
+                Answer::Notice(notice) => {
+                    self.stats.drops += u64::from(matches!(notice, Notice::SnapshotDropped { .. }));
+                    self.stats.lost += u64::from(matches!(notice, Notice::ChunkLost { .. }));
+                    self.oracle.noticed(&notice)?;
+                }
             }
         }
         Ok(())
