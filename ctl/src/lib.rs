@@ -5,7 +5,7 @@
 //! | [`cli`] | the command line: nouns, verbs, options, help texts |
 //! | [`names`] | `vol@name`, sizes: text a person gave, checked |
 //! | [`output`] | tables, JSON, sizes and times for people |
-//! | [`run`] | what each verb does |
+//! | [`mod@run`] | what each verb does |
 //! | [`session`] | what all verbs share: where to print, whom to ask |
 //!
 //! Contract: results go to stdout, everything else (errors, questions, progress)

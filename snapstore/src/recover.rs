@@ -432,8 +432,10 @@ impl Loaded {
         let mut now = vec![0; crcs.as_slice().len()];
         let unchanged = match origins.chunk_crcs(*volume, *chunk, &mut now) {
             Ok(()) => now == crcs.as_slice(),
-            // Unknown: keep the record; reads verify and refuse.
-            Err(_) => return Ok(()),
+            // Unknown for now: keep the record; reads verify and refuse.
+            Err(IoError::Absent) => return Ok(()),
+            // Neither copy can be had: LOST, never dropped.
+            Err(_) => false,
         };
         self.alloc
             .give_back(*block, self.geometry.chunk_blocks.into());

@@ -2,23 +2,13 @@
 //! say more than a seed.
 
 use csnap_tests::sim::judge::play;
-use csnap_tests::sim::world::{Action, Config, Trouble};
+use csnap_tests::sim::world::{Action, Config};
 use proptest::prelude::*;
 
 fn action() -> impl Strategy<Value = Action> {
     // Pumps and writes are most of life.
     let kind = prop_oneof![6 => 0u32..2, 2 => 2u32..8, 1 => 0u32..Action::kinds()];
     (kind, any::<[u32; 3]>()).prop_map(|(kind, raw)| Action::decode(kind, raw))
-}
-
-/// A world without trouble, so that every error counts.
-fn peaceful(seed: u64) -> Config {
-    let mut config = Config::of_seed(seed);
-    if config.trouble == Trouble::Full {
-        config.store_blocks *= 32;
-    }
-    config.trouble = Trouble::None;
-    config
 }
 
 proptest! {
@@ -29,7 +19,7 @@ proptest! {
         seed in 0u64..1000,
         actions in prop::collection::vec(action(), 1..80),
     ) {
-        if let Err(failure) = play(peaceful(seed), &actions) {
+        if let Err(failure) = play(Config::peaceful(seed), &actions) {
             return Err(TestCaseError::fail(failure.to_string()));
         }
     }

@@ -209,18 +209,19 @@ impl Engine {
             return;
         };
         self.journal.flushed = self.journal.next;
-        for queued in flight.records {
-            self.publish(queued, out);
-            if self.failed.is_some() {
-                return;
+        let mut records = flight.records.into_iter();
+        while let Some(queued) = records.next() {
+            if let Err(damage) = self.state.apply(&queued.record) {
+                // Back in the queue, so that whoever waits for them is told.
+                let rest = std::iter::once(queued).chain(records);
+                self.journal.open.splice(0..0, rest);
+                return self.fail_store(&format!("a record could not be applied: {damage}"), out);
             }
+            self.publish(queued, out);
         }
     }
 
     fn publish(&mut self, queued: Queued, out: &mut Effects) {
-        if let Err(damage) = self.state.apply(&queued.record) {
-            return self.fail_store(&format!("a record could not be applied: {damage}"), out);
-        }
         self.published(&queued.record, out);
         match queued.done {
             Done::Nothing => {}
@@ -244,6 +245,7 @@ impl Engine {
                     && volume.taking == *tag
                 {
                     volume.taking = Tag(0);
+                    self.wake_stalled();
                 }
             }
             Record::TakeAborted { .. } => {

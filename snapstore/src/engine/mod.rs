@@ -34,6 +34,8 @@ mod purge;
 mod reads;
 mod space;
 mod take;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 pub use api::*;

@@ -101,7 +101,6 @@ impl Engine {
         if !self.starved || self.failed.is_some() || self.victim.is_some() {
             return;
         }
-        self.starve_notice(out);
         if self.purge.is_some() || self.purge_pending() || !self.journal.idle() {
             return; // space is on its way back
         }
@@ -114,6 +113,7 @@ impl Engine {
             self.checkpoint.wanted = true;
             return;
         }
+        self.starve_notice(out);
         self.refuse_wanted(out);
         if let Some((volume, tag)) = self.choose_victim().filter(|_| !self.wanted.is_empty()) {
             self.victim = Some((volume, tag));
@@ -139,6 +139,7 @@ impl Engine {
             }
             self.copying_ended(volume, chunk);
         }
+        self.starved = !self.wanted.is_empty();
     }
 
     fn starve_notice(&mut self, out: &mut Effects) {

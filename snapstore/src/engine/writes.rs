@@ -260,10 +260,13 @@ impl Engine {
         if self.policy(volume) == Policy::SnapshotFirst {
             return self.fail_write(id, error.clone(), out);
         }
-        if !self.drop_all(volume, DropReason::Damage) {
-            return self.fail_write(id, error.clone(), out);
+        if self.drop_all(volume, DropReason::Damage) || self.newest(volume) > Tag(0) {
+            // A snapshot just being taken can be dropped when its record is durable.
+            self.stalled.push(id);
+        } else {
+            // The last one went while the block was being read: nobody needs it now.
+            self.ready.push_back(Task::Write(id));
         }
-        self.stalled.push(id);
     }
 
     /// Runs again every write that waited for snapshots to be dropped.

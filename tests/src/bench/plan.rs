@@ -8,6 +8,8 @@ use crate::e2e::{Fault, Outcome, tools};
 /// What one whole run of the benchmark does.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// A first look only: fewer cases, smaller devices.
+    pub quick: bool,
     /// Rounds over all targets; a row is their median.
     pub rounds: usize,
     /// Bytes of each origin of the main suite.
@@ -50,6 +52,7 @@ impl Plan {
             Err(_) => 5,
         };
         Ok(Self {
+            quick,
             rounds: if quick { rounds.min(3) } else { rounds },
             origin: if quick { 96 * MIB } else { 384 * MIB },
             chunk: 16 << 10,

@@ -75,24 +75,33 @@ fn run(suite: Suite) -> Outcome {
         engine::measure(&plan, &mut samples)?;
     }
     if suite != Suite::Engine {
-        servers(&plan, &mut samples)?;
+        servers(&plan, suite, &mut samples)?;
     }
-    let rows = samples.rows();
-    let table = report::markdown(&rows, &conditions(&plan, suite)?);
-    println!("{table}");
-    let name = suite.name();
-    report::write_json(&rows, &results()?.join(format!("{name}.json")))?;
-    let page = results()?.join(format!("{name}.md"));
-    std::fs::write(&page, table).trying(|| format!("write {}", page.display()))?;
+    println!("{}", write(&plan, suite, &samples)?);
     let _ = std::fs::remove_dir(&plan.ram);
     Ok(())
 }
 
-fn servers(plan: &Plan, samples: &mut Samples) -> Outcome {
+/// Csnap and qemu side by side. Written after each part: a long run that is broken
+/// off has something to show.
+fn servers(plan: &Plan, suite: Suite, samples: &mut Samples) -> Outcome {
     rounds(plan, samples, Target::all(plan)?, "")?;
+    write(plan, suite, samples)?;
     rounds(plan, samples, Target::on_disk(plan)?, "-disk")?;
+    write(plan, suite, samples)?;
     eprintln!("bench: amplification");
     amplification::measure(plan, samples)
+}
+
+/// Writes the rows and the page; hands back the page.
+fn write(plan: &Plan, suite: Suite, samples: &Samples) -> Outcome<String> {
+    let rows = samples.rows();
+    let text = report::markdown(&rows, &conditions(plan, suite)?);
+    let name = suite.name();
+    report::write_json(&rows, &results()?.join(format!("{name}.json")))?;
+    let page = results()?.join(format!("{name}.md"));
+    std::fs::write(&page, &text).trying(|| format!("write {}", page.display()))?;
+    Ok(text)
 }
 
 /// A B C A B C ...: a slow moment of the machine hits all alike.

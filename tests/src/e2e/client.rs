@@ -21,6 +21,7 @@ const REQUEST_MAGIC: u32 = 0x2560_9513;
 const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 const FIXED_NEWSTYLE_NO_ZEROES: u16 = 3;
 const OPT_GO: u32 = 7;
+const INFO_BLOCK_SIZE: u16 = 3;
 const REPLY_ACK: u32 = 1;
 const REPLY_INFO: u32 = 3;
 const REPLY_ERROR: u32 = 1 << 31;
@@ -103,10 +104,12 @@ impl Client {
     fn go(&mut self, export: &str) -> Outcome {
         let mut message = OPTION_MAGIC.to_be_bytes().to_vec();
         message.extend(OPT_GO.to_be_bytes());
-        message.extend((export.len() as u32 + 6).to_be_bytes());
+        message.extend((export.len() as u32 + 8).to_be_bytes());
         message.extend((export.len() as u32).to_be_bytes());
         message.extend(export.as_bytes());
-        message.extend(0_u16.to_be_bytes());
+        message.extend(1_u16.to_be_bytes());
+        // Who does not ask is refused by exports whose blocks are not 512 bytes.
+        message.extend(INFO_BLOCK_SIZE.to_be_bytes());
         self.put(&message)?;
         loop {
             let head: [u8; 20] = self.take()?;

@@ -153,6 +153,18 @@ pub struct Core<E> {
     itself: Weak<Self>,
 }
 
+/// Ends the process if it is dropped by a panic. A step half done or a lane that is
+/// gone must not be lived with; a dead process is what the store is made to survive.
+pub(crate) struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 /// Callers waiting for replies; `None` once the core is closed.
 type Commands = Option<HashMap<CommandId, mpsc::SyncSender<Result<Reply, CommandError>>>>;
 
@@ -223,6 +235,8 @@ impl<E: Stepper> Core<E> {
 
     /// Steps once, lets go of the engine, and sends the effects on their way.
     fn step(&self, mut engine: MutexGuard<'_, E>, visit: &mut Visit) {
+        // Dropped before the lock: nobody else enters an engine that broke off.
+        let _whole = AbortOnPanic;
         visit.events.append(&mut self.inbox.lock());
         visit.scratch.clear();
         engine.step(&mut visit.events, &mut visit.scratch);

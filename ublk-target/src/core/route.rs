@@ -62,9 +62,10 @@ impl<E: Stepper> Core<E> {
     }
 
     fn pause_all(&self, io: IoId, volumes: &[VolumeId], visit: &mut Visit) {
-        self.pauses
-            .lock()
-            .begin(io, self.lanes.count(), Instant::now());
+        // Held until every lane is told, or giving up could resume one before it
+        // was paused: it would stay paused for ever.
+        let mut pauses = self.pauses.lock();
+        pauses.begin(io, self.lanes.count(), Instant::now());
         for lane in 0..self.lanes.count() {
             let mail = Mail::Pause {
                 store: self.slot,

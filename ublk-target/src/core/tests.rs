@@ -41,6 +41,7 @@ impl Stepper for Counting {
                         volumes,
                     });
                 }
+                Event::Tick { now_ms: 13 } => panic!("as planned"),
                 _ => {}
             }
         }
@@ -259,4 +260,23 @@ fn commands_are_answered_and_refused_after_the_end() {
         core.command(Command::Checkpoint),
         Err(CommandError::Closing)
     );
+}
+
+#[test]
+fn a_step_that_panics_ends_the_process() {
+    use std::os::unix::process::ExitStatusExt;
+    const CHILD: &str = "CSNAP_TEST_OF_A_PANICKING_STEP";
+    if std::env::var_os(CHILD).is_some() {
+        let (core, _) = core(1);
+        let mut visit = Visit::new(0);
+        visit.events.events.push(Event::Tick { now_ms: 13 });
+        core.enter(&mut visit);
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args([
+        "--exact",
+        "core::tests::a_step_that_panics_ends_the_process",
+    ]);
+    let output = child.env(CHILD, "1").output().unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
 }

@@ -463,5 +463,29 @@ fn zeroes_fall_back_to_writing_and_yield_to_a_pause_between_pieces() {
     assert_eq!(rig.done(), [(1, Ok(()))]);
 }
 
+#[test]
+fn every_zeroing_in_flight_falls_back_when_the_device_cannot_do_it() {
+    let mut rig = Rig::alone();
+    for tag in 1..=3 {
+        let verb = Verb::WriteZeroes { punch: true };
+        rig.submit(tag, Target::Origin, verb, tag * CHUNK, CHUNK);
+    }
+    // All three were issued before the first answer told what the device lacks.
+    for _ in 0..2 {
+        for op in std::mem::take(&mut rig.lane.out.ops) {
+            rig.moved(&op, Err(libc::EOPNOTSUPP));
+            assert_eq!(rig.done(), [], "failed instead of falling back");
+        }
+    }
+    for op in std::mem::take(&mut rig.lane.out.ops) {
+        assert!(
+            matches!(op.action, Action::Write { buffer: ZEROES, .. }),
+            "{op:?}"
+        );
+        rig.moved(&op, Ok(CHUNK as u32));
+    }
+    assert_eq!(rig.done(), [(1, Ok(())), (2, Ok(())), (3, Ok(()))]);
+}
+
 mod chance;
 mod snapshots;

@@ -26,6 +26,17 @@ pub(super) struct Change {
     /// The current segment ends here.
     segment_end: u64,
     phase: Phase,
+    /// How the piece in flight is carried out.
+    way: Way,
+}
+
+/// What a piece asks of the device. Remembered with the piece: when the device
+/// turns out not to know it, several pieces may be in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Punch,
+    Zero,
+    Write,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +55,7 @@ impl Change {
             cursor: offset,
             segment_end: offset,
             phase: Phase::Waiting,
+            way: Way::Write,
         }
     }
 }
@@ -87,6 +99,7 @@ impl Lane {
                 cursor: start,
                 segment_end: end,
                 phase: Phase::Waiting,
+                way: Way::Write,
             },
         );
         let owner = self.owner(key);
@@ -164,6 +177,7 @@ impl Lane {
                 cursor: start,
                 segment_end: end,
                 phase: Phase::Issued,
+                way: Way::Write,
             },
         );
         if let Some(volume) = self.volume(request.volume) {
@@ -182,18 +196,23 @@ impl Lane {
             return;
         };
         let (offset, len) = (change.cursor, change.segment_end - change.cursor);
-        let action = match request.verb {
-            Verb::Trim => Action::Punch { offset, len },
-            Verb::WriteZeroes { punch: true } if volume.punches => Action::Punch { offset, len },
-            Verb::WriteZeroes { .. } if volume.zeroes => Action::Zero { offset, len },
-            Verb::WriteZeroes { .. } => Action::Write {
+        let way = match request.verb {
+            Verb::Trim => Way::Punch,
+            Verb::WriteZeroes { punch: true } if volume.punches => Way::Punch,
+            Verb::WriteZeroes { .. } if volume.zeroes => Way::Zero,
+            _ => Way::Write,
+        };
+        let action = match (way, request.verb) {
+            (Way::Punch, _) => Action::Punch { offset, len },
+            (Way::Zero, _) => Action::Zero { offset, len },
+            (Way::Write, Verb::WriteZeroes { .. }) => Action::Write {
                 buffer: zeroes,
                 at: 0,
                 offset,
                 len: len.min(u64::from(zeroes_len)) as u32,
                 fua: false,
             },
-            _ => Action::Write {
+            (Way::Write, _) => Action::Write {
                 buffer: request.buffer,
                 at: (offset - request.offset) as u32,
                 offset,
@@ -202,6 +221,7 @@ impl Lane {
             },
         };
         let device = volume.device;
+        self.set_change(key, Change { way, ..change });
         self.issue(device, action, Then::Request(key));
     }
 
@@ -215,7 +235,7 @@ impl Lane {
         }
         let moved = match result {
             Ok(moved) => moved,
-            Err(errno) if self.degrade(request, errno) => {
+            Err(errno) if self.degrade(request.volume, change.way, errno) => {
                 if request.verb != Verb::Trim {
                     return self.issue_piece(key);
                 }
@@ -252,18 +272,17 @@ impl Lane {
     }
 
     /// Whether a failed operation has a lesser way that may work; remembers it.
-    fn degrade(&mut self, request: Request, errno: i32) -> bool {
+    fn degrade(&mut self, slot: VolumeSlot, way: Way, errno: i32) -> bool {
         if !matches!(errno, libc::EOPNOTSUPP | libc::ENOSYS) {
             return false;
         }
-        let Some(volume) = self.volume(request.volume) else {
+        let Some(volume) = self.volume(slot) else {
             return false;
         };
-        match request.verb {
-            Verb::Trim => volume.punches = false,
-            Verb::WriteZeroes { punch: true } if volume.punches => volume.punches = false,
-            Verb::WriteZeroes { .. } if volume.zeroes => volume.zeroes = false,
-            _ => return false,
+        match way {
+            Way::Punch => volume.punches = false,
+            Way::Zero => volume.zeroes = false,
+            Way::Write => return false,
         }
         true
     }
@@ -278,6 +297,7 @@ impl Lane {
                     cursor: end,
                     segment_end: end,
                     phase: Phase::Flushing,
+                    way: Way::Write,
                 };
                 self.set_change(key, change);
                 self.issue(device, Action::Flush, Then::Request(key));

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`wire`] | numbers and fixed structures of the protocol |
 //! | [`export`] | what is known of an export, and the trait that provides them |
-//! | [`negotiate`] | the handshake over a Unix socket; blocking, with one total time-out |
+//! | [`mod@negotiate`] | the handshake over a Unix socket; blocking, with one total time-out |
 //! | [`transmission`] | the connection machine: received bytes in, checked requests out |
 //! | [`request`] | one request and the rules it must meet |
 //! | [`reply`] | the queue of replies: headers, data in request buffers, partial sends |

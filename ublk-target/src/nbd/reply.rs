@@ -2,7 +2,7 @@
 //!
 //! A reply is a header held inline and perhaps a body: a range of a request buffer
 //! (never copied), a message, or extents. The driver gathers [`ReplyQueue::segments`]
-//! into one `sendmsg`, and tells with [`ReplyQueue::advance`] how much of it went
+//! into one `sendmsg`, and tells with `ReplyQueue::advance` how much of it went
 //! out; partial sends may stop at any byte.
 //!
 //! Invariants:
@@ -37,7 +37,7 @@ pub struct Slot(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment<'a> {
     /// These bytes. They stay at this address until passed by
-    /// [`ReplyQueue::advance`].
+    /// `ReplyQueue::advance`.
     Bytes(&'a [u8]),
     /// Bytes of a request buffer.
     Buffer {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use snapstore::VolumeId;
 
-use crate::core::{Core, Entry, Lanes, Mail, Stepper, StoreHandlers};
+use crate::core::{AbortOnPanic, Core, Entry, Lanes, Mail, Stepper, StoreHandlers};
 use crate::device::{DeviceError, StoreDevice};
 use crate::export::{Export, ExportTarget};
 use crate::lane::{DeviceSlot, StoreSlot};
@@ -332,6 +332,8 @@ fn spawn(config: ThreadConfig, lanes: Arc<Lanes>) -> std::io::Result<JoinHandle<
             Err(error) => return drop(ready.send(Err(error))),
         };
         let _ = ready.send(Ok(()));
+        // Dropped before the thread's memory, which the kernel may be using.
+        let _whole = AbortOnPanic;
         if let Err(error) = thread.run() {
             // Requests would hang for ever. Ending the process is what the store
             // is made to survive, and what a supervisor notices.

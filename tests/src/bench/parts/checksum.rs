@@ -20,7 +20,7 @@ pub fn measure() -> [(&'static str, f64); 2] {
 }
 
 fn nanoseconds(checksum: impl Fn(&[u8]) -> u32) -> f64 {
-    let data: Vec<u8> = (0..BYTES * PIECES).map(|i| (i * 31) as u8).collect();
+    let data: Vec<u8> = (0..BYTES * PIECES).map(|i| ((i * 31) >> 3) as u8).collect();
     let clock = Instant::now();
     for _ in 0..PASSES {
         for piece in data.chunks_exact(BYTES) {

@@ -9,7 +9,7 @@
 //! The last two with direct I/O, in memory (tmpfs) and, marked `-disk`, on the disk.
 //!
 //! - [`checksum`], [`copy_loop`], [`commit`]: one each
-//! - [`file`]: a file for direct I/O
+//! - [`mod@file`]: a file for direct I/O
 
 pub mod checksum;
 pub mod commit;

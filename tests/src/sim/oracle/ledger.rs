@@ -319,12 +319,19 @@ impl Oracle {
         }
     }
 
-    /// Whether a volume follows the policy that never drops its snapshots.
-    #[must_use]
-    pub fn snapshots_first(&self, volume: VolumeId) -> bool {
-        self.volumes
-            .get(&volume)
-            .is_some_and(|v| v.policy == Policy::SnapshotFirst)
+    /// Whether a volume follows the policy that rather fails writes, or is about to.
+    pub(super) fn snapshots_may_be_first(&self, id: VolumeId) -> bool {
+        let first = Policy::SnapshotFirst;
+        let asked = |c: &Command| match c {
+            Command::SetPolicy { volume, policy } => *volume == id && *policy == first,
+            _ => false,
+        };
+        self.volumes.get(&id).is_some_and(|v| v.policy == first)
+            || self
+                .pending
+                .values()
+                .chain(self.maybe.iter().map(|(c, _)| c))
+                .any(asked)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests: what they change, what they may return, how they may fail.
 
-use snapstore::engine::{Policy, RequestError, SnapshotState};
+use snapstore::engine::{RequestError, SnapshotState};
 use snapstore::{Tag, VolumeId};
 
 use super::Oracle;
@@ -196,7 +196,7 @@ impl Oracle {
             (Kind::Read { .. }, Failure::Device(_)) => allow.origin_reads,
             (_, Failure::Device(_)) => allow.origin_writes,
             (Kind::Write { .. }, Failure::Refused(error)) => {
-                let strict = volume.is_some_and(|v| v.policy == Policy::SnapshotFirst);
+                let strict = self.snapshots_may_be_first(open.volume);
                 match error {
                     RequestError::NoSpace(_) => strict && allow.full,
                     RequestError::StoreFailed(_) => strict && allow.store_errors,

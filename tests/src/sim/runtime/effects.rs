@@ -44,7 +44,7 @@ impl Runtime {
                 };
                 return self.add_piece(owner, grant, piece, last);
             }
-            other => self.tasks.push(Task::Effect(other)),
+            other => self.later(Task::Effect(other)),
         }
         Ok(())
     }

@@ -74,6 +74,10 @@ impl Runtime {
         let Some((&(dev, op), &to)) = self.io.iter().nth(index) else {
             return Ok(());
         };
+        // Operations are laggards from birth: their numbers decide.
+        if op % 16 < self.habits.laggards && !self.dice.chance(1, super::LAG) {
+            return Ok(());
+        }
         let partly = self.dice.chance(1, 4);
         let (disk, dice) = self.disk(dev);
         if partly {
@@ -192,7 +196,7 @@ impl Runtime {
         } else {
             self.io.insert((Dev::Store, op), Use::CopyWritten(copy));
         }
-        self.mail.push(Mail {
+        self.mail_out(Mail {
             events: batch.events,
             crcs: batch.crcs,
         });
@@ -202,10 +206,14 @@ impl Runtime {
     /// A copy's write completed; never told before its read was.
     fn copy_written(&mut self, copy: IoId, result: Result<(), IoError>) {
         let told = Event::CopyWritten { copy, result };
-        let waiting = self.mail.iter_mut().find(|mail| {
-            let reads = |e: &Event| matches!(e, Event::CopyRead { copy: c, .. } if *c == copy);
-            mail.events.iter().any(reads)
-        });
+        let waiting = self
+            .mail
+            .iter_mut()
+            .map(|mail| &mut mail.what)
+            .find(|mail| {
+                let reads = |e: &Event| matches!(e, Event::CopyRead { copy: c, .. } if *c == copy);
+                mail.events.iter().any(reads)
+            });
         match waiting {
             Some(mail) => mail.events.push(told),
             None => self.post(told),

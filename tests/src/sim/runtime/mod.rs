@@ -96,6 +96,8 @@ pub struct Habits {
     pub lanes: usize,
     /// How eagerly: completions, effects, deliveries.
     pub eagerness: [u64; 3],
+    /// Operations, effects and events that take much longer than the rest, in 16.
+    pub laggards: u64,
     /// Pauses given up, in a thousand.
     pub give_up: u64,
     /// What it does wrong on purpose.
@@ -107,6 +109,16 @@ pub struct Habits {
 struct Attached {
     origin: usize,
     map: Arc<UniqueMap>,
+}
+
+/// How much longer a laggard takes.
+const LAG: u64 = 32;
+
+/// Something that waits its turn, or many turns.
+#[derive(Debug)]
+struct Slowly<T> {
+    slow: bool,
+    what: T,
 }
 
 /// Events that must arrive in this order.
@@ -145,8 +157,8 @@ pub struct Runtime {
     requests: BTreeMap<u64, Request>,
     next_owner: u64,
     next_command: u64,
-    mail: Vec<Mail>,
-    tasks: Vec<Task>,
+    mail: Vec<Slowly<Mail>>,
+    tasks: Vec<Slowly<Task>>,
     io: BTreeMap<(Dev, OpId), Use>,
     pauses: BTreeMap<IoId, Pause>,
     again: bool,
@@ -222,7 +234,7 @@ impl Runtime {
         let lane = self.dice.index(self.lanes.len());
         self.requests
             .insert(owner, Request::new(lane, volume, ask, self.steps));
-        self.tasks.push(Task::Begin(owner));
+        self.later(Task::Begin(owner));
         owner
     }
 
@@ -274,8 +286,10 @@ impl Runtime {
             0 => self.move_io()?,
             1 => {
                 let index = self.dice.index(self.tasks.len());
-                let task = self.tasks.swap_remove(index);
-                self.carry_out(task)?;
+                if self.tasks.get(index).is_some_and(|t| !t.slow) || self.dice.chance(1, LAG) {
+                    let task = self.tasks.swap_remove(index).what;
+                    self.carry_out(task)?;
+                }
             }
             _ => self.deliver()?,
         }
@@ -310,10 +324,24 @@ impl Runtime {
     }
 
     fn post(&mut self, event: Event) {
-        self.mail.push(Mail {
+        self.mail_out(Mail {
             events: vec![event],
             crcs: Vec::new(),
         });
+    }
+
+    fn mail_out(&mut self, what: Mail) {
+        let slow = self.lags();
+        self.mail.push(Slowly { slow, what });
+    }
+
+    fn later(&mut self, what: Task) {
+        let slow = self.lags();
+        self.tasks.push(Slowly { slow, what });
+    }
+
+    fn lags(&mut self) -> bool {
+        self.dice.chance(self.habits.laggards, 16)
     }
 
     /// Gives the engine some of the mail, in any order.
@@ -325,11 +353,10 @@ impl Runtime {
             .min(if self.dice.chance(1, 4) { 64 } else { 4 });
         for _ in 0..self.dice.between(u64::from(!self.again), most as u64) {
             let index = self.dice.index(self.mail.len());
-            let Mail { events, mut crcs } = self.mail.swap_remove(index);
-            batch.append(&mut EventBatch {
-                events,
-                crcs: std::mem::take(&mut crcs),
-            });
+            if self.mail.get(index).is_some_and(|m| !m.slow) || self.dice.chance(1, LAG) {
+                let Mail { events, crcs } = self.mail.swap_remove(index).what;
+                batch.append(&mut EventBatch { events, crcs });
+            }
         }
         self.again = false;
         let mut effects = std::mem::take(&mut self.effects);

@@ -61,8 +61,7 @@ impl Runtime {
         if self.pauses.insert(io, pause).is_some() {
             return Err(Violation(format!("pause {io:?} was asked for twice")));
         }
-        self.tasks
-            .extend((0..lanes).map(|lane| Task::PauseLane(io, lane)));
+        (0..lanes).for_each(|lane| self.later(Task::PauseLane(io, lane)));
         Ok(())
     }
 
@@ -84,8 +83,7 @@ impl Runtime {
         };
         if !std::mem::replace(&mut pause.told, true) {
             self.post(Event::Paused { io, drained: false });
-            self.tasks
-                .extend((0..self.lanes.len()).map(|lane| Task::ResumeLane(io, lane)));
+            (0..self.lanes.len()).for_each(|lane| self.later(Task::ResumeLane(io, lane)));
         }
     }
 
@@ -119,8 +117,7 @@ impl Runtime {
     pub(super) fn resume(&mut self, io: IoId) -> Outcome {
         match self.pauses.get(&io) {
             Some(pause) if pause.told && pause.missing == 0 => {
-                self.tasks
-                    .extend((0..self.lanes.len()).map(|lane| Task::ResumeLane(io, lane)));
+                (0..self.lanes.len()).for_each(|lane| self.later(Task::ResumeLane(io, lane)));
                 Ok(())
             }
             other => Err(Violation(format!(
@@ -132,7 +129,7 @@ impl Runtime {
     pub(super) fn resume_lane(&mut self, io: IoId, lane: usize) {
         // A given-up pause may not have reached this lane yet.
         if self.lanes[lane].pauses.remove(&io).is_none() {
-            self.tasks.push(Task::ResumeLane(io, lane));
+            self.later(Task::ResumeLane(io, lane));
             return;
         }
         if let Some(pause) = self.pauses.get_mut(&io) {
@@ -142,6 +139,8 @@ impl Runtime {
             }
         }
         let parked = std::mem::take(&mut self.lanes[lane].parked);
-        self.tasks.extend(parked.into_iter().map(Task::Begin));
+        parked
+            .into_iter()
+            .for_each(|owner| self.later(Task::Begin(owner)));
     }
 }

@@ -312,7 +312,7 @@ impl Runtime {
         request.parts += 1;
         request.asked = !last;
         request.pieces.push(piece);
-        self.tasks.push(Task::Piece(
+        self.later(Task::Piece(
             owner.0,
             self.requests[&owner.0].pieces.len() - 1,
         ));

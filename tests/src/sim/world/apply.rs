@@ -76,7 +76,7 @@ impl World {
             Action::ReadSnapshot { snapshot, at, len } => {
                 let (volume, tag) = self.snapshot(snapshot, |_| true)?;
                 let size = self.oracle.volumes.get(&volume)?.size;
-                let (first, count) = clamp(at, len, size);
+                let (first, count) = self.clamp(at, len, size);
                 (volume, Ask::ReadSnapshot { tag, first, count })
             }
             _ => return None,
@@ -230,7 +230,7 @@ impl World {
 
     fn range(&self, volume: u32, at: u32, len: u32) -> Option<(VolumeId, u64, u64)> {
         let id = self.volume(volume)?;
-        let (first, count) = clamp(at, len, self.oracle.volumes.get(&id)?.size);
+        let (first, count) = self.clamp(at, len, self.oracle.volumes.get(&id)?.size);
         Some((id, first, count))
     }
 
@@ -293,13 +293,15 @@ impl World {
             };
         }
     }
-}
 
-/// A range inside `size` sectors; long ones begin on a block.
-fn clamp(at: u32, len: u32, size: u64) -> (u64, u64) {
-    let mut first = u64::from(at) % size.max(1);
-    if len.is_multiple_of(8) {
-        first -= first % 8;
+    /// A range inside `size` sectors, mostly in the hot part; whole blocks begin on one.
+    fn clamp(&self, at: u32, len: u32, size: u64) -> (u64, u64) {
+        let hot = !at.is_multiple_of(4);
+        let span = if hot { size.min(self.config.hot) } else { size };
+        let mut first = u64::from(at / 4) % span.max(1);
+        if len.is_multiple_of(8) {
+            first -= first % 8;
+        }
+        (first, u64::from(len).clamp(1, size - first))
     }
-    (first, u64::from(len).clamp(1, size - first))
 }

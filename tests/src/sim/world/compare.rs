@@ -91,7 +91,7 @@ impl World {
             .values()
             .flatten()
             .any(|s| s.state == SnapshotState::Live);
-        if held.is_some() || live || info.purging > 0 || info.used != info.metadata {
+        if held.is_some() || live || info.purging > 0 || info.used > info.metadata {
             return Err(Violation(format!(
                 "all snapshots are deleted, yet something is held: {held:?} {info:?}"
             )));

@@ -48,6 +48,8 @@ pub struct Config {
     pub load: usize,
     /// Most snapshots of a volume.
     pub snapshots: usize,
+    /// Sectors at the front of each volume where most requests go.
+    pub hot: u64,
     /// Weight of each kind of action.
     pub weights: Vec<u64>,
 }
@@ -93,18 +95,26 @@ impl Config {
             actions: dice.between(50, 600),
             load: dice.pick(&[1, 4, 16, 48]),
             snapshots,
+            hot: chunk * dice.pick(&[2, 6, 16, 1 << 20]),
             weights: super::action::weights(dice),
         }
     }
 
-    /// The same with a planted defect, and no other trouble.
+    /// The world `seed` without trouble: every error counts.
     #[must_use]
-    pub fn with_defect(seed: u64, defect: Defect) -> Self {
+    pub fn peaceful(seed: u64) -> Self {
         let mut config = Self::of_seed(seed);
         if config.trouble == Trouble::Full {
             config.store_blocks *= 32;
         }
         config.trouble = Trouble::None;
+        config
+    }
+
+    /// The same with a planted defect.
+    #[must_use]
+    pub fn with_defect(seed: u64, defect: Defect) -> Self {
+        let mut config = Self::peaceful(seed);
         config.habits.defect = Some(defect);
         config
     }
@@ -137,7 +147,8 @@ fn origin(dice: &mut Dice, chunk: u64) -> u64 {
 fn habits(dice: &mut Dice) -> Habits {
     Habits {
         lanes: dice.pick(&[1, 2, 4]),
-        eagerness: [dice.between(1, 8), dice.between(1, 8), dice.between(1, 8)],
+        eagerness: [(); 3].map(|()| dice.pick(&[1, 2, 4, 16])),
+        laggards: dice.pick(&[0, 0, 1, 4]),
         give_up: dice.pick(&[0, 0, 0, 50]),
         defect: None,
     }
