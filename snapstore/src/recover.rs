@@ -11,7 +11,7 @@
 //!    LOST when not (hazard 3);
 //! 3. writes a checkpoint (hazard 5).
 //!
-//! What a broken journal block means is a table in [`crate::replay`].
+//! What a broken journal block means is a table in `replay.rs`.
 
 use crate::alloc::{Allocator, LoadError};
 use crate::block::Block;
