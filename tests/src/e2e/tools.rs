@@ -116,12 +116,21 @@ pub fn skip(test: &str, reason: &str) -> Outcome {
 /// # Errors
 /// If the program lies elsewhere.
 pub fn target_dir() -> Outcome<PathBuf> {
+    let profile = profile_dir()?;
+    let dir = profile.parent().map(Path::to_path_buf);
+    dir.ok_or_else(|| Fault::wrong("not run from a cargo target directory"))
+}
+
+/// Where cargo put the programs of this build: `target/debug` or `target/release`.
+/// A test lies in `deps` below it. (Cargo's own marker file cannot be asked: it is
+/// missing where something else made `target` before cargo did.)
+fn profile_dir() -> Outcome<PathBuf> {
     let exe = std::env::current_exe().trying(|| "find this program's path".into())?;
-    let dir = exe
-        .ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").is_file());
-    dir.map(Path::to_path_buf)
-        .ok_or_else(|| Fault::wrong("not run from a cargo target directory"))
+    let dir = exe.parent().unwrap_or(Path::new("."));
+    let is_deps = dir.file_name().is_some_and(|name| name == "deps");
+    let profile = if is_deps { dir.parent() } else { Some(dir) };
+    let profile = profile.map(Path::to_path_buf);
+    profile.ok_or_else(|| Fault::wrong("not run from a cargo target directory"))
 }
 
 /// One of csnap's own programs: from `CSNAP_BIN_DIR`, else of the same build as
@@ -132,16 +141,7 @@ pub fn target_dir() -> Outcome<PathBuf> {
 pub fn csnap_program(name: &str) -> Outcome<PathBuf> {
     let dir = match std::env::var_os("CSNAP_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
-        None => {
-            let exe = std::env::current_exe().trying(|| "find this program's path".into())?;
-            let deps = exe.parent().unwrap_or(Path::new("."));
-            let is_deps = deps.file_name().is_some_and(|name| name == "deps");
-            if is_deps {
-                deps.join("..")
-            } else {
-                deps.to_path_buf()
-            }
-        }
+        None => profile_dir()?,
     };
     let path = dir.join(name);
     if path.is_file() {
