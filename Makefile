@@ -2,13 +2,14 @@
 
 PREFIX  ?= /usr/local
 MINUTES ?= 10
+SUITE   ?= all
 CARGO   ?= cargo
 
 .PHONY: help setup build demo test unit e2e bench bench-doc soak lint install clean-work
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
-	@echo "  variables:        PREFIX=$(PREFIX)  MINUTES=$(MINUTES)  BENCH_QUICK=1"
+	@echo "  variables:        PREFIX=$(PREFIX)  MINUTES=$(MINUTES)  BENCH_QUICK=1  SUITE=all|native|engine"
 
 setup: ## install what a fresh Debian 12 with cargo lacks
 	@scripts/setup
@@ -29,8 +30,8 @@ e2e: setup ## the real programs judged by fio, qemu and libnbd
 	$(CARGO) build --bins -p ublk-target -p ctl
 	$(CARGO) test -p csnap-tests --features e2e --test e2e -- --test-threads=2
 
-bench: setup build ## side by side with qemu; rows in target/bench/native.json
-	$(CARGO) run --release -p csnap-tests --bin bench
+bench: setup build ## side by side with qemu, and the engine alone; rows in target/bench/native.json
+	$(CARGO) run --release -p csnap-tests --bin bench -- --suite $(SUITE)
 
 bench-doc: ## put the latest rows into docs/performance.md
 	$(CARGO) run --release -p csnap-tests --bin bench -- --doc docs/performance.md

@@ -1,4 +1,4 @@
-//! csnapctl: see [`ctl::run`].
+//! csnapctl: see [`mod@ctl::run`].
 
 use std::process::ExitCode;
 

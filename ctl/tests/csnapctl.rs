@@ -266,6 +266,8 @@ fn a_store_is_made_only_where_nothing_is_lost() {
     let output = world.run(&["store", "create", path, "--size", "16M"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(stdout(&output).contains("16.0 MiB"), "{}", stdout(&output));
+    let mode = std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "others could read what origins held");
     let again = world.run(&["store", "create", path]);
     assert_eq!(code(&again), 4);
     assert!(

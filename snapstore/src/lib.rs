@@ -11,10 +11,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`block`], [`ids`], [`device`] | the unit of metadata I/O, identifiers, the synchronous device trait |
-//! | [`format`] | every on-disk structure, declared once; byte tables in `docs/format.md` |
+//! | [`mod@format`] | every on-disk structure, declared once; byte tables in `docs/format.md` |
 //! | [`tree`] | the shadow-paged B-tree: probe and batch merge |
 //! | [`alloc`] | the bitmap allocator and its on-disk image |
-//! | [`journal`] | the ring of logical records |
+//! | [`state`] | volumes, snapshots, counters and recent exceptions: what records amount to |
 //! | [`unique`] | the in-memory bitmap behind the write fast path |
 //! | [`engine`] | the state machine: events in, effects out |
 //! | [`mod@create`], [`recover`] | making a store, opening one again |

@@ -11,7 +11,7 @@
 //!    LOST when not (hazard 3);
 //! 3. writes a checkpoint (hazard 5).
 //!
-//! What a broken journal block means is a table in [`crate::replay`].
+//! What a broken journal block means is a table in `replay.rs`.
 
 use crate::alloc::{Allocator, LoadError};
 use crate::block::Block;
@@ -135,10 +135,9 @@ pub(crate) fn newest_superblock(dev: &mut impl BlockDevice) -> Result<Newest, Op
     if dev.blocks() < 2 {
         return Err(OpenError::NotAStore);
     }
-    let first = read_block(dev, 0, "first superblock")?;
-    let decoded = Superblock::decode(&first, 0);
+    let first = read_superblock(dev, 0, "first superblock");
     // Where the last one lies the first one says; else it is the device's end.
-    let end = match &decoded {
+    let end = match &first {
         Ok((superblock, _)) => superblock.blocks.get(),
         Err(_) => dev.blocks(),
     };
@@ -148,19 +147,48 @@ pub(crate) fn newest_superblock(dev: &mut impl BlockDevice) -> Result<Newest, Op
             store: end,
         });
     }
-    let last = read_block(dev, end - 1, "last superblock")?;
+    let last = read_superblock(dev, end - 1, "last superblock");
     let valid = |(superblock, generation)| Newest {
         superblock,
         generation,
     };
-    match (decoded, Superblock::decode(&last, end - 1)) {
+    match (first, last) {
         (Ok(a), Ok(b)) if a.0.uuid == b.0.uuid => Ok(valid(if b.1 > a.1 { b } else { a })),
         (Ok(one), _) | (Err(_), Ok(one)) => Ok(valid(one)),
-        (Err(_), Err(_)) if !Superblock::has_magic(&first) && !Superblock::has_magic(&last) => {
-            Err(OpenError::NotAStore)
-        }
-        (Err(first), Err(last)) => Err(OpenError::Superblocks { first, last }),
+        (Err(Unusable::Unreadable(error)), _) | (_, Err(Unusable::Unreadable(error))) => Err(error),
+        (
+            Err(Unusable::Damaged {
+                damage: first,
+                foreign,
+            }),
+            Err(Unusable::Damaged {
+                damage: last,
+                foreign: both,
+            }),
+        ) => Err(if foreign && both {
+            OpenError::NotAStore
+        } else {
+            OpenError::Superblocks { first, last }
+        }),
     }
+}
+
+/// Why one superblock is of no use; the other may be.
+enum Unusable {
+    Unreadable(OpenError),
+    Damaged { damage: Damage, foreign: bool },
+}
+
+fn read_superblock(
+    dev: &mut impl BlockDevice,
+    at: u64,
+    what: &'static str,
+) -> Result<(Superblock, u64), Unusable> {
+    let block = read_block(dev, at, what).map_err(Unusable::Unreadable)?;
+    Superblock::decode(&block, at).map_err(|damage| Unusable::Damaged {
+        damage,
+        foreign: !Superblock::has_magic(&block),
+    })
 }
 
 pub(crate) fn geometry_of(superblock: &Superblock) -> Geometry {

@@ -140,6 +140,11 @@ impl Export {
         !state.closed
     }
 
+    /// Closed: a connection that comes to its lane only now has missed the order.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// One connection less.
     pub(crate) fn release(&self) {
         let mut state = self.state.lock();

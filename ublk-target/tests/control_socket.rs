@@ -148,9 +148,15 @@ fn the_socket_is_private_and_stale_ones_are_replaced() {
     );
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    serve(&path, Mock::default(), quick())
-        .expect("a stale socket is replaced")
-        .stop();
+    let first = serve(&path, Mock::default(), quick()).expect("a stale socket is replaced");
+    assert!(
+        matches!(
+            serve(&path, Mock::default(), quick()),
+            Err(ListenError::Served(_))
+        ),
+        "a living socket was taken away"
+    );
+    first.stop();
     assert!(!path.exists(), "the socket is removed at the end");
     std::fs::write(&path, "precious").unwrap();
     assert!(matches!(

@@ -416,6 +416,29 @@ fn snapshots_recorded_as_invalid_are_dropped_before_anything_is_served() {
 }
 
 #[test]
+fn files_under_a_loop_device_are_not_used() {
+    let world = World::new();
+    let store = world.store("store");
+    world.attach(&store, &[]).unwrap();
+    let origin = world.file("web.img", 4 * MIB);
+    let losetup = |args: &[&str]| std::process::Command::new("losetup").args(args).output();
+    let made = losetup(&["--find", "--show", &origin]).ok();
+    let Some(made) = made.filter(|made| made.status.success()) else {
+        eprintln!("COULD NOT RUN: no loop device can be made here");
+        return;
+    };
+    let refused = world.create("web", &origin, &store);
+    let device = String::from_utf8(made.stdout).unwrap();
+    losetup(&["-d", device.trim()]).unwrap();
+    assert_eq!(code(refused), ErrorCode::Busy, "it could be written twice");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while world.create("web", &origin, &store).is_err() {
+        assert!(std::time::Instant::now() < until, "still refused");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn devices_are_never_shared() {
     let world = World::new();
     let store = world.with_volume("store", "web");

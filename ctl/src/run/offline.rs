@@ -3,6 +3,7 @@
 //! these never meet on one.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -126,6 +127,8 @@ fn new_file(path: &Path, size: u64) -> Done {
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
+        // It will hold old contents of origins that others may not read.
+        .mode(0o600)
         .open(path)
         .map_err(|error| {
             let failure = Failure::new(

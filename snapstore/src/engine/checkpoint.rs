@@ -41,6 +41,8 @@ pub(super) struct Checkpoint {
     /// Blocks that the checkpoint under way may still allocate.
     pub(super) reserved: u64,
     pub(super) pinned: Vec<Arc<Node>>,
+    /// Nodes that the new trees no longer have.
+    replaced: Vec<u64>,
     /// When the last one began, for the periodic ones.
     pub(super) began_ms: u64,
     waiters: Vec<CommandId>,
@@ -90,6 +92,7 @@ enum Stage {
 struct Nodespace<'a> {
     alloc: &'a mut Allocator,
     reserved: &'a mut u64,
+    replaced: &'a mut Vec<u64>,
 }
 
 impl Space for Nodespace<'_> {
@@ -102,6 +105,7 @@ impl Space for Nodespace<'_> {
 
     fn free(&mut self, block: u64) {
         self.alloc.release(block, 1);
+        self.replaced.push(block);
     }
 }
 
@@ -113,6 +117,7 @@ impl Checkpoint {
             frozen: None,
             reserved: 0,
             pinned: Vec::new(),
+            replaced: Vec::new(),
             began_ms: 0,
             waiters: Vec::new(),
             served: Vec::new(),
@@ -291,6 +296,7 @@ impl Engine {
         let mut space = Nodespace {
             alloc: &mut self.alloc,
             reserved: &mut self.checkpoint.reserved,
+            replaced: &mut self.checkpoint.replaced,
         };
         let mut written = Vec::new();
         let progress = merge.advance(&mut nodes, &mut space, &mut written, BUDGET);
@@ -456,6 +462,10 @@ impl Engine {
         checkpoint.frozen = None;
         checkpoint.reserved = 0;
         checkpoint.pinned.clear();
+        // Nobody asks for these again: leave the cache to the living.
+        for block in checkpoint.replaced.drain(..) {
+            self.cache.remove(block);
+        }
         self.roots = checkpoint.next.roots;
         self.version += 1;
         self.journal.tail = checkpoint.next.tail;

@@ -8,11 +8,12 @@ use crate::create::{CreateOptions, create};
 use crate::device::{BlockDevice, IoError, Origins};
 use crate::format::journal::Record;
 use crate::ids::Owner;
-use crate::recover::load;
+use crate::recover::{OpenError, load};
 
 const VOLUME: VolumeId = VolumeId(1);
 
-struct Disk(Vec<Block>);
+/// Blocks, and one that cannot be read.
+struct Disk(Vec<Block>, Option<u64>);
 
 impl BlockDevice for Disk {
     fn blocks(&self) -> u64 {
@@ -20,6 +21,9 @@ impl BlockDevice for Disk {
     }
 
     fn read(&mut self, first: u64, out: &mut [Block]) -> Result<(), IoError> {
+        if self.1 == Some(first) {
+            return Err(IoError::Errno(5));
+        }
         out.clone_from_slice(&self.0[first as usize..][..out.len()]);
         Ok(())
     }
@@ -58,7 +62,7 @@ struct Rig {
 impl Rig {
     /// A store of chunks of one block, with one volume and one snapshot of it.
     fn new(blocks: usize, policy: Policy) -> Self {
-        let mut disk = Disk(vec![Block::zeroed(); blocks]);
+        let mut disk = Disk(vec![Block::zeroed(); blocks], None);
         let options = CreateOptions {
             uuid: [9; 16],
             chunk_size: BLOCK_SIZE as u32,
@@ -243,4 +247,64 @@ fn a_refused_write_leaves_nothing_starved() {
     ));
     rig.pump();
     assert!(rig.engine.wanted.is_empty() && !rig.engine.starved);
+}
+
+#[test]
+fn the_older_superblock_may_be_unreadable_and_the_newer_is_missed() {
+    let mut rig = Rig::new(2048, Policy::OriginFirst);
+    rig.write(1, 0, 32);
+    // Checkpoint 2 is in the first block; the journal goes on from it.
+    rig.disk.1 = Some(0);
+    let refused = load(&mut rig.disk).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            OpenError::Damaged {
+                what: "journal",
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    rig.disk.1 = Some(2047);
+    let mut rig = Rig::open(rig.disk);
+    let known = &rig.engine.state.volumes[&VOLUME];
+    assert_eq!((known.live().count(), known.record.held.get()), (1, 32));
+    rig.write(2, 32, 1);
+    assert_eq!(rig.granted, [Owner(2)]);
+}
+
+#[test]
+fn a_store_full_of_many_snapshots_never_lacks_room_for_its_checkpoints() {
+    for (seed, blocks) in [(1, 700), (2, 1000), (3, 1500), (4, 4000)] {
+        let mut rig = Rig::new(blocks, Policy::OriginFirst);
+        let mut random = seed;
+        let mut dice = |below: u64| {
+            random = u64::wrapping_mul(random, 0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            (random >> 33) % below
+        };
+        for round in 0..400u64 {
+            let name = format!("s{round}");
+            rig.command(Command::Take {
+                targets: vec![(VOLUME, name)],
+                priority: dice(3) as i32,
+                created_ms: round,
+            });
+            for owner in 0..dice(12) {
+                let count = 1 + dice(30);
+                rig.write(owner, dice(4096 - count), count as u32);
+            }
+        }
+        let live: Vec<Tag> = rig.engine.state.volumes[&VOLUME].live().collect();
+        let targets = live.iter().map(|tag| (VOLUME, *tag)).collect();
+        rig.command(Command::DeleteSnapshots { targets });
+        rig.write(99, 0, 64);
+        let waiting = rig.engine.writes.len();
+        let failed = rig.engine.failed.clone();
+        assert_eq!(
+            (failed, &rig.failed[..], waiting),
+            (None, &[][..], 0),
+            "{seed} {blocks}"
+        );
+    }
 }

@@ -365,8 +365,10 @@ impl State {
     fn delete_volume(&mut self, id: VolumeId) -> Result<(), Damage> {
         let volume = self.volume_mut(id)?;
         volume.record.state = VOLUME_DELETING.into();
-        let live: Vec<Tag> = volume.snapshots.keys().copied().collect();
-        for tag in live {
+        // Together, since moving counters from snapshot to snapshot takes the square.
+        volume.sharing.clear();
+        let all: Vec<Tag> = volume.snapshots.keys().copied().collect();
+        for tag in all {
             self.bury(id, tag, SnapshotPhase::Deleting, 0)?;
         }
         self.dirty.volumes.insert(id);

@@ -79,6 +79,13 @@ impl Sharing {
         }
     }
 
+    /// No snapshot is live any more.
+    pub fn clear(&mut self) {
+        self.dirty.extend(self.runs.keys());
+        self.runs.clear();
+        self.ends.clear();
+    }
+
     /// Hands over the runs changed since the last call.
     pub fn take_dirty(&mut self, mut each: impl FnMut(Tag, Tag)) {
         self.dirty
@@ -109,6 +116,17 @@ mod tests {
             }
         }
         runs
+    }
+
+    #[test]
+    fn clearing_names_every_run() {
+        let mut sharing = Sharing::default();
+        let runs = [(Tag(1), Tag(1)), (Tag(1), Tag(4)), (Tag(3), Tag(4))];
+        runs.iter().for_each(|(f, l)| sharing.load(*f, *l, 2));
+        sharing.clear();
+        let mut changed = Vec::new();
+        sharing.take_dirty(|first, last| changed.push((first, last)));
+        assert_eq!((changed, sharing), (runs.to_vec(), Sharing::default()));
     }
 
     proptest! {

@@ -25,7 +25,7 @@ use crate::format::{DiskPtr, HEADER_LEN, Kind};
 pub const MAX_HEIGHT: u16 = 12;
 /// Bytes before the first record of a node.
 pub const NODE_HEADER_LEN: usize = 64;
-/// Bytes of a [`Ptr`] in an interior record.
+/// Bytes of a pointer in an interior record.
 pub const PTR_LEN: usize = 16;
 /// Smallest value a leaf record may have, bytes.
 pub const MIN_VALUE_LEN: usize = 8;

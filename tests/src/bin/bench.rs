@@ -7,7 +7,7 @@
 //!                          and `engine.md`
 //! `bench --doc FILE`       puts the latest `native.md` between the markers of FILE
 //!
-//! `BENCH_QUICK=1` takes under three minutes and is for a first look only.
+//! `BENCH_QUICK=1` takes about three minutes and is for a first look only.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for people
 
 use std::path::{Path, PathBuf};

@@ -40,6 +40,9 @@ pub enum ListenError {
     /// Something that is not a socket has the name.
     #[error("{0} exists and is not a socket; remove it or choose another place")]
     NotASocket(PathBuf),
+    /// Another process serves the socket.
+    #[error("somebody serves {0} already; stop that, or choose another place")]
+    Served(PathBuf),
     /// A system call failed.
     #[error("cannot {action} {path}: {error}")]
     Io {
@@ -114,8 +117,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds `path`, replacing a stale socket, and serves it. The caller holds the
-    /// lock of the run directory, so a socket found there is stale.
+    /// Binds `path`, replacing a stale socket, and serves it.
     ///
     /// # Errors
     /// See [`ListenError`].
@@ -182,6 +184,10 @@ fn bind(path: &Path) -> Result<UnixListener, ListenError> {
         private_directory(dir)?;
     }
     match std::fs::symlink_metadata(path) {
+        // The lock of a run directory does not cover a socket elsewhere.
+        Ok(meta) if meta.file_type().is_socket() && UnixStream::connect(path).is_ok() => {
+            return Err(ListenError::Served(path.to_owned()));
+        }
         Ok(meta) if meta.file_type().is_socket() => {
             std::fs::remove_file(path).map_err(at("remove the old socket", path))?;
         }

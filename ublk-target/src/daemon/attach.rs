@@ -53,7 +53,8 @@ impl Daemon {
             self.try_again(&store, accept);
             return Ok(store);
         }
-        let mut device = origin::patiently(|| StoreDevice::open(&path, false))?;
+        let mut device =
+            origin::patiently(|| origin::unused(&path, StoreDevice::open(&path, false)?))?;
         let loaded = recover::load(&mut device).map_err(|error| opening(&path, &error))?;
         let uuid = Uuid::from_bytes(loaded.uuid());
         self.must_fit(&path, uuid, expected, &loaded)?;
@@ -190,7 +191,7 @@ impl Daemon {
         }
         if !volumes.is_empty() {
             self.state
-                .update(|state| state.forget_invalid(store.uuid))?;
+                .update(|state| state.forget_invalid(store.uuid, &volumes))?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use snapstore::engine::VolumeInfo;
 
-use super::fingerprint;
+use super::{fingerprint, in_use};
 use crate::control::protocol::Failure;
 use crate::control::views::{Problem, VolumeState};
 use crate::device::{DeviceError, Identity, OriginDevice};
@@ -72,12 +72,27 @@ pub fn patiently<T>(open: impl Fn() -> Result<T, DeviceError>) -> Result<T, Devi
     }
 }
 
+/// What was opened at `path`, if nobody else uses it: the exclusive open of a
+/// *file* keeps neither a loop device nor swap off it.
+///
+/// # Errors
+/// [`DeviceError::Busy`].
+pub fn unused<T>(path: &Path, device: T) -> Result<T, DeviceError> {
+    if in_use::uses(path).is_empty() {
+        return Ok(device);
+    }
+    let path = path.to_owned();
+    Err(DeviceError::Busy { path })
+}
+
 /// Opens the origin of a volume and verifies size and place.
 ///
 /// # Errors
 /// [`NotServed`] with what to do.
 pub fn open(info: &VolumeInfo, around: &Surroundings<'_>) -> Result<OriginDevice, NotServed> {
-    let device = patiently(|| OriginDevice::open(&info.origin, false)).map_err(|error| {
+    let path = Path::new(&info.origin);
+    let open = || unused(path, OriginDevice::open(path, false)?);
+    let device = patiently(open).map_err(|error| {
         let next = format!(
             "make {} available, then: {}",
             info.origin,

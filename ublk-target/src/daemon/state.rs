@@ -76,7 +76,7 @@ impl State {
         all.extend(volumes);
         all.sort_unstable();
         all.dedup();
-        self.forget_invalid(store);
+        self.invalid.retain(|record| record.store != store);
         self.invalid.push(Invalid {
             store,
             volumes: all,
@@ -92,9 +92,13 @@ impl State {
             .collect()
     }
 
-    /// Forgets them: they are dropped in the store now.
-    pub fn forget_invalid(&mut self, store: Uuid) {
-        self.invalid.retain(|record| record.store != store);
+    /// Forgets these volumes: their snapshots are dropped in the store now. Others
+    /// stay: the store may have failed again meanwhile.
+    pub fn forget_invalid(&mut self, store: Uuid, volumes: &[u32]) {
+        for record in self.invalid.iter_mut().filter(|r| r.store == store) {
+            record.volumes.retain(|volume| !volumes.contains(volume));
+        }
+        self.invalid.retain(|record| !record.volumes.is_empty());
     }
 }
 
@@ -239,7 +243,11 @@ mod tests {
         assert_eq!(again, file.get());
         assert_eq!(again.stores, [listed("/b", 2), listed("/c", 1)]);
         assert_eq!(again.invalid_volumes(Uuid::from_u128(2)), [3, 4, 5]);
-        file.update(|s| s.forget_invalid(Uuid::from_u128(2)))
+        // What was recorded after the drops began is not forgotten with them.
+        file.update(|s| s.forget_invalid(Uuid::from_u128(2), &[3, 5]))
+            .unwrap();
+        assert_eq!(file.get().invalid_volumes(Uuid::from_u128(2)), [4]);
+        file.update(|s| s.forget_invalid(Uuid::from_u128(2), &[4]))
             .unwrap();
         assert!(
             StateFile::open(dir.path())

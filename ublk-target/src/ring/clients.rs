@@ -34,6 +34,9 @@ impl Clients {
 
     /// Takes a connection on.
     pub(crate) fn add(&mut self, new: NewClient, io: &mut Io<'_>) {
+        if new.export.is_closed() {
+            return new.export.release();
+        }
         let Some(file) = self.files.pop() else {
             tracing::warn!(limit = SOCKETS, "too many connections: one is turned away");
             return new.export.release();

@@ -8,6 +8,9 @@
 //! | `engine-journal-*`, `engine-checkpoint-*` | the parts of it that are not data |
 //! | `engine-flushes-per-1000-*` | commits per thousand writes |
 //!
+//! A case's name says the size of the origin, the depth, and what is unusual:
+//! `4k` chunks, a `sparse` origin, `staggered` completions.
+//!
 //! Every chunk is overwritten once in random order, always the same. One processor
 //! does everything. No time passes: checkpoints come when the memory table or the
 //! journal asks for them; a store so slow that 30 s hold less writes more.
@@ -53,9 +56,11 @@ struct Case {
     chunks: u64,
     /// How many snapshots are taken before.
     snapshots: u32,
+    /// Report speeds, too.
+    timed: bool,
 }
 
-/// Runs every case.
+/// Runs every case; those that time the engine in every round.
 ///
 /// # Errors
 /// If the engine refuses or fails what it is asked.
@@ -68,47 +73,68 @@ pub fn measure(plan: &Plan, samples: &mut Samples) -> Outcome {
         pace: AT_ONCE,
         chunks: plan.inserted,
         snapshots: 1,
+        timed: true,
     };
     for _ in 0..plan.rounds {
-        for snapshots in [1, 64] {
-            run(&Case { snapshots, ..main }, samples)?;
-        }
+        timed(main).iter().try_for_each(|case| run(case, samples))?;
     }
-    let others = [
-        Case {
-            name: "8g-qd32-staggered",
-            pace: STAGGERED,
-            ..main
-        },
-        Case {
-            name: "8g-qd1",
-            depth: 1,
-            ..main
-        },
-        Case {
-            name: "8g-4k-qd32",
-            chunk: 4 << 10,
-            ..main
-        },
-        Case {
-            name: "8g-4k-qd1",
-            chunk: 4 << 10,
-            depth: 1,
-            ..main
-        },
-        Case {
-            name: "1t-sparse-qd32",
-            origin: 1024 * GIB,
-            ..main
-        },
-        Case {
-            name: "1t-sparse-qd1",
-            origin: 1024 * GIB,
-            depth: 1,
-            ..main
-        },
-    ];
-    others.iter().try_for_each(|case| run(case, samples))
+    counted(main).iter().try_for_each(|case| run(case, samples))
+}
+
+/// With 2 and with 64 snapshots the tree holds twice the chunks before it starts.
+fn timed(main: Case) -> [Case; 4] {
+    let two = Case {
+        snapshots: 2,
+        ..main
+    };
+    let many = Case {
+        snapshots: 64,
+        ..main
+    };
+    let sparse = Case {
+        name: "1t-sparse-qd32",
+        origin: 1024 * GIB,
+        ..main
+    };
+    [main, two, many, sparse]
+}
+
+/// Nothing but counting: the same in every round.
+fn counted(main: Case) -> [Case; 5] {
+    let main = Case {
+        timed: false,
+        ..main
+    };
+    let small = Case {
+        chunk: 4 << 10,
+        ..main
+    };
+    let staggered = Case {
+        name: "8g-qd32-staggered",
+        pace: STAGGERED,
+        ..main
+    };
+    let alone = Case {
+        name: "8g-qd1",
+        depth: 1,
+        ..main
+    };
+    let small_chunks = Case {
+        name: "8g-4k-qd32",
+        chunks: 4 * main.chunks,
+        ..small
+    };
+    let small_alone = Case {
+        name: "8g-4k-qd1",
+        depth: 1,
+        ..small
+    };
+    let sparse_alone = Case {
+        name: "1t-sparse-qd1",
+        origin: 1024 * GIB,
+        ..alone
+    };
+    [staggered, alone, small_chunks, small_alone, sparse_alone]
 }
 
 /// An engine with the snapshots of a case taken.
@@ -133,13 +159,15 @@ impl Case {
         fresh.take(self.chunks as usize).collect()
     }
 
-    /// Takes the snapshots, an equal part of `chunks` overwritten between each two.
+    /// Takes the snapshots; between the first and the last all of `chunks` are
+    /// overwritten, an equal part between each two.
     fn prepare(&self, chunks: &[u64]) -> Outcome<Prepared> {
         let held = 2 * chunks.len() as u64 * self.chunk;
         let blocks = (held + held / 4 + 4 * GIB) / snapstore::BLOCK_SIZE as u64;
         let mut driver = Driver::new(blocks, self.chunk, self.pace)?;
         let volume = driver.create_volume(self.origin)?;
-        let part = chunks.len().div_ceil(self.snapshots.max(1) as usize);
+        let gaps = self.snapshots.saturating_sub(1).max(1);
+        let part = chunks.len().div_ceil(gaps as usize);
         let mut newest = driver.take(volume, "snapshot-0".into())?;
         for (number, part) in (1..self.snapshots).zip(chunks.chunks(part)) {
             driver.write(volume, part, self.depth)?;
@@ -154,43 +182,41 @@ impl Case {
 }
 
 fn run(case: &Case, samples: &mut Samples) -> Outcome {
-    let mut chunks = case.order();
-    let Prepared {
-        mut driver,
-        volume,
-        newest,
-    } = case.prepare(&chunks)?;
+    let chunks = case.order();
+    let mut prepared = case.prepare(&chunks)?;
+    let Prepared { driver, volume, .. } = &mut prepared;
     let before = driver.checkpoint()?;
     let clock = Instant::now();
-    driver.write(volume, &chunks, case.depth)?;
+    driver.write(*volume, &chunks, case.depth)?;
     let after = driver.checkpoint()?;
-    let count = chunks.len() as f64;
-    let inserts = count / clock.elapsed().as_secs_f64();
-
-    // In another order than they were written, or the cache would know it.
-    chunks.reverse();
-    let clock = Instant::now();
-    driver.read(volume, newest, &chunks, case.depth)?;
-    let lookups = count / clock.elapsed().as_secs_f64();
+    let inserts = chunks.len() as f64 / clock.elapsed().as_secs_f64();
 
     let mut add = |what: &str, unit, value| samples.add(case.key(what, unit), value);
-    add("insert", "inserts/s", inserts);
-    add("lookup", "lookups/s", lookups);
+    if case.timed {
+        add("insert", "inserts/s", inserts);
+        let lookups = prepared.lookups(chunks, case.depth)?;
+        add("lookup", "lookups/s", lookups);
+    }
     let cost = Cost::between(&before, &after, case)?;
-    const WRITTEN: &str = "chunks written/chunk copied";
-    add(
-        "write-amplification",
-        WRITTEN,
-        cost.data + cost.journal + cost.checkpoint,
-    );
-    add("journal", WRITTEN, cost.journal);
-    add("checkpoint", WRITTEN, cost.checkpoint);
-    add(
-        "flushes-per-1000",
-        "store flushes/1000 writes",
-        cost.flushes,
-    );
+    let written = "chunks written/chunk copied";
+    let all = cost.data + cost.journal + cost.checkpoint;
+    add("write-amplification", written, all);
+    add("journal", written, cost.journal);
+    add("checkpoint", written, cost.checkpoint);
+    let unit = "store flushes/1000 writes";
+    add("flushes-per-1000", unit, cost.flushes);
     Ok(())
+}
+
+impl Prepared {
+    /// Looks every chunk up in the newest snapshot; how many a second.
+    fn lookups(&mut self, mut chunks: Vec<u64>, depth: u64) -> Outcome<f64> {
+        // In another order than they were written in, or the cache would suit it.
+        chunks.reverse();
+        let clock = Instant::now();
+        self.driver.read(self.volume, self.newest, &chunks, depth)?;
+        Ok(chunks.len() as f64 / clock.elapsed().as_secs_f64())
+    }
 }
 
 impl Case {
@@ -242,6 +268,7 @@ mod tests {
             pace,
             chunks: u64::MAX,
             snapshots: 1,
+            timed: true,
         };
         let mut samples = Samples::default();
         run(&case, &mut samples).unwrap();
@@ -289,6 +316,7 @@ mod tests {
             pace: 1,
             chunks: 1000,
             snapshots: 1,
+            timed: true,
         };
         for chunks in [1000, u64::MAX] {
             let mut order = Case { chunks, ..case }.order();

@@ -60,6 +60,8 @@ impl Daemon {
                 .next(format!("use a path of at most {MAX_PATH} bytes of UTF-8")));
         }
         let device = OriginDevice::open(&path, false)?;
+        // A loop device goes a moment after its last mount.
+        origin::patiently(|| origin::unused(&path, ()))?;
         let around = Surroundings {
             store: &store.path,
             store_identity: store.identity,
