@@ -55,6 +55,8 @@ enum Op {
     },
     Flush {
         covers: u64,
+        /// Another flush lost what this one should cover: it cannot succeed.
+        doomed: bool,
     },
 }
 
@@ -178,7 +180,10 @@ impl SimDisk {
 
     /// Submits a flush.
     pub fn flush(&mut self) -> OpId {
-        self.submit(Op::Flush { covers: self.clock })
+        self.submit(Op::Flush {
+            covers: self.clock,
+            doomed: false,
+        })
     }
 
     /// Lets part of a write in flight become visible.
@@ -214,7 +219,7 @@ impl SimDisk {
                 applied,
                 fua,
             } => Done::Plain(self.finish_write(op, first, data, &applied, fua, dice)),
-            Op::Flush { covers } => Done::Plain(self.finish_flush(covers, dice)),
+            Op::Flush { covers, doomed } => Done::Plain(self.finish_flush(covers, doomed, dice)),
         })
     }
 
@@ -291,8 +296,19 @@ impl SimDisk {
         }
     }
 
-    fn finish_flush(&mut self, covers: u64, dice: &mut Dice) -> Result<(), IoError> {
-        let failed = self.faults.flush(dice);
+    fn finish_flush(&mut self, covers: u64, doomed: bool, dice: &mut Dice) -> Result<(), IoError> {
+        let failed = if doomed {
+            Err(EIO)
+        } else {
+            self.faults.flush(dice)
+        };
+        if failed.is_err() && self.faults.flush_loses {
+            for op in self.ops.values_mut() {
+                if let Op::Flush { doomed, .. } = op {
+                    *doomed = true;
+                }
+            }
+        }
         for sector in self.dirty.clone() {
             let Some(slot) = self.slots.get_mut(sector as usize) else {
                 continue;

@@ -39,6 +39,13 @@ impl Oracle {
                 }
             }
             Command::Close => self.allow.closing = true,
+            Command::SetPolicy {
+                volume,
+                policy: Policy::SnapshotFirst,
+            } => {
+                let open = self.open.values_mut().filter(|o| o.volume == *volume);
+                open.for_each(|o| o.strict = true);
+            }
             _ => {}
         }
         let deletes = matches!(command, Command::DeleteSnapshots { .. });
@@ -93,8 +100,9 @@ impl Oracle {
                 if *reason == DropReason::StoreFull {
                     self.right_victim(*volume, *tag)?;
                 }
-                if let Some(snapshot) = self.snapshot(*volume, *tag) {
-                    snapshot.state = SnapshotState::Dropped(*reason);
+                match self.snapshot(*volume, *tag) {
+                    Some(snapshot) => snapshot.state = SnapshotState::Dropped(*reason),
+                    None => drop(self.dropped.insert((*volume, *tag), *reason)),
                 }
             }
             Notice::ChunkLost { .. } if !(self.allow.origin_reads || self.allow.full) => {
@@ -127,6 +135,10 @@ impl Oracle {
         let rank = |(tag, snapshot): (&Tag, &Snapshot)| (snapshot.priority, *tag);
         let first = live.map(rank).min();
         let known = self.volumes.get(&id).and_then(|v| v.snapshots.get(&tag));
+        // Not known yet: its take has not been answered.
+        if known.is_none() {
+            return Ok(());
+        }
         match known.map(|s| (s.priority, tag)) {
             rank if rank == first => Ok(()),
             other => Err(Violation(format!(
@@ -217,7 +229,10 @@ impl Oracle {
         let mut images = take.map(|t| t.images).unwrap_or_default();
         for (volume, name) in targets {
             let image = images.remove(volume).unwrap_or_default();
-            let snapshot = Snapshot::new(name.clone(), *priority, *created_ms, image);
+            let mut snapshot = Snapshot::new(name.clone(), *priority, *created_ms, image);
+            if let Some(reason) = self.dropped.get(&(*volume, tag)) {
+                snapshot.state = SnapshotState::Dropped(*reason);
+            }
             if let Some(volume) = self.volumes.get_mut(volume) {
                 volume.snapshots.insert(tag, snapshot);
             }

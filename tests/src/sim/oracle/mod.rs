@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use snapstore::engine::{Command, Policy};
+use snapstore::engine::{Command, DropReason, Policy};
 use snapstore::ids::CommandId;
 use snapstore::{Tag, VolumeId};
 
@@ -89,6 +89,8 @@ pub struct Oracle {
     /// Commands whose effect is unknown: a crash or an error cut them off.
     maybe: Vec<(Command, Option<Take>)>,
     gone: BTreeSet<(VolumeId, Tag)>,
+    /// Dropped before the reply to their take was heard.
+    dropped: BTreeMap<(VolumeId, Tag), DropReason>,
     gone_volumes: BTreeSet<VolumeId>,
     highest: Tag,
 }

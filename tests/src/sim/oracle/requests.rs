@@ -25,6 +25,8 @@ pub(super) struct Open {
     pub(super) volume: VolumeId,
     origin: usize,
     issued: u64,
+    /// The volume's policy may have put snapshots first since it was submitted.
+    pub(super) strict: bool,
     kind: Kind,
 }
 
@@ -67,12 +69,14 @@ impl Oracle {
                 first: *first,
             },
         };
+        let strict = self.snapshots_may_be_first(volume);
         self.open.insert(
             owner,
             Open {
                 volume,
                 origin,
                 issued: now,
+                strict,
                 kind,
             },
         );
@@ -196,7 +200,7 @@ impl Oracle {
             (Kind::Read { .. }, Failure::Device(_)) => allow.origin_reads,
             (_, Failure::Device(_)) => allow.origin_writes,
             (Kind::Write { .. }, Failure::Refused(error)) => {
-                let strict = self.snapshots_may_be_first(open.volume);
+                let strict = open.strict || self.snapshots_may_be_first(open.volume);
                 match error {
                     RequestError::NoSpace(_) => strict && allow.full,
                     RequestError::StoreFailed(_) => strict && allow.store_errors,
