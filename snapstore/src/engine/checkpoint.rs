@@ -391,9 +391,13 @@ impl Engine {
         self.flush_checkpoint(out);
     }
 
-    fn flush_checkpoint(&mut self, out: &mut Effects) {
+    pub(super) fn flush_checkpoint(&mut self, out: &mut Effects) {
+        if self.flushing || self.failed.is_some() {
+            return;
+        }
         if matches!(self.checkpoint.stage, Stage::Writing) && self.checkpoint.writes == 0 {
             self.checkpoint.stage = Stage::Flushing;
+            self.flushing = true;
             let io = self.new_io(Io::CheckpointFlush);
             out.list.push(Effect::FlushStore { io });
         }

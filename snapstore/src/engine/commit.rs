@@ -189,7 +189,10 @@ impl Engine {
         self.flush_commit(out);
     }
 
-    fn flush_commit(&mut self, out: &mut Effects) {
+    pub(super) fn flush_commit(&mut self, out: &mut Effects) {
+        if self.flushing || self.failed.is_some() {
+            return;
+        }
         let Some(flight) = &mut self.journal.flight else {
             return;
         };
@@ -197,6 +200,7 @@ impl Engine {
             return;
         }
         flight.flushing = true;
+        self.flushing = true;
         let io = self.new_io(Io::CommitFlush);
         out.list.push(Effect::FlushStore { io });
     }

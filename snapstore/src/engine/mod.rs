@@ -17,7 +17,9 @@
 //! | `space` | reserves, victims, a failed store |
 //! | `info` | what `csnapctl` shows |
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -50,6 +52,9 @@ use crate::ids::{CommandId, GrantId, IoId, Tag, VolumeId};
 use crate::state::State;
 use crate::tree::Cache;
 use crate::unique::UniqueMap;
+
+/// A map whose order is the same in every run: the engine knows no randomness.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// Steps of background work done in one step of the engine.
 const BACKGROUND: usize = 4;
@@ -117,19 +122,22 @@ pub struct Engine {
     cache: Cache,
     alloc: Allocator,
     // What is under way.
-    ios: HashMap<IoId, Io>,
+    ios: Map<IoId, Io>,
     next_io: u64,
-    fetches: HashMap<lookup::Wanting, lookup::Fetch>,
+    fetches: Map<lookup::Wanting, lookup::Fetch>,
     ready: VecDeque<Task>,
     writes: Slab<writes::Write>,
     reads: Slab<reads::Read>,
-    grants: HashMap<GrantId, reads::Grant>,
+    grants: Map<GrantId, reads::Grant>,
     next_grant: u64,
-    chunks: HashMap<(VolumeId, u64), chunks::Busy>,
+    chunks: Map<(VolumeId, u64), chunks::Busy>,
     wanted: Vec<copyout::Wanted>,
     copies: Slab<copyout::Copy>,
     journal: commit::Journal,
     checkpoint: checkpoint::Checkpoint,
+    /// A flush of the store is in flight. Never two: one that fails may lose what
+    /// the other, reported first, seems to have made durable.
+    flushing: bool,
     takes: take::Takes,
     commands: VecDeque<(CommandId, Command)>,
     /// A command's record is not yet durable.
@@ -186,19 +194,20 @@ impl Engine {
             version: 0,
             cache: Cache::new(config.cache_blocks.max(MIN_CACHE)),
             alloc,
-            ios: HashMap::new(),
+            ios: Map::default(),
             next_io: 0,
-            fetches: HashMap::new(),
+            fetches: Map::default(),
             ready: VecDeque::new(),
             writes: Slab::new(),
             reads: Slab::new(),
-            grants: HashMap::new(),
+            grants: Map::default(),
             next_grant: 0,
-            chunks: HashMap::new(),
+            chunks: Map::default(),
             wanted: Vec::new(),
             copies: Slab::new(),
             journal,
             checkpoint: checkpoint::Checkpoint::new(generation),
+            flushing: false,
             takes: take::Takes::default(),
             commands: VecDeque::new(),
             command_busy: false,
@@ -324,8 +333,16 @@ impl Engine {
                 _ => {}
             },
             Event::Flushed { io, result } => match self.ios.remove(&io) {
-                Some(Io::CommitFlush) => self.commit_flushed(result, out),
-                Some(Io::CheckpointFlush) => self.checkpoint_flushed(result, out),
+                Some(Io::CommitFlush) => {
+                    self.flushing = false;
+                    self.commit_flushed(result, out);
+                    self.flush_checkpoint(out);
+                }
+                Some(Io::CheckpointFlush) => {
+                    self.flushing = false;
+                    self.checkpoint_flushed(result, out);
+                    self.flush_commit(out);
+                }
                 Some(Io::TakeFlush { volume }) => self.take_flushed(volume, result, out),
                 Some(Io::Invalid { volumes }) => self.invalidated(&volumes, result, out),
                 _ => {}
