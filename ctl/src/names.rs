@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use snapstore::engine::MAX_NAME;
+use snapstore::engine::{MAX_NAME, valid_name};
 use ublk_target::control::protocol::{SnapshotName, TakeTarget};
 
 /// A volume, with or without a name for its snapshot: `vol` or `vol@name`.
@@ -39,11 +39,7 @@ pub enum BadText {
 /// # Errors
 /// [`BadText::Name`].
 pub fn check_name(name: &str) -> Result<(), BadText> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let good = (1..=MAX_NAME).contains(&name.len())
-        && name.chars().all(legal)
-        && !name.starts_with(['.', '-']);
-    if good {
+    if valid_name(name) {
         Ok(())
     } else {
         Err(BadText::Name(name.to_owned()))

@@ -4,7 +4,7 @@ use super::commit::Done;
 use super::reads::drop_code;
 use super::take::Request;
 use super::{
-    Command, CommandError, DropReason, Effect, Effects, Engine, MAX_NAME, MAX_PATH, Policy, Reply,
+    Command, CommandError, DropReason, Effect, Effects, Engine, MAX_PATH, Policy, Reply, valid_name,
 };
 use crate::format::journal::Record;
 use crate::format::tables::{
@@ -16,11 +16,7 @@ use crate::state::Volume;
 
 /// Whether a name may be given to a volume or a snapshot.
 pub(super) fn check_name(name: &str) -> Result<(), CommandError> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let good = (1..=MAX_NAME).contains(&name.len())
-        && name.chars().all(legal)
-        && !name.starts_with(['.', '-']);
-    if good {
+    if valid_name(name) {
         Ok(())
     } else {
         Err(CommandError::BadName(name.to_owned()))

@@ -229,7 +229,7 @@ impl Engine {
         self.published(&queued.record, out);
         match queued.done {
             Done::Nothing => {}
-            Done::Copied { copy } => self.chunk_copied(copy, &queued.record, out),
+            Done::Copied { copy } => self.chunk_copied(copy, &queued.record),
             Done::Reply(id, result) => {
                 self.command_busy = false;
                 out.list.push(Effect::Reply { id, result });

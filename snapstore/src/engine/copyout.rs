@@ -51,9 +51,9 @@ impl Engine {
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.sort_unstable();
         let mut rest = wanted.as_slice();
-        while let Some(head) = rest.first() {
+        while !rest.is_empty() {
             let run = self.run_length(rest);
-            let room = self.room_for_copies(head.volume).min(run as u64) as u32;
+            let room = self.room_for_copies().min(run as u64) as u32;
             let Some((block, got)) = (room > 0).then(|| self.alloc.alloc_chunks(room)).flatten()
             else {
                 break;
@@ -233,7 +233,7 @@ impl Engine {
     }
 
     /// An exception is published: its chunk is unique once its readers are gone.
-    pub(super) fn chunk_copied(&mut self, id: usize, record: &Record, _out: &mut Effects) {
+    pub(super) fn chunk_copied(&mut self, id: usize, record: &Record) {
         let Record::Exception {
             volume, chunk, tag, ..
         } = record

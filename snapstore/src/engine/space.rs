@@ -18,8 +18,8 @@ use crate::ids::{Tag, VolumeId};
 use crate::tree::worst_case_nodes;
 
 impl Engine {
-    /// How many chunks may be copied out for `volume` now.
-    pub(super) fn room_for_copies(&self, _volume: VolumeId) -> u64 {
+    /// How many chunks may be copied out now.
+    pub(super) fn room_for_copies(&self) -> u64 {
         let pending = self.pending_records();
         let most = 2 * self.config.memtable_records;
         if pending >= most {

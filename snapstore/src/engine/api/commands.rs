@@ -1,0 +1,238 @@
+//! What a person may ask for, the answers, and what a person should know.
+
+use super::DropReason;
+use crate::device::IoError;
+use crate::ids::{Tag, VolumeId};
+
+/// What happens to origin writes when the store has no room for old data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The origin goes on; snapshots are dropped, lowest priority first, then oldest.
+    #[default]
+    OriginFirst,
+    /// Origin writes that need a copyout fail with "no space"; no snapshot is dropped.
+    SnapshotFirst,
+}
+
+/// What a person may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Adds an origin volume. Replied with [`Reply::Volume`]. Not to be called
+    /// while the origin is written through csnap already.
+    CreateVolume {
+        /// 1 to 63 bytes: letters, digits, `.`, `_`, `-`, not beginning with `-` or `.`.
+        name: String,
+        /// Identity of the volume.
+        uuid: [u8; 16],
+        /// Size of the origin in bytes, a multiple of 512.
+        size: u64,
+        /// Path of the origin device, at most [`MAX_PATH`] bytes.
+        origin: String,
+        /// Full-store policy.
+        policy: Policy,
+        /// Unix time in ms.
+        created_ms: u64,
+    },
+    /// Deletes a volume and all its snapshots. The origin itself is not touched.
+    DeleteVolume {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// Takes one snapshot of each volume, all at one instant. Replied with
+    /// [`Reply::Taken`] when durable.
+    Take {
+        /// Volume and snapshot name (rules as for volume names), no volume twice.
+        targets: Vec<(VolumeId, String)>,
+        /// Lowest is dropped first when the store is full. Default 0.
+        priority: i32,
+        /// Unix time in ms.
+        created_ms: u64,
+    },
+    /// Deletes snapshots: gone when replied, their space comes back in the background.
+    DeleteSnapshots {
+        /// Which.
+        targets: Vec<(VolumeId, Tag)>,
+    },
+    /// Gives a snapshot another name.
+    RenameSnapshot {
+        /// Whose.
+        volume: VolumeId,
+        /// Which.
+        tag: Tag,
+        /// The new name.
+        name: String,
+    },
+    /// Records that a snapshot is (not) mapped, so that it is again after a restart.
+    SetMapped {
+        /// Whose.
+        volume: VolumeId,
+        /// Which.
+        tag: Tag,
+        /// Mapped or not.
+        mapped: bool,
+    },
+    /// Sets a snapshot's drop priority.
+    SetPriority {
+        /// Whose.
+        volume: VolumeId,
+        /// Which.
+        tag: Tag,
+        /// Lowest is dropped first.
+        priority: i32,
+    },
+    /// Sets a volume's full-store policy.
+    SetPolicy {
+        /// Which volume.
+        volume: VolumeId,
+        /// The policy.
+        policy: Policy,
+    },
+    /// Drops (invalidates) all live snapshots of a volume durably.
+    DropSnapshots {
+        /// Which volume.
+        volume: VolumeId,
+        /// Why, for the record.
+        reason: DropReason,
+    },
+    /// Records the fingerprints of the origins at an orderly stop, so that the next
+    /// attach can tell whether an origin was changed meanwhile. `None`: unknown.
+    SetFingerprint {
+        /// Which volume.
+        volume: VolumeId,
+        /// What the runtime computed (opaque to the engine).
+        fingerprint: Option<[u8; 32]>,
+    },
+    /// Writes a checkpoint now. Replied when it is durable.
+    Checkpoint,
+    /// Orderly stop: finishes what is in flight, refuses new requests, writes a
+    /// checkpoint marked clean. After the reply the engine asks for no more I/O.
+    Close,
+}
+
+/// Longest origin path in bytes.
+pub const MAX_PATH: usize = 200;
+/// Longest volume or snapshot name in bytes.
+pub const MAX_NAME: usize = 63;
+/// Most volumes in one take.
+pub const MAX_GROUP: usize = 64;
+
+/// The answer to a command that went well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Done, nothing more to say.
+    Done,
+    /// The volume was added.
+    Volume(VolumeId),
+    /// The snapshots were taken, all under this tag.
+    Taken(Tag),
+}
+
+/// Why a command was refused or failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// No such volume.
+    #[error("volume {0} does not exist")]
+    NoVolume(VolumeId),
+    /// No such snapshot.
+    #[error("snapshot {1} of volume {0} does not exist")]
+    NoSnapshot(VolumeId, Tag),
+    /// The name is taken.
+    #[error("the name {0:?} is taken")]
+    NameTaken(String),
+    /// The name breaks the rules.
+    #[error(
+        "{0:?} is not a valid name: use 1 to 63 letters, digits, '.', '_', '-', not beginning with '.' or '-'"
+    )]
+    BadName(String),
+    /// An argument makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something holds it: a mapped snapshot, a take in progress.
+    #[error("{0}")]
+    Busy(String),
+    /// Not enough space in the store.
+    #[error("not enough free space in the store")]
+    NoSpace,
+    /// An origin could not be flushed.
+    #[error("the origin of volume {0} could not be flushed: {1}; no snapshot was taken")]
+    OriginFlush(VolumeId, IoError),
+    /// Writes in flight did not finish in time.
+    #[error("writes in flight did not finish in time; no snapshot was taken, try again")]
+    DrainTimeout,
+    /// The store failed.
+    #[error("the store has failed: {0}")]
+    StoreFailed(String),
+    /// A metadata block is damaged.
+    #[error("store block {block} is damaged: {reason}; run `csnapctl store check`")]
+    Damaged {
+        /// Which block.
+        block: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The engine is closing.
+    #[error("the store is being detached")]
+    Closing,
+}
+
+/// Something a person should know; shown by `csnapctl events` and `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Free space fell below a warning mark (percent of the store used).
+    SpaceLow {
+        /// Percent of the store in use.
+        used_percent: u8,
+    },
+    /// A snapshot was durably dropped.
+    SnapshotDropped {
+        /// Whose.
+        volume: VolumeId,
+        /// Its name.
+        name: String,
+        /// Which.
+        tag: Tag,
+        /// Why.
+        reason: DropReason,
+    },
+    /// The space of a deleted snapshot has all come back.
+    SnapshotPurged {
+        /// Whose.
+        volume: VolumeId,
+        /// Which.
+        tag: Tag,
+    },
+    /// Old contents of a chunk could not be read; newer snapshots lack it.
+    ChunkLost {
+        /// Whose.
+        volume: VolumeId,
+        /// Which chunk.
+        chunk: u64,
+        /// The origin's error.
+        error: IoError,
+    },
+    /// A metadata block is damaged.
+    Damage {
+        /// Which block.
+        block: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The store failed and takes no more changes.
+    StoreFailed {
+        /// What failed.
+        reason: String,
+    },
+    /// A checkpoint completed.
+    Checkpoint {
+        /// Its generation.
+        generation: u64,
+    },
+}
+
+/// Whether a name may be given to a volume or a snapshot: 1 to 63 letters, digits,
+/// `.`, `_`, `-`, not beginning with `.` or `-`.
+#[must_use]
+pub fn valid_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=MAX_NAME).contains(&name.len()) && name.chars().all(legal) && !name.starts_with(['.', '-'])
+}

@@ -1,0 +1,144 @@
+//! How volumes, snapshots and the store are, and how the engine is tuned.
+
+use super::{DropReason, Policy};
+use crate::ids::{Tag, VolumeId};
+
+/// How a volume is, for `volume list` and exports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// Number.
+    pub id: VolumeId,
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub uuid: [u8; 16],
+    /// Size in bytes.
+    pub size: u64,
+    /// Path of the origin.
+    pub origin: String,
+    /// Full-store policy.
+    pub policy: Policy,
+    /// Unix time in ms.
+    pub created_ms: u64,
+    /// Live (and dropped) snapshots.
+    pub snapshots: u64,
+    /// Bytes of old data held for its snapshots.
+    pub held_bytes: u64,
+    /// Being deleted.
+    pub deleting: bool,
+    /// Recorded at the last orderly stop; `None` if unknown.
+    pub fingerprint: Option<[u8; 32]>,
+}
+
+/// How a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotState {
+    /// Readable.
+    Live,
+    /// Dropped: reads fail.
+    Dropped(DropReason),
+}
+
+/// A snapshot, for `snapshot list` and exports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Whose.
+    pub volume: VolumeId,
+    /// Number.
+    pub tag: Tag,
+    /// Name.
+    pub name: String,
+    /// Unix time in ms.
+    pub created_ms: u64,
+    /// Size of the volume when taken, in bytes.
+    pub size: u64,
+    /// Bytes of old data that only this snapshot holds.
+    pub exclusive_bytes: u64,
+    /// Lowest is dropped first.
+    pub priority: i32,
+    /// Mapped: exported, again after a restart.
+    pub mapped: bool,
+    /// State.
+    pub state: SnapshotState,
+}
+
+/// How the store is, for `store status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// Identity.
+    pub uuid: [u8; 16],
+    /// Chunk size in bytes.
+    pub chunk_size: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes in use or awaiting reuse.
+    pub used: u64,
+    /// Bytes of metadata (tree nodes, bitmap, journal, superblocks).
+    pub metadata: u64,
+    /// Generation of the last durable checkpoint.
+    pub generation: u64,
+    /// Journal blocks in use / in all.
+    pub journal_used: u64,
+    /// Journal blocks in all.
+    pub journal_blocks: u64,
+    /// Snapshots whose space is still coming back.
+    pub purging: u64,
+    /// Why the store takes no more changes, if so.
+    pub failed: Option<String>,
+    /// Counters since attach.
+    pub counters: Counters,
+}
+
+/// Counters since attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Chunks copied out.
+    pub chunks_copied: u64,
+    /// Copyouts (runs of neighbouring chunks).
+    pub copies: u64,
+    /// Bytes of chunk data written to the store.
+    pub data_bytes: u64,
+    /// Bytes of journal written.
+    pub journal_bytes: u64,
+    /// Bytes of tree, bitmap and superblock written.
+    pub checkpoint_bytes: u64,
+    /// Commits (each one flush of the store).
+    pub commits: u64,
+    /// Checkpoints.
+    pub checkpoints: u64,
+    /// Slow-path writes asked.
+    pub writes: u64,
+    /// Snapshot reads asked.
+    pub reads: u64,
+    /// Metadata blocks read (cache misses).
+    pub block_reads: u64,
+    /// Chunks given back by deletes.
+    pub chunks_freed: u64,
+}
+
+/// How the engine is tuned. The defaults suit a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Tree nodes kept in memory (4 KiB each). Default 16384 (64 MiB).
+    pub cache_blocks: usize,
+    /// Exceptions in memory before a checkpoint is forced. Default 131072.
+    pub memtable_records: usize,
+    /// Most chunks in one coalesced copyout; a copyout is also at most 1 MiB. Default 64.
+    pub max_run: u32,
+    /// Checkpoint after this much quiet or busy time with changes, ms. Default 30000.
+    pub checkpoint_ms: u64,
+    /// Percent used at which a warning is given. Default 80.
+    pub warn_percent: u8,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cache_blocks: 16384,
+            memtable_records: 131_072,
+            max_run: 64,
+            checkpoint_ms: 30_000,
+            warn_percent: 80,
+        }
+    }
+}
