@@ -74,9 +74,14 @@ impl Engine {
             .into_iter()
             .partition(|w| w.tag == self.newest(w.volume));
         self.wanted = fresh;
-        for wanted in stale {
-            self.restart_waiters(wanted.volume, wanted.chunk);
-            self.copying_ended(wanted.volume, wanted.chunk);
+        self.give_up(stale);
+    }
+
+    /// These copyouts will not be made: their writes look at their chunks again.
+    fn give_up(&mut self, wanted: Vec<Wanted>) {
+        for Wanted { volume, chunk, .. } in wanted {
+            self.restart_waiters(volume, chunk);
+            self.copying_ended(volume, chunk);
         }
     }
 
@@ -261,10 +266,8 @@ impl Engine {
 
     /// Gives up copyouts that wait for space; their writes look at their chunks again.
     pub(super) fn cancel_wanted(&mut self) {
-        for wanted in std::mem::take(&mut self.wanted) {
-            self.restart_waiters(wanted.volume, wanted.chunk);
-            self.copying_ended(wanted.volume, wanted.chunk);
-        }
+        let wanted = std::mem::take(&mut self.wanted);
+        self.give_up(wanted);
         self.starved = false;
     }
 

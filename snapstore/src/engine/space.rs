@@ -53,11 +53,12 @@ impl Engine {
         // While one is under way the trees it makes are not known yet.
         let records = records + self.checkpoint.frozen.as_ref().map_or(0, |f| f.len());
         let (volumes, snapshots, sharing) = self.state.dirty_entries();
+        // In the order of `TREES`.
         let changes = [
             records,
             records,
-            snapshots + 8,
             volumes + 8,
+            snapshots + 8,
             sharing + records.min(64),
         ];
         let trees = TREES.iter().zip(changes);

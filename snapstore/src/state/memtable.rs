@@ -35,7 +35,6 @@ pub struct MemTable {
     exceptions: BTreeMap<Key, Entry>,
     /// The same keys by (volume, tag, chunk).
     eras: BTreeMap<Key, Option<Place>>,
-    gone: usize,
 }
 
 fn exception_key(volume: VolumeId, chunk: u64, tag: Tag) -> Key {
@@ -67,17 +66,10 @@ impl MemTable {
         self.exceptions.is_empty()
     }
 
-    /// Entries that are removals: a checkpoint frees their blocks.
-    #[must_use]
-    pub fn gone(&self) -> usize {
-        self.gone
-    }
-
     /// Adds an exception.
     pub fn put(&mut self, volume: VolumeId, chunk: u64, tag: Tag, place: Place, crcs: Crcs) {
         let key = exception_key(volume, chunk, tag);
-        let before = self.exceptions.insert(key, Entry::Put { place, crcs });
-        self.gone -= usize::from(matches!(before, Some(Entry::Gone { .. })));
+        self.exceptions.insert(key, Entry::Put { place, crcs });
         self.eras.insert(era_key(volume, chunk, tag), Some(place));
     }
 
@@ -89,8 +81,7 @@ impl MemTable {
             Some(Entry::Gone { fresh, .. }) => *fresh,
             None => false,
         };
-        let before = self.exceptions.insert(key, Entry::Gone { block, fresh });
-        self.gone += usize::from(!matches!(before, Some(Entry::Gone { .. })));
+        self.exceptions.insert(key, Entry::Gone { block, fresh });
         self.eras.insert(era_key(volume, chunk, tag), None);
     }
 
@@ -149,11 +140,6 @@ impl MemTable {
             .into_iter()
             .flatten()
             .map(|(key, place)| (*key, *place))
-    }
-
-    /// All exceptions in key order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
-        self.exceptions.iter()
     }
 
     /// Adds the next `limit` exceptions, from `from` on, to the batch for the
