@@ -3,13 +3,14 @@
 PREFIX  ?= /usr/local
 MINUTES ?= 10
 SUITE   ?= all
+KERNEL  ?= 7.2
 CARGO   ?= cargo
 
-.PHONY: help setup build demo test unit e2e bench bench-doc soak lint install clean-work
+.PHONY: help setup build demo test unit e2e bench bench-doc soak guest guest-setup guest-test lint install uninstall clean-work
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
-	@echo "  variables:        PREFIX=$(PREFIX)  MINUTES=$(MINUTES)  BENCH_QUICK=1  SUITE=all|native|engine"
+	@echo "  variables:        PREFIX=$(PREFIX)  MINUTES=$(MINUTES)  BENCH_QUICK=1  SUITE=all|native|engine  GUEST=1  KERNEL=$(KERNEL)"
 
 setup: ## install what a fresh Debian 12 with cargo lacks
 	@scripts/setup
@@ -17,8 +18,12 @@ setup: ## install what a fresh Debian 12 with cargo lacks
 build: ## csnapd and csnapctl, optimised
 	$(CARGO) build --release --bins -p ublk-target -p ctl
 
-demo: setup build ## the main job, shown on this machine in under 3 minutes
+demo: setup build ## the main job, shown in under 3 minutes; GUEST=1: on /dev/ublkbN in the virtual machine
+ifdef GUEST
+	@scripts/demo-guest $(KERNEL)
+else
 	@scripts/demo
+endif
 
 test: setup ## everything, in order, with a summary
 	@scripts/test
@@ -30,8 +35,15 @@ e2e: setup ## the real programs judged by fio, qemu and libnbd
 	$(CARGO) build --bins -p ublk-target -p ctl
 	$(CARGO) test -p csnap-tests --features e2e --test e2e -- --test-threads=2
 
-bench: setup build ## side by side with qemu, and the engine alone; rows in target/bench/native.json
+# In the guest the suite is another, and needs the guest's own command.
+bench: setup build ## side by side with qemu, and the engine alone (GUEST=1: with dm-snapshot, on ublk)
+ifdef GUEST
+	$(CARGO) build --release -p csnap-tests --bin bench --bin guest
+	target/release/guest prepare
+	target/release/bench --suite guest
+else
 	$(CARGO) run --release -p csnap-tests --bin bench -- --suite $(SUITE)
+endif
 
 bench-doc: ## put the latest rows into docs/performance.md
 	$(CARGO) run --release -p csnap-tests --bin bench -- --doc docs/performance.md
@@ -39,15 +51,32 @@ bench-doc: ## put the latest rows into docs/performance.md
 soak: setup ## kills, fio and models with new seeds for MINUTES
 	@scripts/soak $(MINUTES)
 
+guest: build ## a shell in a virtual machine with ublk, csnap installed (KERNEL=7.2|6.12)
+	@scripts/guest shell --kernel $(KERNEL)
+
+guest-setup: ## fetch and build what the virtual machine needs (as root, once)
+	@scripts/guest-setup
+
+guest-test: ## csnap on block devices in the virtual machine, on both kernels, and its own tests
+	@scripts/guest-setup
+	$(CARGO) test -p csnap-tests --features guest --test guest_harness -- --test-threads=1
+	@scripts/guest-tests
+
 lint: ## formatting, clippy, licences and dependencies
 	@scripts/lint
 
-install: build ## into PREFIX
+install: build ## programs, units, udev rules and manual into PREFIX (DESTDIR honoured)
 	install -D -m 0755 target/release/csnapd $(DESTDIR)$(PREFIX)/sbin/csnapd
 	install -D -m 0755 target/release/csnapctl $(DESTDIR)$(PREFIX)/bin/csnapctl
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	target/release/csnapctl completion bash \
 		> $(DESTDIR)$(PREFIX)/share/bash-completion/completions/csnapctl
+	scripts/install-system install "$(DESTDIR)" "$(PREFIX)"
+
+uninstall: ## remove what install put there; stores and state stay
+	scripts/install-system uninstall "$(DESTDIR)" "$(PREFIX)"
+	rm -f $(DESTDIR)$(PREFIX)/sbin/csnapd $(DESTDIR)$(PREFIX)/bin/csnapctl \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/csnapctl
 
 clean-work: ## remove what tests, demo and benchmarks left (not the build)
 	rm -rf target/e2e target/demo target/bench/work target/test

@@ -13,7 +13,8 @@ lint_steps() {
     fi
     if command -v shellcheck > /dev/null; then
         check "shell scripts" shellcheck -x -P scripts scripts/setup scripts/lint scripts/test \
-            scripts/demo scripts/soak .ci/run
+            scripts/demo scripts/install-system scripts/soak scripts/guest scripts/guest-setup .ci/run \
+            tests/src/guest/inside/*.sh
     else
         skip "shell scripts" "shellcheck is not installed"
     fi

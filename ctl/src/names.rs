@@ -1,6 +1,7 @@
 //! What a person typed: names and sizes, checked while the command line is read.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use snapstore::engine::{MAX_NAME, valid_name};
@@ -14,9 +15,39 @@ pub struct TargetArg(pub TakeTarget);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotArg(pub SnapshotName);
 
+/// A snapshot, or the directory it is mounted on: what has a slash, and what is no
+/// snapshot's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOrDir {
+    /// A snapshot.
+    Snapshot(SnapshotArg),
+    /// A directory.
+    Dir(PathBuf),
+}
+
 /// A number of bytes: `4096`, `16K`, `1MiB`, `20G`; units are powers of 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteSize(pub u64);
+
+/// What a volume is to become: so many bytes, or `max`, all that its origin has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewSize {
+    /// All that the origin has.
+    Max,
+    /// So many.
+    Bytes(ByteSize),
+}
+
+impl NewSize {
+    /// Bytes, unless it is up to the origin.
+    #[must_use]
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Max => None,
+            Self::Bytes(ByteSize(bytes)) => Some(bytes),
+        }
+    }
+}
 
 /// Why text is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +111,18 @@ impl FromStr for SnapshotArg {
     }
 }
 
+impl FromStr for SnapshotOrDir {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        match text.parse() {
+            Ok(snapshot) => Ok(Self::Snapshot(snapshot)),
+            Err(_) if !text.is_empty() => Ok(Self::Dir(text.into())),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl fmt::Display for SnapshotArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.0.volume, self.0.name)
@@ -105,6 +148,17 @@ impl FromStr for ByteSize {
         };
         let number: u64 = number.parse().map_err(|_| bad())?;
         number.checked_mul(1 << shift).map(Self).ok_or_else(bad)
+    }
+}
+
+impl FromStr for NewSize {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        match text {
+            "max" => Ok(Self::Max),
+            text => text.parse().map(Self::Bytes),
+        }
     }
 }
 
@@ -146,6 +200,9 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
+        assert_eq!("max".parse(), Ok(NewSize::Max));
+        assert_eq!("2G".parse(), Ok(NewSize::Bytes(ByteSize(2 << 30))));
+        assert!("maximum".parse::<NewSize>().is_err());
         for bad in [
             "",
             "K",

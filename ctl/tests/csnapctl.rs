@@ -87,6 +87,9 @@ fn monday() -> SnapshotView {
         state: SnapshotStateName::Live,
         dropped: None,
         mapped: false,
+        device: None,
+        link: None,
+        agreed: None,
         export: None,
         clients: 0,
     }
@@ -289,6 +292,17 @@ fn a_store_is_made_only_where_nothing_is_lost() {
         1,
         "it exists"
     );
+
+    for (options, name) in [(&[][..], "crc32c"), (&["--checksum", "xxh3"], "xxh3")] {
+        let create = [&["store", "create", path, "--force", "--yes"], options].concat();
+        let output = world.run(&create);
+        assert!(stdout(&output).contains(name), "{}", stdout(&output));
+        let dump = stdout(&world.run(&["store", "dump", path]));
+        assert!(dump.contains(&format!(" checksum {name} ")), "{dump}");
+    }
+    let odd = world.run(&["store", "create", path, "--checksum", "md5"]);
+    assert_eq!(code(&odd), 2);
+    assert!(stderr(&odd).contains("crc32c or xxh3"), "{}", stderr(&odd));
 
     let held = std::fs::File::open(path).unwrap();
     held.lock().unwrap();

@@ -2,10 +2,11 @@
 
 use crate::alloc::Allocator;
 use crate::block::{BLOCK_SIZE, Block};
+use crate::checksum::Checksum;
 use crate::device::BlockDevice;
 use crate::format::superblock::{
-    CRC32C, DiskRoot, FLAG_CLEAN, MAX_CHUNK, MIN_BLOCKS, MIN_CHUNK, MIN_JOURNAL, Superblock,
-    VERSION, store_id,
+    DiskRoot, FLAG_CLEAN, MAX_CHUNK, MIN_BLOCKS, MIN_CHUNK, MIN_JOURNAL, Superblock, VERSION,
+    store_id,
 };
 use crate::recover::OpenError;
 
@@ -23,6 +24,8 @@ pub struct CreateOptions {
     pub uuid: [u8; 16],
     /// Bytes in a chunk: a power of two, 4 KiB to 1 MiB.
     pub chunk_size: u32,
+    /// What covers the data copied to it; for as long as the store exists.
+    pub checksum: Checksum,
     /// Unix time in ms.
     pub created_ms: u64,
     /// Blocks in the journal; `None` chooses by the store's size.
@@ -67,7 +70,7 @@ pub fn create(dev: &mut impl BlockDevice, options: &CreateOptions) -> Result<(),
         journal_blocks: journal.into(),
         journal_tail: 1.into(),
         journal_chain: 0.into(),
-        checksum: CRC32C.into(),
+        checksum: options.checksum.id().into(),
         next_tag: 1.into(),
         next_volume: 1.into(),
         flags: FLAG_CLEAN.into(),

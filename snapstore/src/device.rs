@@ -6,6 +6,7 @@
 //! with a disk that loses and tears writes.
 
 use crate::block::Block;
+use crate::checksum::Checksum;
 use crate::ids::VolumeId;
 
 /// Why an I/O failed, as the runtime reports it.
@@ -50,10 +51,18 @@ pub trait BlockDevice {
 /// The origins of a store, as recovery needs them: it compares the checksums of
 /// an exception whose data may be lost with the origin's own contents.
 pub trait Origins {
-    /// CRC32C of every 4 KiB of `chunk` of `volume`, zero-padded beyond the end
-    /// of the volume, into `out` (one entry per 4 KiB of the store's chunk).
+    /// The store's `checksum` of every 4 KiB of `chunk` of `volume`, with zeroes for
+    /// what lies beyond byte `size` of the volume, into `out` (one entry per 4 KiB of
+    /// the store's chunk).
     ///
     /// # Errors
     /// [`IoError::Absent`] when the origin is not attached, else what it reported.
-    fn chunk_crcs(&mut self, volume: VolumeId, chunk: u64, out: &mut [u32]) -> Result<(), IoError>;
+    fn chunk_checksums(
+        &mut self,
+        checksum: Checksum,
+        volume: VolumeId,
+        chunk: u64,
+        size: u64,
+        out: &mut [u32],
+    ) -> Result<(), IoError>;
 }

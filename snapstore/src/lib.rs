@@ -11,6 +11,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`block`], [`ids`], [`device`] | the unit of metadata I/O, identifiers, the synchronous device trait |
+//! | [`checksum`] | what covers copied-out data |
 //! | [`mod@format`] | every on-disk structure, declared once; byte tables in `docs/format.md` |
 //! | [`tree`] | the shadow-paged B-tree: probe and batch merge |
 //! | [`alloc`] | the bitmap allocator and its on-disk image |
@@ -24,6 +25,7 @@
 pub mod alloc;
 pub mod block;
 pub mod check;
+pub mod checksum;
 pub mod create;
 pub mod device;
 pub mod engine;
@@ -36,6 +38,7 @@ pub mod tree;
 pub mod unique;
 
 pub use block::{BLOCK_SIZE, Block};
+pub use checksum::Checksum;
 pub use device::{BlockDevice, IoError, Origins};
 pub use engine::{Effect, Effects, Engine, Event, EventBatch};
 pub use ids::{Owner, Tag, VolumeId};

@@ -21,7 +21,7 @@ use crate::engine::{
     SnapshotInfo, TreeId, VolumeInfo, root_of,
 };
 use crate::format::Damage;
-use crate::format::exception::LOST;
+use crate::format::exception::{Crcs, LOST};
 use crate::format::journal::Record;
 use crate::format::superblock::{FLAG_CLEAN, Superblock, store_id};
 use crate::format::tables::{SnapshotPhase, SnapshotRecord, VolumeRecord};
@@ -197,6 +197,7 @@ pub(crate) fn geometry_of(superblock: &Superblock) -> Geometry {
         store: store_id(&superblock.uuid),
         blocks: superblock.blocks.get(),
         chunk_blocks: superblock.chunk_blocks(),
+        checksum: superblock.data_checksum(),
         created_ms: superblock.created_ms.get(),
         journal_first: superblock.journal_first.get(),
         journal_blocks: superblock.journal_blocks.get(),
@@ -433,9 +434,9 @@ impl Loaded {
             volume,
             chunk,
             tag,
+            pred,
             block,
             crcs,
-            ..
         } = record
         else {
             return Ok(());
@@ -448,7 +449,8 @@ impl Loaded {
             // Unreadable is not unwritten: keep it, reads will say so.
             return Ok(());
         }
-        let found = data.iter().map(|b| crc32c::crc32c(&b.0));
+        let checksum = self.geometry.checksum;
+        let found = data.iter().map(|b| checksum.of(&b.0));
         if found.eq(crcs.as_slice().iter().copied()) {
             // Written again: a flush that failed before the stop may have left it where
             // no later flush reaches it (hazard 9).
@@ -457,9 +459,8 @@ impl Loaded {
                 error,
             });
         }
-        let mut now = vec![0; crcs.as_slice().len()];
-        let unchanged = match origins.chunk_crcs(*volume, *chunk, &mut now) {
-            Ok(()) => now == crcs.as_slice(),
+        let unchanged = match self.is_unchanged(origins, (*volume, *chunk, *tag, *pred), crcs) {
+            Ok(unchanged) => unchanged,
             // Unknown for now: keep the record; reads verify and refuse.
             Err(IoError::Absent) => return Ok(()),
             // Neither copy can be had: LOST, never dropped.
@@ -476,6 +477,39 @@ impl Loaded {
         }
         recovered.lost += 1;
         self.state.lose(*volume, *chunk, *tag).map_err(state_error)
+    }
+
+    /// Whether the origin still holds what a copyout of `(volume, chunk, tag, pred)`
+    /// read, as far as the snapshots it was made for reach. Where the last block they
+    /// need was padded from depends on the size that the volume had when it was
+    /// copied: theirs, or any up to now's if it has grown since.
+    fn is_unchanged(
+        &mut self,
+        origins: &mut impl Origins,
+        (id, chunk, tag, pred): (VolumeId, u64, Tag, Tag),
+        crcs: &Crcs,
+    ) -> Result<bool, IoError> {
+        let chunk_size = u64::from(self.chunk_size());
+        let volume = self.state.volume_mut(id).map_err(|_| IoError::Absent)?;
+        let (reach, grown) = (volume.size_in(pred, tag), volume.record.size.get());
+        let needed = reach.saturating_sub(chunk.saturating_mul(chunk_size));
+        let needed = needed.div_ceil(crate::BLOCK_SIZE as u64) as usize;
+        if needed == 0 {
+            return Ok(true);
+        }
+        let mut now = vec![0; crcs.as_slice().len()];
+        let mut size = reach;
+        loop {
+            origins.chunk_checksums(self.geometry.checksum, id, chunk, size, &mut now)?;
+            let mut pairs = now.iter().zip(crcs.as_slice()).take(needed);
+            if pairs.all(|(now, then)| now == then) {
+                return Ok(true);
+            }
+            if size >= grown || size.is_multiple_of(crate::BLOCK_SIZE as u64) {
+                return Ok(false);
+            }
+            size += 512;
+        }
     }
 
     /// A take without its commit record never was.
@@ -506,17 +540,6 @@ pub(crate) fn state_error(damage: Damage) -> OpenError {
         block: 0,
         damage: damage.to_string(),
     }
-}
-
-/// CRC32C of every block of a chunk in the store.
-pub(crate) fn chunk_crcs(
-    dev: &mut impl BlockDevice,
-    block: u64,
-    count: usize,
-) -> Result<Vec<u32>, IoError> {
-    let mut data = vec![Block::zeroed(); count];
-    dev.read(block, &mut data)?;
-    Ok(data.iter().map(|b| crc32c::crc32c(&b.0)).collect())
 }
 
 /// Drives the engine through one checkpoint with plain calls.

@@ -11,20 +11,28 @@
 //! - `set`, `advance` and `set_shared` are called by the engine only. A bit is
 //!   set only after its exception is published and the chunk's readers drained.
 //! - `advance` runs only while the volume is paused.
+//! - `reserve` and `grow` are the engine's too, at any time: words never move, so
+//!   whoever looks at the map meanwhile sees it as it was or larger.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::FromZeros;
 
 const CHUNKS_PER_WORD: u64 = 32;
+/// How often a map can double; far beyond any memory.
+const PIECES: usize = 40;
 
 /// The unique bits of one volume. See the module for who may call what.
 #[derive(Debug)]
 pub struct UniqueMap {
     epoch: AtomicU32,
     shared: AtomicBool,
-    chunks: u64,
+    chunks: AtomicU64,
     words: Box<[AtomicU64]>,
+    /// What the volume grew by: piece `k` has `words.len() << k` words and follows
+    /// `words` and all pieces before it, which are as many.
+    grown: [OnceLock<Box<[AtomicU64]>>; PIECES],
 }
 
 impl UniqueMap {
@@ -34,15 +42,53 @@ impl UniqueMap {
     /// # Errors
     /// [`zerocopy::AllocError`] when the words do not fit the address space or memory.
     pub fn new(chunks: u64) -> Result<Self, zerocopy::AllocError> {
-        let words =
-            usize::try_from(chunks.div_ceil(CHUNKS_PER_WORD)).map_err(|_| zerocopy::AllocError)?;
+        let words = words_for(chunks)?;
         Ok(Self {
             // Words start at epoch 0, which therefore never counts.
             epoch: AtomicU32::new(1),
             shared: AtomicBool::new(false),
-            chunks,
+            chunks: AtomicU64::new(chunks),
             words: <[AtomicU64]>::new_box_zeroed_with_elems(words)?,
+            grown: [const { OnceLock::new() }; PIECES],
         })
+    }
+
+    /// Makes room for `chunks` chunks, so that [`Self::grow`] to as many cannot
+    /// fail. Engine only.
+    ///
+    /// # Errors
+    /// [`zerocopy::AllocError`] when the words do not fit the address space or
+    /// memory; the map is as before.
+    pub fn reserve(&self, chunks: u64) -> Result<(), zerocopy::AllocError> {
+        let wanted = words_for(chunks)?;
+        let mut len = self.words.len();
+        for piece in &self.grown {
+            if len >= wanted {
+                break;
+            }
+            if piece.get().is_none() {
+                let words = <[AtomicU64]>::new_box_zeroed_with_elems(len)?;
+                // The engine is the only one to grow a map: the place is empty.
+                let _ = piece.set(words);
+            }
+            len = len.checked_mul(2).ok_or(zerocopy::AllocError)?;
+        }
+        if len >= wanted {
+            Ok(())
+        } else {
+            Err(zerocopy::AllocError)
+        }
+    }
+
+    /// The volume has `chunks` chunks from now on, not fewer than before; the new
+    /// ones have no bit set. Engine only.
+    ///
+    /// # Errors
+    /// As [`Self::reserve`]: none after it.
+    pub fn grow(&self, chunks: u64) -> Result<(), zerocopy::AllocError> {
+        self.reserve(chunks)?;
+        self.chunks.fetch_max(chunks, Ordering::Release);
+        Ok(())
     }
 
     /// The current epoch. A write granted under another epoch must ask again.
@@ -64,7 +110,10 @@ impl UniqueMap {
         if !self.has_snapshots() {
             return true;
         }
-        let Some(end) = first.checked_add(count).filter(|&e| e <= self.chunks) else {
+        let Some(end) = first
+            .checked_add(count)
+            .filter(|&e| e <= self.chunks.load(Ordering::Acquire))
+        else {
             return false;
         };
         let epoch = self.epoch();
@@ -101,7 +150,8 @@ impl UniqueMap {
         let next = self.epoch().wrapping_add(1);
         if next == 0 {
             // Once in 2^32 takes: old words could look current again.
-            for word in &self.words {
+            let grown = self.grown.iter().filter_map(OnceLock::get).flatten();
+            for word in self.words.iter().chain(grown) {
                 word.store(0, Ordering::Relaxed);
             }
         }
@@ -116,8 +166,23 @@ impl UniqueMap {
     }
 
     fn word(&self, chunk: u64) -> Option<&AtomicU64> {
-        self.words.get((chunk / CHUNKS_PER_WORD) as usize)
+        let index = (chunk / CHUNKS_PER_WORD) as usize;
+        self.words.get(index).or_else(|| self.grown_word(index))
     }
+
+    /// A word beyond those the map was made with: piece `k` begins at word
+    /// `words.len() << k`.
+    fn grown_word(&self, index: usize) -> Option<&AtomicU64> {
+        let len = self.words.len();
+        let piece = index.checked_div(len)?.checked_ilog2()?;
+        let words = self.grown.get(piece as usize)?.get()?;
+        words.get(index - (len << piece))
+    }
+}
+
+/// Words for so many chunks.
+fn words_for(chunks: u64) -> Result<usize, zerocopy::AllocError> {
+    usize::try_from(chunks.div_ceil(CHUNKS_PER_WORD)).map_err(|_| zerocopy::AllocError)
 }
 
 #[cfg(test)]
@@ -149,6 +214,31 @@ mod tests {
             (0..100).all(|c| !map.all_unique(c, 1)),
             "a take clears every bit"
         );
+    }
+
+    #[test]
+    fn a_grown_map_keeps_its_bits_and_has_none_beyond() {
+        let map = UniqueMap::new(70).unwrap();
+        map.advance();
+        let mut chunks = 70;
+        for grown in [70, 71, 96, 97, 191, 193, 1000, 5000] {
+            (0..chunks).for_each(|c| map.set(c));
+            assert!(map.all_unique(0, chunks));
+            assert!(!map.all_unique(chunks - 1, 2), "beyond {chunks}");
+            map.grow(grown).unwrap();
+            assert!(map.all_unique(0, chunks), "{chunks} grown to {grown}");
+            assert!((chunks..grown).all(|c| !map.all_unique(c, 1)));
+            chunks = grown;
+        }
+        map.set(4999);
+        assert!(map.all_unique(4999, 1));
+        map.epoch.store(u32::MAX, Ordering::Relaxed);
+        map.advance();
+        assert!((0..chunks).all(|c| !map.all_unique(c, 1)));
+        map.grow(10).unwrap();
+        map.set(4999);
+        assert!(map.all_unique(4999, 1), "a map never shrinks");
+        assert!(map.grow(u64::MAX).is_err());
     }
 
     #[test]

@@ -14,9 +14,13 @@
 //! | [`sim::world`] | commands, crashes and comparisons tied together |
 //! | [`sim::defect`] | defects planted on purpose, to prove the world sees them |
 //! | [`e2e`] | driving the real programs and the tools others wrote |
+//! | [`guest`] | the virtual machine with the kernels csnap is for |
+//! | [`guest_bed`] | the same on block devices, inside the guest |
 //! | [`mod@bench`] | measuring csnapd beside qemu |
 #![forbid(unsafe_code)]
 
 pub mod bench;
 pub mod e2e;
+pub mod guest;
+pub mod guest_bed;
 pub mod sim;

@@ -9,6 +9,7 @@ use snapstore::{Tag, VolumeId};
 use crate::core::{Lanes, Mail};
 use crate::lane::{Target, VolumeSlot};
 use crate::nbd::ExportInfo;
+use crate::nbd::export::BadExportInfo;
 use crate::ring::Order;
 
 /// What is to be exported.
@@ -34,7 +35,7 @@ pub struct Export {
     number: u64,
     volume: VolumeSlot,
     target: Target,
-    info: ExportInfo,
+    info: Mutex<ExportInfo>,
     lanes: Arc<Lanes>,
     state: Mutex<State>,
     left: Condvar,
@@ -58,29 +59,40 @@ impl Export {
             number,
             volume,
             target,
-            info,
+            info: Mutex::new(info),
             lanes,
             state,
             left: Condvar::new(),
         }
     }
 
-    /// What clients are told: size, block sizes, whether it is read-only.
+    /// What clients are told: size, block sizes, whether it is read-only. A
+    /// connection keeps what it was told when it was made.
     #[must_use]
-    pub fn info(&self) -> &ExportInfo {
-        &self.info
+    pub fn info(&self) -> ExportInfo {
+        *self.info.lock()
+    }
+
+    /// Tells later connections of another size.
+    ///
+    /// # Errors
+    /// When it is no multiple of the block size.
+    pub fn resize(&self, bytes: u64) -> Result<(), BadExportInfo> {
+        let mut info = self.info.lock();
+        *info = info.with_size(bytes)?;
+        Ok(())
     }
 
     /// Bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.info.size()
+        self.info().size()
     }
 
     /// Nothing may change it.
     #[must_use]
     pub fn read_only(&self) -> bool {
-        self.info.read_only()
+        self.info().read_only()
     }
 
     /// Connections being served.

@@ -1,31 +1,40 @@
 //! csnapd: serves live origins and their snapshots. See `--help`.
 //!
-//! Order: options, log, one instance, I/O threads, stores, sockets, wait for a
+//! Order: options, log, protections, one instance, I/O threads, stores, sockets, wait for a
 //! signal, and everything back in reverse. The sockets come last, so that a
 //! client that can connect finds everything served.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use snapstore::engine::Config;
 use tracing_subscriber::EnvFilter;
 use ublk_target::control::client::{DEFAULT_RUN_DIR, socket_path};
-use ublk_target::control::listener::private_directory;
+use ublk_target::control::listener::{ListenError, Listener, private_directory};
 use ublk_target::control::server::{self, Patience};
+use ublk_target::daemon::devices::{self, DeviceOptions};
+use ublk_target::daemon::front::Wish;
+use ublk_target::daemon::safety::Safety;
 use ublk_target::daemon::state::StateFile;
-use ublk_target::daemon::{Daemon, Settings, nbd_socket, process};
-use ublk_target::runtime::{Runtime, RuntimeConfig};
+use ublk_target::daemon::{Daemon, Settings, activation, nbd_socket, process};
+use ublk_target::runtime::{Runtime, RuntimeConfig, Spread};
+use ublk_target::ublk::ZeroCopy;
 
 const HELP: &str = "\
 csnapd runs in the foreground and logs to standard error. SIGTERM or SIGINT stops
-it in good order: clients are disconnected, origins are flushed, stores are closed.
-Killing it loses nothing either; NBD clients must connect again.
+it in good order: origins are flushed, stores are closed. A block device that is open
+stays and its I/O waits for the next csnapd; so does every one when csnapd is killed.
+Neither loses or fails a request. NBD clients are disconnected and must come again.
 
 It serves what was attached with `csnapctl store attach`, again after every start.
-The state directory must not lie on an origin it serves.";
+The state directory must not lie on an origin it serves.
+
+A control socket passed by systemd under the name \"control\" is used instead of
+RUN-DIR/control.sock.";
 
 /// Serve live origins and copy-on-write snapshots of them.
 #[derive(Debug, Parser)]
@@ -40,6 +49,22 @@ struct Options {
     /// Path of the NBD socket [default: RUN-DIR/nbd.sock]
     #[arg(long, value_name = "PATH")]
     nbd_socket: Option<PathBuf>,
+    /// How clients reach what is served
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "auto")]
+    frontend: Wish,
+    /// How the data of block devices moves, where the kernel can
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    zero_copy: ZeroCopyArg,
+    /// Requests each queue of a block device can hold
+    #[arg(long, value_name = "N", default_value_t = 128,
+          value_parser = clap::value_parser!(u16).range(1..=4096))]
+    ublk_depth: u16,
+    /// Which I/O threads serve the requests of one block device
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    ublk_spread: SpreadArg,
+    /// Directory of links to block devices, by name
+    #[arg(long, value_name = "DIR", default_value = devices::DEFAULT_DIR)]
+    link_dir: PathBuf,
     /// I/O threads; 0 means one per processor, at most 8
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -49,15 +74,60 @@ struct Options {
     queue_depth: u32,
     /// I/O buffers of each thread, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 32,
-          value_parser = clap::value_parser!(u32).range(10..=4096))]
+          value_parser = clap::value_parser!(u32).range(12..=4096))]
     buffer_mib: u32,
     /// Metadata kept in memory for each store, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     cache_mib: u32,
+    /// Stay in the machine's view of the mounts. Only where no file system on a device
+    /// of csnapd is mounted on this machine: its end could wait for itself
+    #[arg(long)]
+    no_isolation: bool,
     /// What to log: error, warn, info, debug or trace, or a tracing filter
     #[arg(long, env = "CSNAP_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
+}
+
+/// How data moves.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ZeroCopyArg {
+    /// The kernel registers the pages of requests by itself
+    Auto,
+    /// csnapd registers them
+    Register,
+    /// Copied
+    Off,
+}
+
+impl From<ZeroCopyArg> for ZeroCopy {
+    fn from(arg: ZeroCopyArg) -> Self {
+        match arg {
+            ZeroCopyArg::Auto => Self::Auto,
+            ZeroCopyArg::Register => Self::Register,
+            ZeroCopyArg::Off => Self::Off,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SpreadArg {
+    /// `tags` with four I/O threads or more, else `queues`
+    Auto,
+    /// Neighbouring requests go to different threads, where the kernel can do that
+    Tags,
+    /// What one processor asks for goes to one thread
+    Queues,
+}
+
+impl From<SpreadArg> for Spread {
+    fn from(arg: SpreadArg) -> Self {
+        match arg {
+            SpreadArg::Auto => Self::Auto,
+            SpreadArg::Tags => Self::Tags,
+            SpreadArg::Queues => Self::Queues,
+        }
+    }
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -82,8 +152,10 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
+    let socket = activation::passed("control")?;
     process::private_files();
     let signals = process::block_signals()?;
+    let safety = Safety::establish(!options.no_isolation);
     private_directory(&options.run_dir)?;
     private_directory(&options.state_dir)?;
     let _run_lock = process::lock(&options.run_dir)?;
@@ -103,19 +175,27 @@ fn run(options: &Options) -> Result<(), Failure> {
     let settings = Settings {
         nbd_socket: nbd_path.clone(),
         engine: engine_config(options),
+        frontend: options.frontend,
+        devices: DeviceOptions {
+            zero_copy: options.zero_copy.into(),
+            queue_depth: options.ublk_depth,
+            spread: options.ublk_spread.into(),
+            link_dir: options.link_dir.clone(),
+            run_dir: options.run_dir.clone(),
+        },
+        safety,
     };
-    let daemon = Arc::new(Daemon::new(settings, runtime.clone(), state));
+    let daemon = Arc::new(Daemon::new(settings, runtime.clone(), state)?);
     daemon.attach_listed();
-    let nbd = nbd_socket::serve(&nbd_path, daemon.exports(), runtime)?;
-    let control = server::serve(
-        &socket_path(&options.run_dir),
-        daemon.clone(),
-        Patience::default(),
-    );
+    let nbd = daemon
+        .serves_nbd()
+        .then(|| nbd_socket::serve(&nbd_path, daemon.exports(), runtime))
+        .transpose()?;
+    let control = serve_control(socket, &options.run_dir, daemon.clone());
     let control = match control {
         Ok(control) => control,
         Err(error) => {
-            nbd.stop();
+            nbd.into_iter().for_each(Listener::stop);
             daemon.stop();
             return Err(error.into());
         }
@@ -126,10 +206,21 @@ fn run(options: &Options) -> Result<(), Failure> {
     tracing::info!(%signal, "stopping");
     process::notify("STOPPING=1");
     daemon.prepare_to_stop();
-    nbd.stop();
+    nbd.into_iter().for_each(Listener::stop);
     control.stop();
     daemon.stop();
     Ok(())
+}
+
+fn serve_control(
+    passed: Option<UnixListener>,
+    run_dir: &Path,
+    daemon: Arc<Daemon>,
+) -> Result<Listener, ListenError> {
+    match passed {
+        Some(socket) => server::serve_on(socket, daemon, Patience::default()),
+        None => server::serve(&socket_path(run_dir), daemon, Patience::default()),
+    }
 }
 
 fn engine_config(options: &Options) -> Config {

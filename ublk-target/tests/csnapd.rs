@@ -6,7 +6,9 @@
     reason = "a test stops at the first surprise"
 )]
 
-use std::os::unix::net::UnixDatagram;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use snapstore::create::{CreateOptions, create};
 use ublk_target::control::client::{Client, socket_path};
+use ublk_target::control::listener::private_directory;
 use ublk_target::control::protocol::{Answer, ErrorCode, Request, TakeTarget};
 use ublk_target::control::views::PolicyName;
 use ublk_target::device::StoreDevice;
@@ -98,6 +101,7 @@ fn killed_and_restarted_it_has_everything_again() {
     let options = CreateOptions {
         uuid: [7; 16],
         chunk_size: 4096,
+        checksum: snapstore::Checksum::default(),
         created_ms: 0,
         journal_blocks: None,
     };
@@ -203,4 +207,136 @@ fn a_state_that_cannot_be_understood_is_not_guessed() {
     assert_eq!(output.status.code(), Some(1));
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(complaint.contains("cannot be understood"), "{complaint}");
+}
+
+/// Runs csnapd with the listening socket of `dir` as descriptor 3, as systemd does.
+fn activated(dir: &Path, listener: UnixListener) -> Child {
+    let direct = command(dir);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null"])
+        .arg(direct.get_program())
+        .args(direct.get_args())
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDNAMES", "control")
+        .env_remove("CSNAP_RUN_DIR")
+        .stdin(OwnedFd::from(listener))
+        .stderr(Stdio::piped());
+    shell.spawn().unwrap()
+}
+
+#[test]
+fn a_passed_socket_is_served_and_outlives_the_daemon() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = dir.path();
+    private_directory(&dir.join("run")).unwrap();
+    let path = socket_path(&dir.join("run"));
+    let socket = UnixListener::bind(&path).unwrap();
+    for _ in 0..2 {
+        let mut csnapd = Csnapd(activated(dir, socket.try_clone().unwrap()));
+        // Connects before there is a daemon: the socket waits for it.
+        let status = call(dir, Request::Status {});
+        assert!(matches!(status, Answer::Status(s) if s.pid == csnapd.0.id()));
+        csnapd.signal(Signal::SIGTERM);
+        assert!(csnapd.end().success());
+        assert!(path.exists(), "csnapd removed a socket that is not its own");
+    }
+}
+
+#[test]
+fn a_passed_socket_that_does_not_fit_is_refused() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (one, _other) = UnixStream::pair().unwrap();
+    let csnapd = activated(dir.path(), UnixListener::from(OwnedFd::from(one)));
+    let output = csnapd.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(complaint.contains("does not listen"), "{complaint}");
+}
+
+/// In a mount namespace of its own, shared like that of a machine with systemd.
+const OWN_MOUNTS: &str = r#"
+set -eu
+mount -t tmpfs before "$DIR/a"
+"$0" "$@" 2> "$DIR/log" &
+pid=$!
+trap 'kill -9 $pid' EXIT
+for _ in $(seq 300); do grep -q ready "$DIR/log" && break; sleep 0.1; done
+grep -q 'own_mounts=true' "$DIR/log"
+sees() { grep -q " $DIR/$1 " "/proc/$pid/mountinfo"; }
+test "$(readlink /proc/$pid/ns/mnt)" != "$(readlink /proc/self/ns/mnt)"
+sees a
+umount "$DIR/a"
+if sees a; then echo "csnapd keeps a file system busy"; exit 1; fi
+mount -t tmpfs after "$DIR/b"
+sees b
+"#;
+
+#[test]
+fn its_mounts_are_its_own_and_follow_the_machine() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run: this needs root");
+        return;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = dir.path();
+    for name in ["a", "b"] {
+        std::fs::create_dir(dir.join(name)).unwrap();
+    }
+    let direct = command(dir);
+    let output = Command::new("unshare")
+        .args(["-m", "--propagation", "shared", "sh", "-c", OWN_MOUNTS])
+        .arg(direct.get_program())
+        .args(direct.get_args())
+        .env("DIR", dir)
+        .output()
+        .unwrap();
+    let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
+    assert!(output.status.success(), "{output:?}\n{log}");
+}
+
+#[test]
+fn without_privilege_it_serves_all_the_same() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run: this needs root, to give it up");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = 65534;
+    std::os::unix::fs::chown(dir.path(), Some(nobody), Some(nobody)).unwrap();
+    let direct = command(dir.path());
+    // Copied: the build directory may be closed to others.
+    let program = dir.path().join("csnapd");
+    std::fs::copy(direct.get_program(), &program).unwrap();
+    let mut child = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(&program)
+        .args(direct.get_args())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let csnapd = Csnapd(child);
+    let mut said = String::new();
+    for line in log.lines() {
+        said += &(line.unwrap() + "\n");
+        if said.contains("ready") {
+            break;
+        }
+    }
+    drop(csnapd);
+    assert!(said.contains("ready"), "{said}");
+    for lost in [
+        "memory_locked=false",
+        "oom_protected=false",
+        "io_flusher=false",
+        "own_mounts=false",
+    ] {
+        assert!(said.contains(lost), "{lost}: {said}");
+    }
+    let warned = |line: &str| line.contains("WARN") && line.contains("run csnapd with");
+    assert!(
+        !said.lines().any(warned),
+        "no warning where no device is served: {said}"
+    );
 }

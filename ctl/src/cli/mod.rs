@@ -1,6 +1,7 @@
 //! The command line: noun, then verb. Help texts are part of the product: every
 //! verb says what it does, what it does not, and shows an example.
 
+mod mount;
 mod snapshot;
 mod store;
 mod volume;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ublk_target::control::client::DEFAULT_RUN_DIR;
 use ublk_target::control::views::PolicyName;
 
+pub use mount::{MountArgs, UmountArgs};
 pub use snapshot::SnapshotVerb;
 pub use store::StoreVerb;
 pub use volume::VolumeVerb;
@@ -21,7 +23,8 @@ First steps:
   csnapctl store attach /dev/sdb                   let csnapd serve it
   csnapctl volume create web /dev/sda --store /dev/sdb
   csnapctl snapshot take web@monday                a point in time
-  csnapctl snapshot map web@monday                 make it readable
+  csnapctl snapshot map web@monday                 make it readable: prints its device
+  csnapctl snapshot mount web@monday /mnt          look into it
   csnapctl snapshot list
 
 Exit codes:
@@ -91,10 +94,16 @@ pub enum Noun {
     Snapshot(SnapshotVerb),
     /// Show how the daemon, its stores and its volumes are
     ///
-    /// Exits with 0 when everything that should be served is, with 1 when
-    /// something is not: useful in monitoring.
+    /// Exits with 0 when everything that should be served is and no block device
+    /// waits for something, with 1 otherwise: useful in monitoring.
     #[command(after_help = "Examples:\n  csnapctl status\n  csnapctl status --json")]
     Status,
+    /// Show what the kernel offers to serve block devices with
+    ///
+    /// What the ublk driver of this kernel can do, what csnapd uses of it, and what
+    /// it means where something is missing. Works without the daemon too.
+    #[command(after_help = "Examples:\n  csnapctl features\n  csnapctl features --json")]
+    Features,
     /// Show what happened: snapshots dropped, damage found, space running low
     ///
     /// The daemon remembers the newest 4096 events since its start.

@@ -3,7 +3,23 @@
 use clap::Subcommand;
 
 use super::Consent;
+use super::mount::{MountArgs, UmountArgs};
 use crate::names::{SnapshotArg, TargetArg};
+
+const MOUNT_HELP: &str = "\
+Examples:
+  csnapctl snapshot mount web@monday /mnt
+  csnapctl snapshot mount web@monday /srv/monday --mkdir
+  csnapctl snapshot mount disk@monday /mnt --partition 2
+  csnapctl snapshot mount web@monday /mnt --options noexec,uid=1000
+
+Options given to mount(8) besides those of --options:
+  all           ro,nodev,nosuid
+  XFS           nouuid,norecovery
+  ext3, ext4    noload
+  btrfs         rescue=nologreplay
+  F2FS, NILFS2  norecovery
+  bcachefs      nochanges";
 
 /// What to do with snapshots.
 #[derive(Debug, Subcommand)]
@@ -67,27 +83,52 @@ pub enum SnapshotVerb {
         /// The new name
         new: String,
     },
-    /// Export snapshots for reading, again after every restart
+    /// Make snapshots readable, again after every restart
     ///
-    /// A mapped snapshot is a read-only NBD export named VOLUME@NAME on the
-    /// daemon's NBD socket.
+    /// With ublk each becomes a read-only block device; its path is printed, and
+    /// /dev/csnap/VOLUME@NAME leads to it. With NBD it is a read-only export named
+    /// VOLUME@NAME on the daemon's NBD socket. See `csnapctl status` for which.
     #[command(after_help = "Examples:\n  csnapctl snapshot map web@monday\n  \
+                            fio --readonly --filename=$(csnapctl snapshot map web@monday) ...\n  \
                             nbdcopy 'nbd+unix:///web@monday?socket=/run/csnap/nbd.sock' monday.img")]
     Map {
         /// The snapshots
         #[arg(required = true, value_name = "VOLUME@NAME")]
         snapshots: Vec<SnapshotArg>,
     },
-    /// Stop exporting snapshots
+    /// Take that away again
+    ///
+    /// Refused while the block device is open (mounted, held by another device,
+    /// opened by a program) or NBD clients are connected; says by whom.
     #[command(after_help = "Example:\n  csnapctl snapshot unmap web@monday")]
     Unmap {
         /// The snapshots
         #[arg(required = true, value_name = "VOLUME@NAME")]
         snapshots: Vec<SnapshotArg>,
-        /// Disconnect clients
+        /// Do it although it is in use: its users get I/O errors
         #[arg(long)]
         force: bool,
     },
+    /// Mount a snapshot's file system, read-only
+    ///
+    /// The snapshot is mapped if it is not. The file system on its block device is
+    /// recognised and mounted with what it needs beside its origin, which has the
+    /// same UUID, and without replaying its log: a snapshot cannot be written. So
+    /// one that was not frozen when it was taken can look as after a power cut,
+    /// with the last moments' files missing or short.
+    ///
+    /// Set-user-ID programs and device nodes in a snapshot have no effect: what was
+    /// replaced because it was dangerous is in there as it was. --options suid,dev
+    /// gives them their effect again.
+    #[command(after_help = MOUNT_HELP)]
+    Mount(MountArgs),
+    /// Unmount a snapshot
+    ///
+    /// It is unmapped again if mounting it had mapped it. When it is in use nothing
+    /// happens and the users are named.
+    #[command(after_help = "Examples:\n  csnapctl snapshot umount web@monday\n  \
+                            csnapctl snapshot umount /mnt")]
+    Umount(UmountArgs),
     /// Change a snapshot
     #[command(after_help = "Example:\n  csnapctl snapshot set web@monday --priority 10")]
     Set {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use snapstore::Checksum;
 
 use super::Consent;
 use crate::names::ByteSize;
@@ -19,6 +20,11 @@ pub enum StoreVerb {
     ///
     /// The chunk size is the unit of copying: a power of two from 4K to 1M. Small
     /// chunks copy less for small random writes, large chunks need less metadata.
+    ///
+    /// The checksum covers what is copied. crc32c is right where the processor has an
+    /// instruction for it, as every x86 server and nearly every 64-bit ARM one does;
+    /// xxh3 where it has none (small ARM, RISC-V) or where it is emulated. Neither can
+    /// be changed later.
     #[command(after_help = "Examples:\n  csnapctl store create /dev/sdb\n  \
                             csnapctl store create /dev/vg0/snapstore --chunk-size 64K\n  \
                             csnapctl store create /var/lib/csnap/store.img --size 20G")]
@@ -28,6 +34,9 @@ pub enum StoreVerb {
         /// Unit of copying
         #[arg(long, value_name = "SIZE", default_value = "16K")]
         chunk_size: ByteSize,
+        /// What covers copied data: crc32c or xxh3
+        #[arg(long, value_name = "NAME", default_value = "crc32c")]
+        checksum: Checksum,
         /// Make a new, sparse file of this size first
         #[arg(long, value_name = "SIZE")]
         size: Option<ByteSize>,
@@ -40,7 +49,7 @@ pub enum StoreVerb {
     },
     /// Let the daemon serve a store, now and after every restart
     ///
-    /// Every volume of the store is exported again. A volume whose origin is
+    /// Every volume of the store is served again. A volume whose origin is
     /// missing, or is not what it was when the daemon last stopped, is not served,
     /// and the reason is shown. On a store that is attached already this tries
     /// such origins again.
@@ -61,12 +70,13 @@ pub enum StoreVerb {
     ///
     /// Everything is written out, nothing is lost; `store attach` serves it again.
     /// While it is detached its origins must not be written, or their snapshots
-    /// would no longer be right (this is noticed at the next attach).
+    /// would no longer be right (this is noticed at the next attach). Refused while
+    /// a block device of it is open or NBD clients are connected.
     #[command(after_help = "Example:\n  csnapctl store detach /dev/sdb")]
     Detach {
         /// Path or UUID
         store: String,
-        /// Disconnect clients
+        /// Do it although it is in use: its users get I/O errors
         #[arg(long)]
         force: bool,
     },

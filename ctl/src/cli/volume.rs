@@ -3,14 +3,16 @@
 use clap::Subcommand;
 
 use super::{Consent, PolicyArg};
+use crate::names::NewSize;
 
 /// What to do with a volume.
 #[derive(Debug, Subcommand)]
 pub enum VolumeVerb {
     /// Put an origin under csnap's care
     ///
-    /// The origin is not changed. From now on it must be used through its export
-    /// (an NBD export of the volume's name) instead of directly: unmount it first.
+    /// The origin is not changed. From now on it must be used through csnap instead
+    /// of directly: unmount it first. With ublk that is a block device, which
+    /// /dev/csnap/NAME leads to; with NBD an export of the volume's name.
     #[command(after_help = "Examples:\n  csnapctl volume create web /dev/sda\n  \
                             csnapctl volume create db /dev/vg0/db --store /dev/sdb \
                             --policy snapshot-first")]
@@ -52,7 +54,7 @@ pub enum VolumeVerb {
     Delete {
         /// The volume
         name: String,
-        /// Disconnect clients
+        /// Do it although it is in use: its users get I/O errors
         #[arg(long)]
         force: bool,
         /// How it is confirmed.
@@ -67,5 +69,23 @@ pub enum VolumeVerb {
         /// What goes first when the store is full
         #[arg(long, value_enum)]
         policy: PolicyArg,
+    },
+    /// Make a volume as large as its origin has become
+    ///
+    /// Extend the origin first (lvextend, truncate, the array's own tool), then this,
+    /// then the file system on the volume. Nothing has to be stopped. Clients that
+    /// are connected over NBD keep the size they were told; connect anew to see the
+    /// new one. Snapshots keep the size they were taken with. A volume never becomes
+    /// smaller.
+    #[command(
+        after_help = "Examples:\n  lvextend -L +10G vg0/db && csnapctl volume resize db\n  \
+                            csnapctl volume resize db --size 40G"
+    )]
+    Resize {
+        /// The volume
+        name: String,
+        /// Bytes, or with K, M, G, T; `max`: all that the origin has now
+        #[arg(long, default_value = "max")]
+        size: NewSize,
     },
 }

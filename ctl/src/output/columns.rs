@@ -1,6 +1,9 @@
 //! Which columns each kind of row has.
 
-use ublk_target::control::views::{EventView, SnapshotView, StatusView, StoreView, VolumeView};
+use ublk_target::control::views::{
+    EventView, FeatureView, FeaturesView, SnapshotView, StatusView, StoreView, VolumeView,
+    WaitingView,
+};
 
 use super::table::{Column, Kind, Row};
 
@@ -34,6 +37,7 @@ impl Row for StoreView {
         listed("snapshots", "SNAPSHOTS", Kind::Number),
         hidden("purging", "PURGING", Kind::Number),
         hidden("chunk_size", "CHUNK", Kind::Bytes),
+        hidden("checksum", "CHECKSUM", Kind::Text),
         hidden("generation", "GENERATION", Kind::Number),
         hidden("journal_used", "JOURNAL USED", Kind::Number),
         hidden("journal_blocks", "JOURNAL BLOCKS", Kind::Number),
@@ -49,11 +53,14 @@ impl Row for VolumeView {
         listed("name", "VOLUME", Kind::Text),
         listed("state", "STATE", Kind::Text),
         listed("size", "SIZE", Kind::Bytes),
+        listed("device", "DEVICE", Kind::Text),
         listed("snapshots", "SNAPSHOTS", Kind::Number),
         listed("held_bytes", "HELD", Kind::Bytes),
         listed("origin", "ORIGIN", Kind::Text),
         hidden("store", "STORE", Kind::Text),
         hidden("policy", "POLICY", Kind::Text),
+        hidden("link", "LINK", Kind::Text),
+        hidden("agreed", "AGREED", Kind::Text),
         hidden("clients", "CLIENTS", Kind::Number),
         hidden("created_ms", "CREATED", Kind::Time),
         hidden("uuid", "UUID", Kind::Text),
@@ -72,6 +79,9 @@ impl Row for SnapshotView {
         listed("priority", "PRIORITY", Kind::Number),
         listed("state", "STATE", Kind::Text),
         listed("mapped", "MAPPED", Kind::Text),
+        listed("device", "DEVICE", Kind::Text),
+        hidden("link", "LINK", Kind::Text),
+        hidden("agreed", "AGREED", Kind::Text),
         hidden("tag", "TAG", Kind::Number),
         hidden("dropped", "DROPPED BECAUSE", Kind::Text),
         hidden("export", "EXPORT", Kind::Text),
@@ -100,12 +110,51 @@ impl Row for StatusView {
         listed("pid", "PID", Kind::Number),
         listed("started_ms", "STARTED (UTC)", Kind::Time),
         listed("threads", "THREADS", Kind::Number),
+        listed("frontend", "FRONT END", Kind::Text),
+        listed("frontend_why", "BECAUSE", Kind::Text),
+        listed("ublk_features", "UBLK FEATURES", Kind::Text),
         listed("nbd_socket", "NBD SOCKET", Kind::Text),
         listed("volumes_served", "VOLUMES SERVED", Kind::Number),
         listed("volumes_not_served", "NOT SERVED", Kind::Number),
         listed("mapped", "SNAPSHOTS MAPPED", Kind::Number),
+        listed("devices", "BLOCK DEVICES", Kind::Number),
         listed("clients", "CLIENTS", Kind::Number),
         listed("newest_event", "NEWEST EVENT", Kind::Number),
         hidden("stores", "STORES", Kind::Text),
+        hidden("waiting", "WAITING", Kind::Text),
+    ];
+}
+
+impl Row for WaitingView {
+    const NAME: &'static str = "waiting";
+    const COLUMNS: &'static [Column] = &[
+        listed("device", "WAITING DEVICE", Kind::Text),
+        listed("name", "OF", Kind::Text),
+        listed("store", "STORE", Kind::Text),
+        listed("problem", "PROBLEM", Kind::Problem),
+    ];
+}
+
+impl Row for FeaturesView {
+    const NAME: &'static str = "ublk";
+    const COLUMNS: &'static [Column] = &[
+        listed("asked", "ASKED", Kind::Text),
+        listed("kernel", "KERNEL", Kind::Text),
+        listed("driver", "UBLK", Kind::Text),
+        listed("problem", "PROBLEM", Kind::Problem),
+        listed("frontend", "FRONT END", Kind::Text),
+        listed("frontend_why", "BECAUSE", Kind::Text),
+        hidden("features", "FEATURES", Kind::Text),
+    ];
+}
+
+impl Row for FeatureView {
+    const NAME: &'static str = "features";
+    const COLUMNS: &'static [Column] = &[
+        listed("name", "FEATURE", Kind::Text),
+        listed("since", "SINCE LINUX", Kind::Text),
+        listed("offered", "OFFERED", Kind::Text),
+        listed("used", "USED", Kind::Text),
+        listed("consequence", "MISSING MEANS", Kind::Text),
     ];
 }

@@ -190,6 +190,10 @@ fn plain(value: &Value) -> String {
             let pair = |(name, value): (&String, &Value)| format!("{name} {}", plain(value));
             fields.iter().map(pair).collect::<Vec<_>>().join(", ")
         }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(plain).collect();
+            items.join(" ")
+        }
         other => other.to_string(),
     }
 }
@@ -237,8 +241,9 @@ fn aligned(columns: &[Column], widths: &[usize], row: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use ublk_target::control::views::{
-        EventView, Level, PolicyName, SnapshotStateName, SnapshotView, StatusView, VolumeState,
-        VolumeView,
+        AgreedView, EventView, FeatureView, FeaturesView, FrontendName, Level, PolicyName, Problem,
+        SnapshotStateName, SnapshotView, StatusView, VolumeState, VolumeView, WaitingView,
+        ZeroCopyName,
     };
 
     use super::*;
@@ -255,6 +260,16 @@ mod tests {
             state: SnapshotStateName::Live,
             dropped: None,
             mapped: true,
+            device: Some("/dev/ublkb3".into()),
+            link: Some(format!("/dev/csnap/web@{name}")),
+            agreed: Some(AgreedView {
+                zero_copy: ZeroCopyName::Off,
+                queues: 2,
+                depth: 128,
+                max_io_bytes: 1 << 20,
+                per_io_daemons: true,
+                features: vec!["user-recovery".into(), "quiesce".into()],
+            }),
             export: Some(format!("web@{name}")),
             clients: 2,
         }
@@ -270,6 +285,9 @@ mod tests {
             origin: "/dev/\x1b[31m\tsda".into(),
             store: "/dev/sdb".into(),
             policy: PolicyName::SnapshotFirst,
+            device: None,
+            link: None,
+            agreed: None,
             clients: 0,
             created_ms: 0,
             uuid: "u".into(),
@@ -289,9 +307,9 @@ mod tests {
         let rows = [snapshot("monday", 16384), snapshot("b", 0)];
         assert_eq!(
             list(&rows, &Style::default()).unwrap(),
-            "VOLUME\tNAME\tTAKEN (UTC)\tSIZE\tONLY HERE\tPRIORITY\tSTATE\tMAPPED\n\
-             web\tmonday\t2026-11-20 22:15:03\t1.00 GiB\t16.0 KiB\t-1\tlive\tyes\n\
-             web\tb\t2026-11-20 22:15:03\t1.00 GiB\t0 B\t-1\tlive\tyes\n"
+            "VOLUME\tNAME\tTAKEN (UTC)\tSIZE\tONLY HERE\tPRIORITY\tSTATE\tMAPPED\tDEVICE\n\
+             web\tmonday\t2026-11-20 22:15:03\t1.00 GiB\t16.0 KiB\t-1\tlive\tyes\t/dev/ublkb3\n\
+             web\tb\t2026-11-20 22:15:03\t1.00 GiB\t0 B\t-1\tlive\tyes\t/dev/ublkb3\n"
         );
     }
 
@@ -353,6 +371,10 @@ mod tests {
         let text = show(&[volume()], &Style::default()).unwrap();
         assert!(text.contains("ORIGIN\t/dev/?[31m?sda\n"), "{text:?}");
         assert_eq!(text.lines().count(), VolumeView::COLUMNS.len());
+        let text = show(&[snapshot("a", 0)], &Style::default()).unwrap();
+        let agreed = "AGREED\tdepth 128, features user-recovery quiesce, max_io_bytes 1048576, \
+                      per_io_daemons yes, queues 2, zero_copy off\n";
+        assert!(text.contains(agreed), "{text:?}");
     }
 
     #[test]
@@ -389,13 +411,45 @@ mod tests {
             pid: 0,
             started_ms: 0,
             threads: 0,
+            frontend: FrontendName::Both,
+            frontend_why: String::new(),
+            ublk_features: Vec::new(),
             nbd_socket: String::new(),
             stores: Vec::new(),
             volumes_served: 0,
             volumes_not_served: 0,
             mapped: 0,
+            devices: 0,
+            waiting: Vec::new(),
             clients: 0,
             newest_event: 0,
+        });
+        let problem = Problem {
+            message: String::new(),
+            next: String::new(),
+        };
+        columns_are_fields(&WaitingView {
+            device: None,
+            name: String::new(),
+            store: String::new(),
+            problem,
+        });
+        let feature = FeatureView {
+            name: String::new(),
+            since: String::new(),
+            offered: true,
+            used: true,
+            consequence: None,
+        };
+        columns_are_fields(&feature);
+        columns_are_fields(&FeaturesView {
+            kernel: String::new(),
+            asked: String::new(),
+            frontend: FrontendName::Ublk,
+            frontend_why: String::new(),
+            driver: true,
+            problem: None,
+            features: vec![feature],
         });
     }
 }

@@ -1,6 +1,8 @@
 //! What each verb does.
 
 mod events;
+mod features;
+mod mount;
 mod offline;
 mod snapshot;
 mod status;
@@ -24,6 +26,7 @@ pub fn command(session: &mut Session, noun: Noun) -> Done {
         Noun::Volume(verb) => volume::command(session, verb),
         Noun::Snapshot(verb) => snapshot::command(session, verb),
         Noun::Status => status::command(session),
+        Noun::Features => features::command(session),
         Noun::Events { follow, since } => events::command(session, follow, since),
         Noun::Completion { shell } => {
             let mut script = Vec::new();

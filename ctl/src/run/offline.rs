@@ -7,9 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
-use snapstore::IoError;
 use snapstore::check::{self, CheckOptions, Report};
 use snapstore::create::{self, CreateOptions};
+use snapstore::{Checksum, IoError};
 use ublk_target::control::protocol::{ErrorCode, Failure};
 use ublk_target::control::utc;
 use ublk_target::daemon::failures::opening;
@@ -27,6 +27,7 @@ use crate::session::Session;
 /// What `store create` was asked for.
 pub(super) struct Wanted {
     pub(super) chunk_size: u64,
+    pub(super) checksum: Checksum,
     pub(super) size: Option<u64>,
     pub(super) force: bool,
     pub(super) consent: Consent,
@@ -38,6 +39,7 @@ struct Created {
     uuid: String,
     size: u64,
     chunk_size: u64,
+    checksum: String,
 }
 
 impl Row for Created {
@@ -65,6 +67,12 @@ impl Row for Created {
             field: "chunk_size",
             heading: "CHUNK",
             kind: Kind::Bytes,
+            listed: true,
+        },
+        Column {
+            field: "checksum",
+            heading: "CHECKSUM",
+            kind: Kind::Text,
             listed: true,
         },
     ];
@@ -102,6 +110,7 @@ pub(super) fn create(session: &mut Session, path: &Path, wanted: &Wanted) -> Don
         CreateOptions {
             uuid,
             chunk_size,
+            checksum: wanted.checksum,
             created_ms: utc::now_ms(),
             journal_blocks: None,
         },
@@ -119,6 +128,7 @@ fn write(mut device: StoreDevice, path: &Path, options: CreateOptions) -> Done<C
         uuid: uuid::Uuid::from_bytes(options.uuid).to_string(),
         size: device.size(),
         chunk_size: u64::from(options.chunk_size),
+        checksum: options.checksum.to_string(),
     })
 }
 

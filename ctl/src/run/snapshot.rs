@@ -41,12 +41,14 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             let mapped = each(session, snapshots, |snapshot| Request::SnapshotMap {
                 snapshot,
             })?;
-            session.print(&mapped)
+            print_mapped(session, &mapped)
         }
         SnapshotVerb::Unmap { snapshots, force } => each(session, snapshots, |snapshot| {
             Request::SnapshotUnmap { snapshot, force }
         })
         .map(drop),
+        SnapshotVerb::Mount(args) => super::mount::mount(session, &args),
+        SnapshotVerb::Umount(args) => super::mount::umount(session, &args),
         SnapshotVerb::Set { snapshot, priority } => one(
             session,
             Request::SnapshotSet {
@@ -55,6 +57,18 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             },
         )
         .map(drop),
+    }
+}
+
+/// Where the snapshots can be read: the paths of their devices, one a line, for a
+/// script to use. A table where there is no device, or one was asked for.
+fn print_mapped(session: &mut Session, mapped: &[SnapshotView]) -> Done {
+    let devices: Option<Vec<&str>> = mapped.iter().map(|s| s.device.as_deref()).collect();
+    match devices {
+        Some(devices) if !session.style.json && session.style.fields.is_empty() => {
+            session.write(&(devices.join("\n") + "\n"))
+        }
+        _ => session.print(mapped),
     }
 }
 
@@ -92,7 +106,8 @@ fn all(session: &mut Session, volume: Option<&str>) -> Done<Vec<SnapshotView>> {
     }
 }
 
-fn one(session: &mut Session, request: Request) -> Done<SnapshotView> {
+/// A request whose answer is one snapshot.
+pub(super) fn one(session: &mut Session, request: Request) -> Done<SnapshotView> {
     match session.call(request)? {
         Answer::Snapshot(snapshot) => Ok(snapshot),
         other => Err(unexpected(&other)),

@@ -1,7 +1,7 @@
 //! `csnapctl status`
 
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
-use ublk_target::control::views::StoreState;
+use ublk_target::control::views::{Problem, StoreState};
 
 use super::{unexpected, volume};
 use crate::Done;
@@ -34,41 +34,47 @@ pub(super) fn command(session: &mut Session) -> Done {
             session.write("\n")?;
             session.print(&volumes)?;
         }
-    }
-    for (what, problem) in status
-        .stores
-        .iter()
-        .map(|store| (&store.path, &store.problem))
-        .chain(volumes.iter().map(|volume| (&volume.name, &volume.problem)))
-    {
-        if let Some(problem) = problem {
-            session.say(&format!(
-                "{what}: {}\n  next: {}",
-                problem.message, problem.next
-            ));
+        if !status.waiting.is_empty() {
+            session.write("\n")?;
+            session.print(&status.waiting)?;
         }
     }
-    match (bad_stores as u64, status.volumes_not_served) {
-        (0, 0) => Ok(()),
-        (stores, volumes) => Err(Failure::new(
+    let stores = status.stores.iter();
+    let stores = stores.filter_map(|store| Some((&store.path, store.problem.as_ref()?)));
+    let of_volumes = volumes.iter();
+    let of_volumes = of_volumes.filter_map(|volume| Some((&volume.name, volume.problem.as_ref()?)));
+    let waiting = status.waiting.iter();
+    let waiting = waiting.map(|device| (&device.name, &device.problem));
+    for (what, Problem { message, next }) in stores.chain(of_volumes).chain(waiting) {
+        session.say(&format!("{what}: {message}\n  next: {next}"));
+    }
+    let waiting = status.waiting.len() as u64;
+    match (bad_stores as u64, status.volumes_not_served, waiting) {
+        (0, 0, 0) => Ok(()),
+        (stores, volumes, waiting) => Err(Failure::new(
             ErrorCode::Error,
             format!(
-                "not everything is served: {} and {} need attention",
+                "not everything is served: {}, {} and {} need attention",
                 super::counted(stores, "store"),
-                super::counted(volumes, "volume")
+                super::counted(volumes, "volume"),
+                super::counted(waiting, "waiting device")
             ),
         )),
     }
 }
 
-const SUMMARY: [&str; 9] = [
+const SUMMARY: [&str; 13] = [
     "version",
     "pid",
     "started_ms",
     "threads",
+    "frontend",
+    "frontend_why",
+    "ublk_features",
     "nbd_socket",
     "volumes_served",
     "volumes_not_served",
     "mapped",
+    "devices",
     "clients",
 ];

@@ -18,6 +18,7 @@ pub(super) fn command(session: &mut Session, verb: StoreVerb) -> Done {
         StoreVerb::Create {
             device,
             chunk_size,
+            checksum,
             size,
             force,
             consent,
@@ -25,6 +26,7 @@ pub(super) fn command(session: &mut Session, verb: StoreVerb) -> Done {
             let size = size.map(|size| size.0);
             let wanted = offline::Wanted {
                 chunk_size: chunk_size.0,
+                checksum,
                 size,
                 force,
                 consent,

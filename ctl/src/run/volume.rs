@@ -54,6 +54,11 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
             one(session, Request::VolumeSet { name, policy })
                 .and_then(|volume| session.show(&[volume]))
         }
+        VolumeVerb::Resize { name, size } => {
+            let size = size.bytes();
+            one(session, Request::VolumeResize { name, size })
+                .and_then(|volume| session.show(&[volume]))
+        }
     }
 }
 

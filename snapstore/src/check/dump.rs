@@ -85,8 +85,14 @@ fn superblock(copy: &Superblock, at: u64, generation: u64, out: &mut dyn Write) 
         .try_for_each(|byte| write!(out, "{byte:02x}"))?;
     writeln!(
         out,
-        " blocks {} chunk {} created {} flags {:#x} next-tag {} next-volume {}",
-        copy.blocks, copy.chunk_size, copy.created_ms, copy.flags, copy.next_tag, copy.next_volume
+        " blocks {} chunk {} checksum {} created {} flags {:#x} next-tag {} next-volume {}",
+        copy.blocks,
+        copy.chunk_size,
+        copy.data_checksum(),
+        copy.created_ms,
+        copy.flags,
+        copy.next_tag,
+        copy.next_volume
     )?;
     writeln!(
         out,

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use super::Checker;
 use super::eras::{Groups, Item};
 use super::trees::Leaf;
-use crate::device::BlockDevice;
+use crate::block::Block;
+use crate::checksum::Checksum;
+use crate::device::{BlockDevice, IoError};
 use crate::engine::TreeId;
 use crate::format::exception::{LOST, Place, crcs_of};
 use crate::ids::{Tag, VolumeId};
-use crate::recover::chunk_crcs;
 use crate::tree::{Key, Node};
 
 /// What a pass over the tree counts.
@@ -176,7 +177,7 @@ impl<D: BlockDevice> Checker<'_, D> {
     pub(super) fn check_data(&mut self, what: &str, block: u64, expected: &[u32]) {
         self.report.chunks_verified += 1;
         self.progress.step();
-        match chunk_crcs(self.dev, block, expected.len()) {
+        match chunk_checksums(self.dev, self.geometry.checksum, block, expected.len()) {
             Ok(found) => {
                 for (at, _) in (block..)
                     .zip(expected.iter().zip(&found))
@@ -195,6 +196,18 @@ impl<D: BlockDevice> Checker<'_, D> {
     fn exception_problem(&mut self, key: Key, reason: &str) {
         self.problems.add(format_args!("{}: {reason}", name(key)));
     }
+}
+
+/// The checksum of every block of a chunk in the store.
+fn chunk_checksums(
+    dev: &mut impl BlockDevice,
+    checksum: Checksum,
+    block: u64,
+    count: usize,
+) -> Result<Vec<u32>, IoError> {
+    let mut data = vec![Block::zeroed(); count];
+    dev.read(block, &mut data)?;
+    Ok(data.iter().map(|b| checksum.of(&b.0)).collect())
 }
 
 /// How an exception is named to a person.

@@ -16,7 +16,7 @@ use super::{CommandError, Effect, Effects, Engine, Io, Notice, Reply, Task};
 use crate::BLOCK_SIZE;
 use crate::alloc::Allocator;
 use crate::device::IoError;
-use crate::format::superblock::{CRC32C, DiskRoot, FLAG_CLEAN, Superblock, VERSION};
+use crate::format::superblock::{DiskRoot, FLAG_CLEAN, Superblock, VERSION};
 use crate::ids::CommandId;
 use crate::state::memtable::BlockChange;
 use crate::state::{MemTable, TableChanges, TableShapes};
@@ -440,7 +440,7 @@ impl Engine {
             journal_blocks: self.journal.blocks.into(),
             journal_tail: next.tail.into(),
             journal_chain: next.chain.into(),
-            checksum: CRC32C.into(),
+            checksum: geometry.checksum.id().into(),
             next_tag: next.tag.into(),
             next_volume: next.volume.into(),
             flags: if next.clean { FLAG_CLEAN } else { 0 }.into(),

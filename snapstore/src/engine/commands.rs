@@ -110,6 +110,7 @@ impl Engine {
             Command::SetPolicy { volume, policy } => {
                 self.change_volume(id, volume, |v| v.policy = policy_code(policy).into())
             }
+            Command::ResizeVolume { volume, size } => self.resize_volume(id, volume, size),
             Command::SetFingerprint {
                 volume,
                 fingerprint,
@@ -181,11 +182,7 @@ impl Engine {
             );
             return Err(CommandError::Invalid(text));
         }
-        let size = record.size.get();
-        if size == 0 || !size.is_multiple_of(512) {
-            let text = format!("an origin's size must be a multiple of 512 bytes, not {size}");
-            return Err(CommandError::Invalid(text));
-        }
+        check_size(record.size.get())?;
         if !self.room_for_records(16) {
             return Err(CommandError::NoSpace);
         }
@@ -311,6 +308,31 @@ impl Engine {
         Ok(())
     }
 
+    fn resize_volume(
+        &mut self,
+        id: CommandId,
+        volume: VolumeId,
+        wanted: u64,
+    ) -> Result<(), CommandError> {
+        check_size(wanted)?;
+        let known = self.volume(volume)?;
+        let size = known.record.size.get();
+        if wanted < size {
+            return Err(CommandError::Shrinks {
+                volume,
+                size,
+                wanted,
+            });
+        }
+        // Now: when the record is durable nothing may fail any more.
+        let chunks = wanted.div_ceil(self.chunk_size().into());
+        known.unique.reserve(chunks).map_err(|_| {
+            let text = format!("{wanted} bytes are too many for this machine's memory");
+            CommandError::Invalid(text)
+        })?;
+        self.change_volume(id, volume, |v| v.size = wanted.into())
+    }
+
     fn drop_by_command(
         &mut self,
         id: CommandId,
@@ -334,6 +356,14 @@ impl Engine {
         // A harmless record carries the reply behind all of them.
         self.change_volume(id, volume, |_| ())
     }
+}
+
+fn check_size(size: u64) -> Result<(), CommandError> {
+    if size > 0 && size.is_multiple_of(512) {
+        return Ok(());
+    }
+    let text = format!("an origin's size must be a multiple of 512 bytes, not {size}");
+    Err(CommandError::Invalid(text))
 }
 
 /// How a policy stands on disk.

@@ -111,6 +111,7 @@ impl Engine {
         };
         let preds: Vec<Tag> = run.iter().map(|w| w.pred).collect();
         let count = run.len() as u32;
+        let bytes = self.bytes_of(volume, first, count);
         let copy = Copy {
             volume,
             first,
@@ -128,8 +129,19 @@ impl Engine {
             volume,
             first,
             count,
+            bytes,
             block,
         });
+    }
+
+    /// Bytes that the volume has of these chunks.
+    fn bytes_of(&self, volume: VolumeId, first: u64, count: u32) -> u32 {
+        let chunk_size = u64::from(self.chunk_size());
+        let size = self.state.volumes.get(&volume);
+        let size = size.map_or(0, |v| v.record.size.get());
+        let left = size.saturating_sub(first * chunk_size);
+        // A run has at most MAX_RUN_BYTES, or one chunk.
+        left.min(u64::from(count) * chunk_size) as u32
     }
 
     pub(super) fn copy_read(

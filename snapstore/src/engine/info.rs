@@ -3,6 +3,7 @@
 use super::reads::drop_reason;
 use super::{Engine, Policy, SnapshotInfo, SnapshotState, StoreInfo, TREES, VolumeInfo};
 use crate::BLOCK_SIZE;
+use crate::checksum::Checksum;
 use crate::format::tables::{HAS_FINGERPRINT, MAPPED, SnapshotPhase, SnapshotRecord, text};
 use crate::ids::{Tag, VolumeId};
 use crate::state::{State, Volume};
@@ -14,6 +15,12 @@ impl Engine {
         self.geometry.chunk_blocks * BLOCK_SIZE as u32
     }
 
+    /// What the data copied to the store is covered by.
+    #[must_use]
+    pub fn checksum(&self) -> Checksum {
+        self.geometry.checksum
+    }
+
     /// How the store is.
     #[must_use]
     pub fn store_info(&self) -> StoreInfo {
@@ -23,6 +30,7 @@ impl Engine {
         StoreInfo {
             uuid: self.geometry.uuid,
             chunk_size: self.chunk_size(),
+            checksum: self.checksum(),
             size: self.geometry.blocks * block,
             used: used * block,
             metadata: (nodes + self.alloc.worst_case_image_blocks() + self.journal.blocks + 2)

@@ -48,6 +48,7 @@ pub(crate) use lookup::{Roots, TREES, TreeId};
 pub(crate) use reads::drop_reason;
 
 use crate::alloc::Allocator;
+use crate::checksum::Checksum;
 use crate::ids::{CommandId, GrantId, IoId, Tag, VolumeId};
 use crate::state::State;
 use crate::tree::Cache;
@@ -69,6 +70,8 @@ pub(crate) struct Geometry {
     pub(crate) store: u64,
     pub(crate) blocks: u64,
     pub(crate) chunk_blocks: u32,
+    /// What covers copied-out data.
+    pub(crate) checksum: Checksum,
     pub(crate) created_ms: u64,
     pub(crate) journal_first: u64,
     pub(crate) journal_blocks: u64,

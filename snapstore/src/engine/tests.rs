@@ -4,11 +4,14 @@
 use super::commit::Done;
 use super::*;
 use crate::block::{BLOCK_SIZE, Block};
+use crate::checksum::Checksum;
 use crate::create::{CreateOptions, create};
 use crate::device::{BlockDevice, IoError, Origins};
 use crate::format::journal::Record;
 use crate::ids::Owner;
 use crate::recover::{OpenError, load};
+
+mod grow;
 
 const VOLUME: VolumeId = VolumeId(1);
 
@@ -41,7 +44,14 @@ impl BlockDevice for Disk {
 struct Nothing;
 
 impl Origins for Nothing {
-    fn chunk_crcs(&mut self, _: VolumeId, _: u64, _: &mut [u32]) -> Result<(), IoError> {
+    fn chunk_checksums(
+        &mut self,
+        _: Checksum,
+        _: VolumeId,
+        _: u64,
+        _: u64,
+        _: &mut [u32],
+    ) -> Result<(), IoError> {
         Err(IoError::Absent)
     }
 }
@@ -57,6 +67,8 @@ struct Rig {
     granted: Vec<Owner>,
     failed: Vec<(Owner, RequestError)>,
     replies: Vec<(CommandId, Result<Reply, CommandError>)>,
+    /// First chunk and bytes of every copyout.
+    copies: Vec<(u64, u32)>,
 }
 
 impl Rig {
@@ -66,6 +78,7 @@ impl Rig {
         let options = CreateOptions {
             uuid: [9; 16],
             chunk_size: BLOCK_SIZE as u32,
+            checksum: Checksum::default(),
             created_ms: 1,
             journal_blocks: Some(16),
         };
@@ -102,6 +115,7 @@ impl Rig {
             granted: Vec::new(),
             failed: Vec::new(),
             replies: Vec::new(),
+            copies: Vec::new(),
         }
     }
 
@@ -174,7 +188,14 @@ impl Rig {
                 events.push(Event::Flushed { io, result });
             }
             Effect::Pause { io, .. } => events.push(Event::Paused { io, drained: true }),
-            Effect::Copy { copy, count, .. } => {
+            Effect::Copy {
+                copy,
+                first,
+                count,
+                bytes,
+                ..
+            } => {
+                self.copies.push((first, bytes));
                 self.batch.copy_read(copy, &vec![0; count as usize]);
                 self.batch.events.push(Event::CopyWritten { copy, result });
             }

@@ -186,7 +186,10 @@ impl Engine {
 
     fn classify(&mut self, id: usize, volume: VolumeId, chunk: u64) -> Result<Class, Missing> {
         let newest = self.newest(volume);
-        if newest == Tag(0) || self.recently_copied(volume, chunk, newest) {
+        if newest == Tag(0)
+            || self.recently_copied(volume, chunk, newest)
+            || self.is_beyond_snapshots(volume, chunk)
+        {
             return Ok(Class::Unique);
         }
         let pinned = self
@@ -205,6 +208,13 @@ impl Engine {
             }
             (Cover::Origin { pred }, _) => Class::Shared { pred },
         })
+    }
+
+    /// Whether the volume grew by this chunk since its newest snapshot.
+    fn is_beyond_snapshots(&self, volume: VolumeId, chunk: u64) -> bool {
+        let chunk_size = self.chunk_size().into();
+        let volume = self.state.volumes.get(&volume);
+        volume.is_some_and(|v| v.is_beyond_snapshots(chunk, chunk_size))
     }
 
     /// Sets every unique bit that a leaf proves, so that a cold bitmap warms up by

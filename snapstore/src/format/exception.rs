@@ -7,7 +7,7 @@
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | exceptions | volume, chunk, tag | pred u64, block u64, CRC32C u32 per 4 KiB |
+//! | exceptions | volume, chunk, tag | pred u64, block u64, checksum u32 per 4 KiB |
 //! | eras | volume, tag, chunk | pred u64, block u64 |
 //!
 //! The era tree lists what was copied out while a snapshot was the newest: a
@@ -22,7 +22,7 @@ pub const ERA_LEN: usize = 16;
 /// Store block of an exception whose old contents are lost.
 pub const LOST: u64 = 0;
 
-/// Checksums of one chunk, one per 4 KiB.
+/// Checksums of one chunk, one per 4 KiB, by the store's algorithm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Crcs {
     /// Up to four (chunks up to 16 KiB): no allocation.

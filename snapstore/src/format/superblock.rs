@@ -10,11 +10,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::header::{Damage, Header, Kind, seal, verify};
 use super::ptr::DiskPtr;
 use crate::block::{BLOCK_SIZE, Block};
+use crate::checksum::Checksum;
 
 /// Format version this code writes.
 pub const VERSION: u32 = 1;
-/// Checksum algorithm id of CRC32C (Castagnoli), the only one so far.
-pub const CRC32C: u32 = 1;
+/// Checksum algorithm id of CRC32C (Castagnoli).
+pub const CRC32C: u32 = Checksum::Crc32c.id();
+/// Checksum algorithm id of the low half of XXH3-64.
+pub const XXH3: u32 = Checksum::Xxh3.id();
 /// Smallest chunk in bytes.
 pub const MIN_CHUNK: u32 = 4096;
 /// Largest chunk in bytes.
@@ -89,7 +92,7 @@ pub struct Superblock {
     pub journal_tail: U64,
     /// CRC (header field) of the journal block before that one; 0 if none.
     pub journal_chain: U32,
-    /// Checksum algorithm of copied-out data: [`CRC32C`].
+    /// Checksum algorithm of copied-out data: [`CRC32C`] or [`XXH3`].
     pub checksum: U32,
     /// Next tag to be given to a take.
     pub next_tag: U64,
@@ -169,7 +172,7 @@ impl Superblock {
         if self.incompat.get() != 0 || self.ro_compat.get() != 0 {
             return fail("unknown features: a newer csnap made this store");
         }
-        if self.checksum.get() != CRC32C {
+        if Checksum::of_id(self.checksum.get()).is_none() {
             return fail("unknown checksum algorithm");
         }
         let chunk = self.chunk_size.get();
@@ -206,6 +209,13 @@ impl Superblock {
         } else {
             self.blocks.get() - 1
         }
+    }
+
+    /// What copied-out data is covered by. [`Self::decode`] refused what it does not
+    /// know.
+    #[must_use]
+    pub fn data_checksum(&self) -> Checksum {
+        Checksum::of_id(self.checksum.get()).unwrap_or_default()
     }
 
     /// Blocks in a chunk.

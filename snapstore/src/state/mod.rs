@@ -352,12 +352,7 @@ impl State {
         self.next_volume = self.next_volume.max(id.0.saturating_add(1));
         self.dirty.volumes.insert(id);
         match self.volumes.get_mut(&id) {
-            Some(known) => {
-                let held = known.record.held;
-                known.record = *record;
-                known.record.held = held;
-                Ok(())
-            }
+            Some(known) => known.change(record, self.chunk_size),
             None => self.load_volume(id, *record),
         }
     }

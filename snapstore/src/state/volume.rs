@@ -54,8 +54,7 @@ impl Volume {
             return Err(Damage::Field("a volume's number or state is unknown"));
         }
         let chunks = record.size.get().div_ceil(chunk_size);
-        let unique = UniqueMap::new(chunks)
-            .map_err(|_| Damage::Field("a volume is too large for this machine's memory"))?;
+        let unique = UniqueMap::new(chunks).map_err(|_| too_large())?;
         Ok(Self {
             id,
             record,
@@ -68,6 +67,45 @@ impl Volume {
             live: BTreeSet::new(),
             dead: BTreeSet::new(),
         })
+    }
+
+    /// Lets a changed record take effect; `held` is the volume's own. A larger
+    /// size makes it grow: its new chunks are not unique.
+    ///
+    /// # Errors
+    /// When the record is of a smaller volume.
+    pub(super) fn change(&mut self, record: &VolumeRecord, chunk_size: u64) -> Result<(), Damage> {
+        if record.size < self.record.size {
+            return Err(Damage::Field("a volume became smaller"));
+        }
+        let chunks = record.size.get().div_ceil(chunk_size);
+        self.unique.grow(chunks).map_err(|_| too_large())?;
+        self.chunks = chunks;
+        let held = self.record.held;
+        self.record = *record;
+        self.record.held = held;
+        Ok(())
+    }
+
+    /// Whether `chunk` lies wholly beyond the end of every snapshot, so that none
+    /// needs its old contents: volumes only grow, so the newest snapshot is the
+    /// largest. `false` while that one's record is not durable yet.
+    #[must_use]
+    pub fn is_beyond_snapshots(&self, chunk: u64, chunk_size: u64) -> bool {
+        let newest = self.snapshots.get(&self.newest());
+        newest.is_some_and(|s| chunk >= s.size.get().div_ceil(chunk_size))
+    }
+
+    /// The largest size of the snapshots in the table whose tags are in
+    /// `(pred, tag]`, in bytes; of the volume if there are none.
+    #[must_use]
+    pub fn size_in(&self, pred: Tag, tag: Tag) -> u64 {
+        if pred >= tag {
+            return self.record.size.get();
+        }
+        let inside = self.snapshots.range((Excluded(pred), Included(tag)));
+        let largest = inside.map(|(_, s)| s.size.get()).max();
+        largest.unwrap_or(self.record.size.get())
     }
 
     /// Adds a snapshot from the table or from a take.
@@ -204,4 +242,8 @@ impl Volume {
         }
         Ok(())
     }
+}
+
+fn too_large() -> Damage {
+    Damage::Field("a volume is too large for this machine's memory")
 }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use snapstore::Checksum;
+
 use super::fio::{End, Job};
 use super::plan::Plan;
 use super::report::{Key, Samples};
@@ -56,6 +58,7 @@ fn serve(plan: &Plan, case: &Case, options: Vec<String>) -> Outcome<Csnap> {
         filled: false,
         store: 12 * GIB,
         chunk: case.chunk,
+        checksum: Checksum::default(),
         options,
     })
 }

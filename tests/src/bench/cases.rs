@@ -1,5 +1,7 @@
 //! What is measured on a server in one round.
 
+use snapstore::Checksum;
+
 use super::fio::{End, Job};
 use super::plan::Plan;
 use super::report::{Key, Samples};
@@ -102,6 +104,7 @@ impl Target {
             // The base snapshots' data, and twice the whole origin.
             store: plan.origin * if snapshots > 8 { 5 } else { 4 },
             chunk: plan.chunk,
+            checksum: Checksum::default(),
             options: Vec::new(),
         })?;
         csnap.take_many(snapshots.saturating_sub(1))?;

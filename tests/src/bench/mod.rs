@@ -18,11 +18,13 @@
 //! - [`mod@engine`]: the engine alone, on a store in memory
 //! - [`parts`]: checksum, bare copying and commit, each alone
 //! - [`report`]: rows, medians, bars, tables
+//! - [`guest`]: csnap on ublk beside dm-snapshot and dm-thin, in a virtual machine
 
 pub mod amplification;
 pub mod cases;
 pub mod engine;
 pub mod fio;
+pub mod guest;
 pub mod parts;
 pub mod plan;
 pub mod report;

@@ -66,7 +66,8 @@ impl Samples {
     }
 }
 
-fn median(samples: &[f64]) -> f64 {
+/// The middle one of the samples, or the mean of the two in the middle.
+pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -120,15 +121,22 @@ pub fn markdown(rows: &[Row], conditions: &str) -> String {
     text
 }
 
-struct Bar {
-    what: String,
-    at_most: bool,
-    wanted: f64,
-    measured: f64,
+/// What a measurement must reach.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    /// What is compared.
+    pub(crate) what: String,
+    /// Whether `wanted` is the largest good value instead of the smallest.
+    pub(crate) at_most: bool,
+    /// The limit.
+    pub(crate) wanted: f64,
+    /// What came out.
+    pub(crate) measured: f64,
 }
 
 impl Bar {
-    fn met(&self) -> bool {
+    /// Whether it is reached.
+    pub(crate) fn met(&self) -> bool {
         if self.at_most {
             self.measured <= self.wanted
         } else {
@@ -198,20 +206,22 @@ fn bars(rows: &[Row]) -> Vec<Bar> {
     bars.into_iter().flatten().collect()
 }
 
-const BEGIN: &str = "<!-- bench:begin -->";
-const END: &str = "<!-- bench:end -->";
-
-/// Replaces what stands between the markers of a document.
+/// Replaces what stands between the markers `<!-- NAME:begin -->` and
+/// `<!-- NAME:end -->` of a document.
 ///
 /// # Errors
 /// If the document cannot be read or written or lacks the markers.
-pub fn into_document(document: &Path, table: &str) -> Outcome {
+pub fn into_document(document: &Path, name: &str, table: &str) -> Outcome {
+    let (begin, end) = (
+        format!("<!-- {name}:begin -->"),
+        format!("<!-- {name}:end -->"),
+    );
     let story = || format!("update {}", document.display());
     let text = std::fs::read_to_string(document).trying(story)?;
-    let lacks = || Fault::wrong(format!("{} lacks {BEGIN} or {END}", document.display()));
-    let (head, rest) = text.split_once(BEGIN).ok_or_else(lacks)?;
-    let (_, tail) = rest.split_once(END).ok_or_else(lacks)?;
-    std::fs::write(document, format!("{head}{BEGIN}\n{table}\n{END}{tail}")).trying(story)
+    let lacks = || Fault::wrong(format!("{} lacks {begin} or {end}", document.display()));
+    let (head, rest) = text.split_once(&begin).ok_or_else(lacks)?;
+    let (_, tail) = rest.split_once(&end).ok_or_else(lacks)?;
+    std::fs::write(document, format!("{head}{begin}\n{table}\n{end}{tail}")).trying(story)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
+use snapstore::Checksum;
 
 use crate::e2e::client::{Ask, Client};
 use crate::e2e::daemon::Places;
@@ -29,6 +30,8 @@ pub struct Shape {
     pub store: u64,
     /// Bytes of a chunk.
     pub chunk: u64,
+    /// What covers the data copied to the store.
+    pub checksum: Checksum,
     /// Further options of csnapd.
     pub options: Vec<String>,
 }
@@ -44,7 +47,7 @@ pub struct Csnap {
 }
 
 impl Csnap {
-    /// Makes origin and store and starts the daemon.
+    /// Makes origin and store as files and starts the daemon.
     ///
     /// # Errors
     /// If something cannot be made or started.
@@ -54,11 +57,24 @@ impl Csnap {
         let (origin, store) = (dir.join("origin.img"), dir.join("store.img"));
         make_device(&origin, shape.origin, shape.filled)?;
         make_device(&store, shape.store, shape.filled)?;
-        let places = Places::below(&dir);
+        Self::serve(shape, &origin, &store)
+    }
+
+    /// Starts the daemon over devices that exist; `shape.dir` is for its sockets.
+    ///
+    /// # Errors
+    /// If something cannot be made or started.
+    pub fn start_on(shape: Shape, origin: &Path, store: &Path) -> Outcome<Self> {
+        empty_dir(&shape.dir)?;
+        Self::serve(shape, origin, store)
+    }
+
+    fn serve(shape: Shape, origin: &Path, store: &Path) -> Outcome<Self> {
+        let places = Places::below(&shape.dir);
         let ctl = Ctl::new(&places.run_dir)?;
-        let chunk = shape.chunk;
+        let (chunk, checksum) = (shape.chunk, shape.checksum);
         ctl.ok(&format!(
-            "store create {} --chunk-size {chunk} --yes",
+            "store create {} --chunk-size {chunk} --checksum {checksum} --force --yes",
             store.display()
         ))?;
         let daemon = Some(Daemon::start(&places, &shape.options)?);
@@ -129,6 +145,32 @@ impl Csnap {
     pub fn map(&self, snapshot: &str) -> Outcome<String> {
         self.ctl.ok(&format!("snapshot map {snapshot}"))?;
         Ok(uri(&self.places.nbd_socket(), snapshot))
+    }
+
+    /// The block device the volume is served at.
+    ///
+    /// # Errors
+    /// If it has none: the daemon must serve by ublk.
+    pub fn device(&self) -> Outcome<PathBuf> {
+        self.device_of(&format!("volume show {VOLUME}"))
+    }
+
+    /// Maps a snapshot and returns its block device.
+    ///
+    /// # Errors
+    /// If it is refused or has none.
+    pub fn map_device(&self, snapshot: &str) -> Outcome<PathBuf> {
+        self.ctl.ok(&format!("snapshot map {snapshot}"))?;
+        self.device_of(&format!("snapshot show {snapshot}"))
+    }
+
+    fn device_of(&self, line: &str) -> Outcome<PathBuf> {
+        let shown = self.ctl.json(line)?;
+        let device = ctl::rows(&shown)?
+            .first()
+            .and_then(|row| row["device"].as_str());
+        let none = || Fault::wrong(format!("`{line} --json` names no device: {shown}"));
+        device.map(PathBuf::from).ok_or_else(none)
     }
 
     /// Deletes a snapshot and waits until its space is back.

@@ -5,9 +5,13 @@
 //! `bench --suite native`   only the servers side by side; writes the same files
 //! `bench --suite engine`   only the engine and its parts; writes `engine.json`
 //!                          and `engine.md`
-//! `bench --doc FILE`       puts the latest `native.md` between the markers of FILE
+//! `bench --suite guest`    csnap on ublk beside the kernel's own snapshots, in the
+//!                          guest; writes `guest.json` and `guest.md`
+//! `bench --doc FILE`       puts the latest `native.md` and `guest.md` between their
+//!                          markers in FILE
+//! `bench in-guest PLAN`    what `--suite guest` runs inside
 //!
-//! `BENCH_QUICK=1` takes about three minutes and is for a first look only.
+//! `BENCH_QUICK=1` takes a few minutes and is for a first look only.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for people
 
 use std::path::{Path, PathBuf};
@@ -16,9 +20,10 @@ use std::process::ExitCode;
 use csnap_tests::bench::cases::Target;
 use csnap_tests::bench::plan::Plan;
 use csnap_tests::bench::report::{self, Samples};
-use csnap_tests::bench::{amplification, engine, parts};
+use csnap_tests::bench::{amplification, engine, guest, parts};
 use csnap_tests::e2e::fault::Trying;
 use csnap_tests::e2e::{Outcome, tools};
+use csnap_tests::ensure;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,9 +31,11 @@ fn main() -> ExitCode {
         [] | ["--suite", "all"] => run(Suite::All),
         ["--suite", "native"] => run(Suite::Native),
         ["--suite", "engine"] => run(Suite::Engine),
+        ["--suite", "guest"] => in_the_guest(),
+        ["in-guest", plan] => guest::inside::run(Path::new(plan)),
         ["--doc", document] => document_it(Path::new(document)),
         _ => {
-            eprintln!("usage: bench [--suite engine|native|all | --doc FILE]");
+            eprintln!("usage: bench [--suite engine|native|all|guest | --doc FILE]");
             return ExitCode::from(2);
         }
     };
@@ -127,11 +134,29 @@ fn name(target: &Target) -> String {
     }
 }
 
+fn in_the_guest() -> Outcome {
+    let plan = guest::plan::Plan::from_environment()?;
+    println!("{}", guest::host::run(&plan, &results()?)?);
+    Ok(())
+}
+
+/// Puts in what there is; a suite that was not run keeps its older table.
 fn document_it(document: &Path) -> Outcome {
-    let page = results()?.join("native.md");
-    let table = std::fs::read_to_string(&page)
-        .trying(|| format!("read {} (`make bench` writes it)", page.display()))?;
-    report::into_document(document, &table)
+    let pages = [("bench", "native.md"), ("guest", "guest.md")];
+    let mut put = 0;
+    for (name, file) in pages {
+        let page = results()?.join(file);
+        if !page.exists() {
+            eprintln!("bench: no {}: its table stays as it is", page.display());
+            continue;
+        }
+        let table = std::fs::read_to_string(&page);
+        let table = table.trying(|| format!("read {}", page.display()))?;
+        report::into_document(document, name, &table)?;
+        put += 1;
+    }
+    ensure!(put > 0, "there is no table yet: `make bench` writes one");
+    Ok(())
 }
 
 fn results() -> Outcome<PathBuf> {

@@ -65,28 +65,38 @@ impl Bed {
         let dir = tools::target_dir()?
             .join("e2e")
             .join(format!("{test}-{}", std::process::id()));
-        let story = || format!("make {}", dir.display());
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir).trying(story)?;
-        }
-        std::fs::create_dir_all(&dir).trying(story)?;
-        let places = Places::below(&dir);
-        let bed = Self {
-            origin: dir.join("origin.img"),
-            store: dir.join("store.img"),
-            ctl: Ctl::new(&places.run_dir)?,
-            options: setup.options.clone(),
-            dir,
-            places,
-            daemon: None,
-            finished: false,
-        };
+        let (origin, store) = (dir.join("origin.img"), dir.join("store.img"));
+        let bed = Self::on(dir, origin, store, &setup.options)?;
         match setup.noise {
             Some(seed) => files::make_noise(&bed.origin, setup.origin_bytes, seed)?,
             None => files::make_sparse(&bed.origin, setup.origin_bytes)?,
         }
         files::make_sparse(&bed.store, setup.store_bytes)?;
         Ok(bed)
+    }
+
+    /// An empty directory for a daemon that will serve this origin and store,
+    /// whatever they are; no daemon.
+    ///
+    /// # Errors
+    /// If the directory cannot be made.
+    pub fn on(dir: PathBuf, origin: PathBuf, store: PathBuf, options: &[String]) -> Outcome<Self> {
+        let story = || format!("make {}", dir.display());
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).trying(story)?;
+        }
+        std::fs::create_dir_all(&dir).trying(story)?;
+        let places = Places::below(&dir);
+        Ok(Self {
+            ctl: Ctl::new(&places.run_dir)?,
+            origin,
+            store,
+            options: options.to_vec(),
+            dir,
+            places,
+            daemon: None,
+            finished: false,
+        })
     }
 
     /// The same with everything running: store created and attached, volume
@@ -96,17 +106,25 @@ impl Bed {
     /// If something cannot be made or started.
     pub fn new(test: &str, setup: &Setup) -> Outcome<Self> {
         let mut bed = Self::bare(test, setup)?;
-        let store = bed.store.display().to_string();
-        bed.ctl.ok(&format!(
-            "store create {store} --yes --chunk-size {}",
-            setup.chunk
-        ))?;
-        bed.start()?;
-        bed.ctl.ok(&format!("store attach {store}"))?;
-        let origin = bed.origin.display();
-        bed.ctl
-            .ok(&format!("volume create {VOLUME} {origin} --store {store}"))?;
+        bed.serve(&setup.chunk)?;
         Ok(bed)
+    }
+
+    /// Makes the store, starts the daemon, attaches the store and serves the
+    /// origin as [`VOLUME`].
+    ///
+    /// # Errors
+    /// If one of these is refused.
+    pub fn serve(&mut self, chunk: &str) -> Outcome {
+        let store = self.store.display().to_string();
+        self.ctl
+            .ok(&format!("store create {store} --yes --chunk-size {chunk}"))?;
+        self.start()?;
+        self.ctl.ok(&format!("store attach {store}"))?;
+        let origin = self.origin.display();
+        self.ctl
+            .ok(&format!("volume create {VOLUME} {origin} --store {store}"))?;
+        Ok(())
     }
 
     /// Starts the daemon.
@@ -217,7 +235,11 @@ impl Bed {
         self.discard()
     }
 
-    fn discard(&mut self) -> Outcome {
+    /// The directory of a test that went well goes.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn discard(&mut self) -> Outcome {
         self.finished = true;
         let dir: &Path = &self.dir;
         std::fs::remove_dir_all(dir).trying(|| format!("remove {}", dir.display()))

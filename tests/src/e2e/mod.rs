@@ -21,12 +21,14 @@ pub mod fault;
 pub mod files;
 pub mod ledger;
 pub mod load;
+pub mod settings;
 pub mod tools;
 
 pub use bed::{Bed, Setup};
 pub use ctl::{Answer, Ctl};
 pub use daemon::Daemon;
 pub use fault::{Fault, Outcome};
+pub use settings::{seed, setting};
 pub use tools::skip;
 
 /// Fails the test with a formatted reason unless the condition holds.

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use snapstore::Checksum;
+
 /// Bytes in the smallest unit a disk writes at once.
 pub const SECTOR: usize = 512;
 /// Sectors in a metadata block.
@@ -91,17 +93,17 @@ pub fn sectors_of(bytes: &[u8]) -> Vec<Data> {
     bytes.chunks(SECTOR).map(Data::of).collect()
 }
 
-/// CRC32C of every 4 KiB of `sectors`.
+/// The checksum of every 4 KiB of `sectors`.
 #[must_use]
-pub fn crcs_of(sectors: &[Data]) -> Vec<u32> {
-    sectors
-        .chunks(PER_BLOCK as usize)
-        .map(|block| {
-            block
-                .iter()
-                .fold(0, |crc, s| crc32c::crc32c_append(crc, s.bytes()))
-        })
-        .collect()
+pub fn checksums_of(checksum: Checksum, sectors: &[Data]) -> Vec<u32> {
+    let mut bytes = [0; snapstore::BLOCK_SIZE];
+    let mut of = |block: &[Data]| {
+        for (bytes, sector) in bytes.chunks_exact_mut(SECTOR).zip(block) {
+            bytes.copy_from_slice(sector.bytes());
+        }
+        checksum.of(&bytes[..block.len() * SECTOR])
+    };
+    sectors.chunks(PER_BLOCK as usize).map(&mut of).collect()
 }
 
 fn mix(mut z: u64) -> u64 {

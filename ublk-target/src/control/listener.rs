@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
 
@@ -110,9 +111,11 @@ struct Shared<S> {
 
 /// A listening socket. Dropping it does not stop it: call [`Listener::stop`].
 pub struct Listener {
-    listener: Arc<UnixListener>,
-    path: PathBuf,
-    accepting: Option<JoinHandle<()>>,
+    /// The socket's file, if it is ours to remove.
+    path: Option<PathBuf>,
+    /// Closing it ends the accepting thread.
+    wake: UnixStream,
+    accepting: JoinHandle<()>,
     disconnect: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -122,7 +125,32 @@ impl Listener {
     /// # Errors
     /// See [`ListenError`].
     pub fn start<S: Service>(path: &Path, max: usize, service: S) -> Result<Self, ListenError> {
-        let listener = Arc::new(bind(path)?);
+        let mut this = Self::run(bind(path)?, path, max, service)?;
+        this.path = Some(path.to_owned());
+        Ok(this)
+    }
+
+    /// Serves a socket that somebody else made, and leaves it as it is in the end.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn adopt<S: Service>(
+        socket: UnixListener,
+        max: usize,
+        service: S,
+    ) -> Result<Self, ListenError> {
+        let address = socket.local_addr().ok();
+        let path = address.as_ref().and_then(|a| a.as_pathname());
+        let path = path.unwrap_or(Path::new("socket")).to_owned();
+        Self::run(socket, &path, max, service)
+    }
+
+    fn run<S: Service>(
+        socket: UnixListener,
+        path: &Path,
+        max: usize,
+        service: S,
+    ) -> Result<Self, ListenError> {
         let shared = Arc::new(Shared {
             service,
             max,
@@ -130,36 +158,36 @@ impl Listener {
             next: AtomicU64::new(0),
             open: Mutex::default(),
         });
+        let (wake, woken) = UnixStream::pair().map_err(at("watch", path))?;
         let accepting = {
-            let (listener, shared) = (listener.clone(), shared.clone());
+            let shared = shared.clone();
             let name = path
                 .file_name()
                 .map_or_else(String::new, |n| n.to_string_lossy().into());
             std::thread::Builder::new()
                 .name(format!("accept-{name}"))
-                .spawn(move || accept_loop(&listener, &shared))
+                .spawn(move || accept_loop(&socket, &woken, &shared))
                 .map_err(at("start a thread for", path))?
         };
         let disconnect = Box::new(move || shared.disconnect());
         Ok(Self {
-            listener,
-            path: path.to_owned(),
-            accepting: Some(accepting),
+            path: None,
+            wake,
+            accepting,
             disconnect,
         })
     }
 
     /// Stops accepting, disconnects everyone, waits for all threads and removes
-    /// the socket.
-    pub fn stop(mut self) {
-        // Wakes the accepting thread; its accept fails from now on.
+    /// the socket if it is ours.
+    pub fn stop(self) {
         (self.disconnect)();
-        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
-        if let Some(thread) = self.accepting.take() {
-            let _ = thread.join();
+        drop(self.wake);
+        let _ = self.accepting.join();
+        (self.disconnect)();
+        if let Some(path) = self.path {
+            let _ = std::fs::remove_file(path);
         }
-        (self.disconnect)();
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -201,10 +229,19 @@ fn bind(path: &Path) -> Result<UnixListener, ListenError> {
     Ok(listener)
 }
 
-fn accept_loop<S: Service>(listener: &UnixListener, shared: &Arc<Shared<S>>) {
+/// Accepts until the other end of `woken` is closed. The socket itself is not shut
+/// down for that: one that was passed to us stays open for our successor.
+fn accept_loop<S: Service>(socket: &UnixListener, woken: &UnixStream, shared: &Arc<Shared<S>>) {
+    let mut watched = [
+        PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+        PollFd::new(woken.as_fd(), PollFlags::POLLIN),
+    ];
     loop {
-        match listener.accept() {
-            _ if shared.stopping.load(Ordering::SeqCst) => return,
+        let ready = poll(&mut watched, PollTimeout::NONE).map_err(io::Error::from);
+        if shared.stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        match ready.and_then(|_| socket.accept()) {
             Ok((stream, _)) => admit(stream, shared),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {

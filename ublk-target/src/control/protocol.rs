@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::views::{
-    EventView, PolicyName, SnapshotView, StatusView, StoreView, TakenView, VolumeView,
+    EventView, FeaturesView, PolicyName, SnapshotView, StatusView, StoreView, TakenView, VolumeView,
 };
 
 /// Version of the protocol. A daemon refuses requests of another version.
@@ -106,6 +106,9 @@ pub enum Request {
         #[serde(default)]
         wait_ms: u32,
     },
+    /// What the kernel offers to serve block devices with. Answer: `features`.
+    #[serde(rename = "features")]
+    Features {},
     /// Attach a store, or retry the origins of one that is attached. Answer: `store`.
     #[serde(rename = "store.attach")]
     StoreAttach {
@@ -115,12 +118,12 @@ pub enum Request {
         #[serde(default)]
         accept_changed_origin: Vec<String>,
     },
-    /// Stop serving a store. Answer: `done`.
+    /// Stop serving a store. Refused while something of it is in use. Answer: `done`.
     #[serde(rename = "store.detach")]
     StoreDetach {
         /// Path or UUID.
         store: String,
-        /// Disconnect clients.
+        /// Disconnect clients, and remove block devices that are open.
         #[serde(default)]
         force: bool,
     },
@@ -168,7 +171,7 @@ pub enum Request {
         /// If given, refused unless the volume has this UUID.
         #[serde(default)]
         uuid: Option<String>,
-        /// Disconnect clients.
+        /// Disconnect clients, and remove block devices that are open.
         #[serde(default)]
         force: bool,
     },
@@ -179,6 +182,15 @@ pub enum Request {
         name: String,
         /// What comes first when the store is full.
         policy: PolicyName,
+    },
+    /// Make a volume as large as its origin has become. Answer: `volume`.
+    #[serde(rename = "volume.resize")]
+    VolumeResize {
+        /// The volume.
+        name: String,
+        /// Bytes, at least as many as it has; all the origin has when absent.
+        #[serde(default)]
+        size: Option<u64>,
     },
     /// Take snapshots of one or more volumes of one store at one instant. Answer:
     /// `taken`.
@@ -220,7 +232,8 @@ pub enum Request {
         /// The new name.
         to: String,
     },
-    /// Export a snapshot, again after every restart. Answer: `snapshot`.
+    /// Export a snapshot, again after every restart: as a read-only block device
+    /// where the kernel has ublk. Answer: `snapshot`.
     #[serde(rename = "snapshot.map")]
     SnapshotMap {
         /// Which.
@@ -231,7 +244,7 @@ pub enum Request {
     SnapshotUnmap {
         /// Which.
         snapshot: SnapshotName,
-        /// Disconnect clients.
+        /// Disconnect clients, and remove block devices that are open.
         #[serde(default)]
         force: bool,
     },
@@ -246,9 +259,10 @@ pub enum Request {
 }
 
 /// Every verb, in the order of [`Request`].
-pub const VERBS: [&str; 18] = [
+pub const VERBS: [&str; 20] = [
     "status",
     "events",
+    "features",
     "store.attach",
     "store.detach",
     "store.status",
@@ -257,6 +271,7 @@ pub const VERBS: [&str; 18] = [
     "volume.show",
     "volume.delete",
     "volume.set",
+    "volume.resize",
     "snapshot.take",
     "snapshot.list",
     "snapshot.show",
@@ -285,6 +300,8 @@ pub enum Answer {
     Done,
     /// How the daemon is.
     Status(StatusView),
+    /// What the kernel offers.
+    Features(FeaturesView),
     /// A store.
     Store(StoreView),
     /// A volume.

@@ -5,7 +5,7 @@
 //! cut) ends the connection; one that cannot be read as a request is answered and
 //! the connection goes on. Each connection serves one request at a time.
 
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -61,6 +61,18 @@ pub fn serve<B: Backend>(
     patience: Patience,
 ) -> Result<Listener, ListenError> {
     Listener::start(path, MAX_CLIENTS, Control { backend, patience })
+}
+
+/// Serves a control socket that somebody else made.
+///
+/// # Errors
+/// When no thread can be started; see [`ListenError`].
+pub fn serve_on<B: Backend>(
+    socket: UnixListener,
+    backend: B,
+    patience: Patience,
+) -> Result<Listener, ListenError> {
+    Listener::adopt(socket, MAX_CLIENTS, Control { backend, patience })
 }
 
 struct Control<B> {

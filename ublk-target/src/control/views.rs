@@ -7,6 +7,10 @@
 use serde::{Deserialize, Serialize};
 use snapstore::engine::{Counters, Policy};
 
+mod block;
+
+pub use block::{AgreedView, FeatureView, FeaturesView, FrontendName, WaitingView, ZeroCopyName};
+
 /// What goes first when a store is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -68,6 +72,10 @@ pub struct StoreView {
     pub state: StoreState,
     /// Bytes in a chunk; 0 when missing, as are all sizes.
     pub chunk_size: u32,
+    /// What covers the data copied to it: `crc32c` or `xxh3`; empty when missing, and
+    /// from a daemon that knows only the first.
+    #[serde(default)]
+    pub checksum: String,
     /// Bytes.
     pub size: u64,
     /// Bytes in use.
@@ -168,7 +176,13 @@ pub struct VolumeView {
     pub store: String,
     /// What goes first when the store is full.
     pub policy: PolicyName,
-    /// Clients connected to the origin's export.
+    /// Path of its block device, `/dev/ublkbN`, if it has one.
+    pub device: Option<String>,
+    /// A path that stays the same over restarts and leads to the device.
+    pub link: Option<String>,
+    /// What was agreed with the kernel for the device.
+    pub agreed: Option<AgreedView>,
+    /// NBD clients connected to the origin's export.
     pub clients: u64,
     /// When it was created.
     pub created_ms: u64,
@@ -211,9 +225,15 @@ pub struct SnapshotView {
     pub dropped: Option<String>,
     /// Exported, again after a restart.
     pub mapped: bool,
-    /// Name of the export while mapped.
+    /// Path of its block device, `/dev/ublkbN`, if it has one.
+    pub device: Option<String>,
+    /// A path that stays the same over restarts and leads to the device.
+    pub link: Option<String>,
+    /// What was agreed with the kernel for the device.
+    pub agreed: Option<AgreedView>,
+    /// Name of the NBD export while mapped, if NBD is served.
     pub export: Option<String>,
-    /// Clients connected to the export.
+    /// NBD clients connected to the export.
     pub clients: u64,
 }
 
@@ -239,7 +259,16 @@ pub struct StatusView {
     pub started_ms: u64,
     /// Number of I/O threads.
     pub threads: u32,
-    /// Path of the NBD socket.
+    /// How clients reach what is served.
+    #[serde(default)]
+    pub frontend: FrontendName,
+    /// Why this front end was chosen.
+    #[serde(default)]
+    pub frontend_why: String,
+    /// Features of the kernel's ublk driver, by name; empty without ublk.
+    #[serde(default)]
+    pub ublk_features: Vec<String>,
+    /// Path of the NBD socket; empty if NBD is not served.
     pub nbd_socket: String,
     /// The stores.
     pub stores: Vec<StoreView>,
@@ -249,7 +278,13 @@ pub struct StatusView {
     pub volumes_not_served: u64,
     /// Snapshots that are exported.
     pub mapped: u64,
-    /// Clients connected to exports.
+    /// Block devices served.
+    #[serde(default)]
+    pub devices: u64,
+    /// Block devices that wait for something else than this daemon can do alone.
+    #[serde(default)]
+    pub waiting: Vec<WaitingView>,
+    /// NBD clients connected to exports.
     pub clients: u64,
     /// Sequence number of the newest event.
     pub newest_event: u64,

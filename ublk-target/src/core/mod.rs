@@ -25,7 +25,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use snapstore::engine::{Command, CommandError, Notice, Reply, StoreInfo};
 use snapstore::ids::{CommandId, IoId};
-use snapstore::{Effects, Engine, Event, EventBatch, IoError, Tag, UniqueMap, VolumeId};
+use snapstore::{Checksum, Effects, Engine, Event, EventBatch, IoError, Tag, UniqueMap, VolumeId};
 
 use crate::lane::StoreSlot;
 
@@ -47,6 +47,8 @@ pub trait Stepper: Send + 'static {
     fn step(&mut self, batch: &mut EventBatch, effects: &mut Effects);
     /// Bytes in a chunk.
     fn chunk_size(&self) -> u32;
+    /// What the data copied to the store is covered by.
+    fn checksum(&self) -> Checksum;
     /// The fast-path map of a volume.
     fn unique_map(&self, volume: VolumeId) -> Option<Arc<UniqueMap>>;
     /// Size of a volume in bytes.
@@ -64,6 +66,10 @@ impl Stepper for Engine {
 
     fn chunk_size(&self) -> u32 {
         Self::chunk_size(self)
+    }
+
+    fn checksum(&self) -> Checksum {
+        Self::checksum(self)
     }
 
     fn unique_map(&self, volume: VolumeId) -> Option<Arc<UniqueMap>> {
@@ -115,6 +121,8 @@ pub struct Visit {
     pub wakes: Vec<u16>,
     /// It is to enter again soon, after submitting what it has.
     pub again: bool,
+    /// Copies of this visit, before they are shared out.
+    copies: Vec<snapstore::Effect>,
     scratch: Effects,
 }
 
@@ -237,12 +245,21 @@ impl<E: Stepper> Core<E> {
     fn step(&self, mut engine: MutexGuard<'_, E>, visit: &mut Visit) {
         // Dropped before the lock: nobody else enters an engine that broke off.
         let _whole = AbortOnPanic;
-        visit.events.append(&mut self.inbox.lock());
+        self.gather(visit);
         visit.scratch.clear();
         engine.step(&mut visit.events, &mut visit.scratch);
         drop(engine);
         visit.events.clear();
         self.route(visit);
+    }
+
+    /// Puts what lies in the inbox before the visitor's own events: a lane that
+    /// left some there may have come back with later ones, and the engine must
+    /// see the events of a lane in order.
+    fn gather(&self, visit: &mut Visit) {
+        let mut inbox = self.inbox.lock();
+        inbox.append(&mut visit.events);
+        std::mem::swap(&mut *inbox, &mut visit.events);
     }
 
     /// The engine's lock, or the events left with its holder.

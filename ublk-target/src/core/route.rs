@@ -10,6 +10,10 @@ use snapstore::{Effect, Effects, Event, Owner, VolumeId};
 use super::{Core, Mail, Stepper, Visit};
 use crate::lane::lane_of;
 
+/// Copies a lane makes before another one is asked to help: about as much work
+/// as waking it is worth.
+const COPIES_TOGETHER: usize = 4;
+
 impl<E: Stepper> Core<E> {
     /// Sends every effect in `visit.scratch` on its way.
     pub(super) fn route(&self, visit: &mut Visit) {
@@ -20,6 +24,7 @@ impl<E: Stepper> Core<E> {
             self.route_one(visit, effect, base, &effects.crcs);
         }
         visit.scratch = effects;
+        self.share_copies(visit);
     }
 
     fn route_one(&self, visit: &mut Visit, effect: Effect, base: u32, arena: &[u32]) {
@@ -34,8 +39,36 @@ impl<E: Stepper> Core<E> {
             Effect::Reply { id, result } => self.reply(id, result),
             Effect::Notice(notice) => self.handlers.notice(notice),
             Effect::Again => visit.again = true,
+            copy @ Effect::Copy { .. } => visit.copies.push(copy),
             io => visit.local.list.push(io),
         }
+    }
+
+    /// Copies are the heavy part, and any lane can make them: of many at once this
+    /// lane makes the first few and others the next.
+    fn share_copies(&self, visit: &mut Visit) {
+        let lanes = usize::from(self.lanes.count());
+        let mut copies = std::mem::take(&mut visit.copies);
+        let mut turn = usize::from(visit.lane);
+        let mut left = copies.drain(..).peekable();
+        while left.peek().is_some() {
+            let group = left.by_ref().take(COPIES_TOGETHER);
+            let lane = (turn % lanes) as u16;
+            if lane == visit.lane {
+                visit.local.list.extend(group);
+            } else {
+                let effects = Effects {
+                    list: group.collect(),
+                    crcs: Vec::new(),
+                };
+                let store = self.slot;
+                let mail = Mail::Effects { store, effects };
+                self.lanes.post_from(lane, mail, &mut visit.wakes);
+            }
+            turn += 1;
+        }
+        drop(left);
+        visit.copies = copies;
     }
 
     fn answer(&self, visit: &mut Visit, owner: Owner, effect: Effect, base: u32, arena: &[u32]) {

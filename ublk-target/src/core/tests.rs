@@ -4,8 +4,8 @@ use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use snapstore::Effect;
 use snapstore::ids::GrantId;
+use snapstore::{Checksum, Effect};
 
 use super::*;
 
@@ -41,6 +41,7 @@ impl Stepper for Counting {
                         volumes,
                     });
                 }
+                Event::Tick { now_ms: 11 } => effects.list.extend((0..10).map(copy)),
                 Event::Tick { now_ms: 13 } => panic!("as planned"),
                 _ => {}
             }
@@ -51,6 +52,10 @@ impl Stepper for Counting {
 
     fn chunk_size(&self) -> u32 {
         16384
+    }
+
+    fn checksum(&self) -> Checksum {
+        Checksum::default()
     }
 
     fn unique_map(&self, _: VolumeId) -> Option<Arc<UniqueMap>> {
@@ -122,8 +127,62 @@ fn no_event_is_lost_or_seen_twice_however_threads_meet() {
         visit(1);
     });
     let mut seen = core.query(|engine| engine.seen.clone());
+    for lane in 0..2 {
+        let of_lane = |grant: &&u64| *grant / EACH % 2 == lane;
+        assert!(
+            seen.iter().filter(of_lane).is_sorted(),
+            "events of lane {lane} were seen out of order"
+        );
+    }
     seen.sort_unstable();
     assert_eq!(seen, (0..2 * ROUNDS * EACH).collect::<Vec<_>>());
+}
+
+/// A copy's "written" that overtook its "read" stopped every write to the chunk.
+#[test]
+fn what_a_lane_left_comes_before_what_it_brings() {
+    let (core, _) = core(2);
+    let event = |grant| Event::ReadDone {
+        grant: GrantId(grant),
+    };
+    core.inbox.lock().events.push(event(1));
+    let mut visit = Visit::new(0);
+    visit.events.events.push(event(2));
+    core.enter(&mut visit);
+    assert_eq!(core.query(|engine| engine.seen.clone()), [1, 2]);
+}
+
+fn copy(io: u64) -> Effect {
+    Effect::Copy {
+        copy: IoId(io),
+        volume: VolumeId(1),
+        first: io,
+        count: 1,
+        bytes: 16384,
+        block: io * 4,
+    }
+}
+
+#[test]
+fn many_copies_are_shared_out_and_few_are_not() {
+    let copies = |effects: &Effects| -> Vec<u64> {
+        let number = |effect: &Effect| match effect {
+            Effect::Copy { copy, .. } => Some(copy.0),
+            _ => None,
+        };
+        effects.list.iter().filter_map(number).collect()
+    };
+    let (core, lanes) = core(2);
+    let mut visit = Visit::new(1);
+    visit.events.events.push(Event::Tick { now_ms: 11 });
+    core.enter(&mut visit);
+    assert_eq!(copies(&visit.local), [0, 1, 2, 3, 8, 9]);
+    let mut mail = Vec::new();
+    lanes.port(0).unwrap().take(&mut mail);
+    let [Mail::Effects { effects, .. }] = &mail[..] else {
+        panic!("{mail:?}");
+    };
+    assert_eq!(copies(effects), [4, 5, 6, 7]);
 }
 
 #[test]

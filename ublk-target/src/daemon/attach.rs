@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use snapstore::engine::{Command, DropReason, VolumeInfo};
@@ -24,7 +25,7 @@ use super::state::ListedStore;
 use super::store::Store;
 use crate::control::protocol::{ErrorCode, Failure};
 use crate::control::views::Level;
-use crate::device::{OriginSet, StoreDevice};
+use crate::device::{Identity, OriginDevice, OriginSet, StoreDevice};
 
 /// The origins of a store: those that are there, and why others are not served.
 struct Origins {
@@ -53,12 +54,15 @@ impl Daemon {
             self.try_again(&store, accept);
             return Ok(store);
         }
-        let mut device =
-            origin::patiently(|| origin::unused(&path, StoreDevice::open(&path, false)?))?;
+        self.must_not_lie_on_ourselves(&path)?;
+        // A daemon that ended in order left no device but those it handed over.
+        let until = origin::patience(self.state.get().has_devices_of(&path));
+        let open = || origin::unused(&path, StoreDevice::open(&path, false)?);
+        let mut device = origin::patiently(until, open)?;
         let loaded = recover::load(&mut device).map_err(|error| opening(&path, &error))?;
         let uuid = Uuid::from_bytes(loaded.uuid());
         self.must_fit(&path, uuid, expected, &loaded)?;
-        let mut origins = self.open_origins(&path, &device, &loaded);
+        let mut origins = self.open_origins(&path, &device, &loaded, until);
         let (engine, recovered) = loaded
             .recover(&mut device, &mut origins.set, self.settings.engine)
             .map_err(|error| opening(&path, &error))?;
@@ -69,6 +73,26 @@ impl Daemon {
             return Err(failure);
         }
         Ok(store)
+    }
+
+    /// Refuses a store or an origin on a block device that this daemon serves, or
+    /// will serve again: it would wait for itself. By its path, because a device
+    /// that waits must not even be read.
+    pub(super) fn must_not_lie_on_ourselves(&self, path: &Path) -> Result<(), Failure> {
+        let identity = Identity::of(path).map_err(|error| {
+            Failure::new(ErrorCode::Error, format!("{}: {error}", path.display()))
+        })?;
+        match self.own_device_below(identity) {
+            None => Ok(()),
+            Some(own) => {
+                let message = format!(
+                    "{} lies on a block device of this csnapd, that of {}",
+                    path.display(),
+                    own.name
+                );
+                Err(busy(message, "use a device that csnap does not serve"))
+            }
+        }
     }
 
     /// Refuses a store that is another one than expected, is attached under
@@ -105,21 +129,42 @@ impl Daemon {
         Ok(())
     }
 
-    fn open_origins(&self, path: &Path, device: &StoreDevice, loaded: &Loaded) -> Origins {
+    fn open_origins(
+        &self,
+        path: &Path,
+        device: &StoreDevice,
+        loaded: &Loaded,
+        until: Instant,
+    ) -> Origins {
         let around = Surroundings {
             store: path,
             store_identity: device.identity(),
             state_dir: self.state.dir(),
+            until,
         };
         let mut set = OriginSet::new(loaded.chunk_size());
         let mut not_served = BTreeMap::new();
         for info in loaded.volumes().into_iter().filter(|info| !info.deleting) {
-            match origin::open(&info, &around) {
-                Ok(origin) => set.insert(info.id, origin, info.size),
+            match self.open_origin(&info, &around) {
+                Ok(origin) => set.insert(info.id, origin),
                 Err(why) => drop(not_served.insert(info.id, why)),
             }
         }
         Origins { set, not_served }
+    }
+
+    fn open_origin(
+        &self,
+        info: &VolumeInfo,
+        around: &Surroundings<'_>,
+    ) -> Result<OriginDevice, NotServed> {
+        let path = Path::new(&info.origin);
+        // What is not there is said in the words of the open.
+        if path.exists() {
+            let refused = |failure: Failure| NotServed::failed(&failure, around.store);
+            self.must_not_lie_on_ourselves(path).map_err(refused)?;
+        }
+        origin::open(info, around)
     }
 
     /// Gives engine and device to the lanes. Nothing is served yet.
@@ -174,6 +219,7 @@ impl Daemon {
             }
         }
         self.report_not_served(store);
+        self.clean_devices(store);
         Ok(())
     }
 
@@ -203,12 +249,13 @@ impl Daemon {
             store: &store.path,
             store_identity: store.identity,
             state_dir: self.state.dir(),
+            until: origin::patience(false),
         };
         for info in store.volumes() {
             if store.is_served(info.id) {
                 continue;
             }
-            match origin::open(&info, &around) {
+            match self.open_origin(&info, &around) {
                 Ok(origin) => {
                     let accepted = accept.contains(&info.name);
                     self.serve_or_say_why(store, &info, origin, accepted);

@@ -9,6 +9,7 @@ impl Backend for Daemon {
         use Request as R;
         match request {
             R::Status {} => Ok(self.status()),
+            R::Features {} => Ok(self.features()),
             R::Events {
                 since,
                 limit,
@@ -32,6 +33,7 @@ impl Backend for Daemon {
                 self.volume_delete(&name, uuid.as_deref(), force)
             }
             R::VolumeSet { name, policy } => self.volume_set(&name, policy),
+            R::VolumeResize { name, size } => self.volume_resize(&name, size),
             R::SnapshotTake { targets, priority } => self.snapshot_take(&targets, priority),
             R::SnapshotList { volume, after } => self.snapshot_list(volume.as_deref(), after),
             R::SnapshotShow { snapshot } => self.snapshot_show(&snapshot),

@@ -1,20 +1,49 @@
-//! What clients can connect to, by name: `vol` for a live origin, `vol@name` for
-//! a mapped snapshot.
+//! What is served, by name: `vol` for a live origin, `vol@name` for a mapped
+//! snapshot; each as a block device, as an NBD export, or both.
 //!
-//! Contract: a name taken out of the table admits no new client; those that are
-//! connected are counted by, and disconnected with, the [`Export`] itself.
+//! Contract: a name taken out of the table admits no new NBD client; those that
+//! are connected are counted by, and disconnected with, the [`Export`] itself. A
+//! block device goes on until it is removed or handed over ([`super::devices`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::export::Export;
+use super::devices::{Device, Key};
+use crate::export::{Export, ExportTarget};
 use crate::nbd::{ExportEntry, ExportInfo, Exports, Refusal, RefusalKind};
+
+/// Something that is served, in at least one way.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// What it is.
+    pub target: ExportTarget,
+    /// As a block device.
+    pub device: Option<Arc<Device>>,
+    /// As an NBD export.
+    pub nbd: Option<Arc<Export>>,
+}
+
+impl Served {
+    /// NBD clients connected to it.
+    #[must_use]
+    pub fn clients(&self) -> u64 {
+        self.nbd
+            .as_ref()
+            .map_or(0, |export| export.connections() as u64)
+    }
+
+    /// Whether it is a snapshot.
+    #[must_use]
+    pub fn is_snapshot(&self) -> bool {
+        matches!(self.target, ExportTarget::Snapshot(..))
+    }
+}
 
 #[derive(Debug, Default)]
 struct Table {
-    exports: BTreeMap<String, Arc<Export>>,
+    exports: BTreeMap<String, Served>,
     stopping: bool,
 }
 
@@ -23,38 +52,34 @@ struct Table {
 pub struct ExportTable(RwLock<Table>);
 
 impl ExportTable {
-    /// Admits clients to an export.
-    pub fn insert(&self, name: String, export: Arc<Export>) {
-        self.0.write().exports.insert(name, export);
+    /// Admits clients to it.
+    pub fn insert(&self, name: String, served: Served) {
+        self.0.write().exports.insert(name, served);
     }
 
     /// Admits no further client to it.
-    pub fn remove(&self, name: &str) -> Option<Arc<Export>> {
+    pub fn remove(&self, name: &str) -> Option<Served> {
         self.0.write().exports.remove(name)
     }
 
-    /// The export of this name.
+    /// What is served under this name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<Arc<Export>> {
+    pub fn get(&self, name: &str) -> Option<Served> {
         self.0.read().exports.get(name).cloned()
     }
 
-    /// Clients connected to it; 0 if there is none of this name.
+    /// Everything that is served.
     #[must_use]
-    pub fn clients(&self, name: &str) -> u64 {
-        self.get(name)
-            .map_or(0, |export| export.connections() as u64)
+    pub fn all(&self) -> Vec<Served> {
+        self.0.read().exports.values().cloned().collect()
     }
 
-    /// Every name with its clients.
+    /// Whether a block device serves this.
     #[must_use]
-    pub fn all(&self) -> Vec<(String, u64)> {
+    pub fn has_device(&self, key: Key) -> bool {
         let table = self.0.read();
-        table
-            .exports
-            .iter()
-            .map(|(name, export)| (name.clone(), export.connections() as u64))
-            .collect()
+        let mut devices = table.exports.values().filter_map(|s| s.device.as_ref());
+        devices.any(|device| device.key() == key)
     }
 
     /// Admits nobody to anything any more.
@@ -79,7 +104,8 @@ impl Exports for ExportTable {
                 description: what.to_owned(),
             }
         };
-        table.exports.keys().map(entry).collect()
+        let with_nbd = table.exports.iter().filter(|(_, s)| s.nbd.is_some());
+        with_nbd.map(|(name, _)| entry(name)).collect()
     }
 
     fn open(&self, name: &str) -> Result<(Arc<Export>, ExportInfo), Refusal> {
@@ -91,8 +117,9 @@ impl Exports for ExportTable {
                 message,
             });
         }
-        match table.exports.get(name) {
-            Some(export) => Ok((export.clone(), *export.info())),
+        let served = table.exports.get(name);
+        match served.and_then(|served| served.nbd.as_ref()) {
+            Some(export) => Ok((export.clone(), export.info())),
             None => Err(Refusal {
                 kind: RefusalKind::Unknown,
                 message: unknown(name),

@@ -8,14 +8,15 @@ use snapstore::recover::OpenError;
 use super::state::StateError;
 use crate::control::protocol::{ErrorCode, Failure};
 use crate::device::DeviceError;
-use crate::runtime::AttachError;
+use crate::runtime::{AttachError, BlockError, ResizeError};
+use crate::ublk::UblkError;
 
 impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
         use CommandError as E;
         let code = match &error {
             E::NoVolume(_) | E::NoSnapshot(..) => ErrorCode::NotFound,
-            E::BadName(_) | E::Invalid(_) => ErrorCode::Usage,
+            E::BadName(_) | E::Invalid(_) | E::Shrinks { .. } => ErrorCode::Usage,
             E::Busy(_) | E::DrainTimeout | E::Closing => ErrorCode::Busy,
             E::NoSpace => ErrorCode::NoSpace,
             E::Damaged { .. } => ErrorCode::Corruption,
@@ -73,6 +74,45 @@ impl From<AttachError> for Failure {
             }
             E::TooSmall { .. } | E::TooMany(_) | E::Export(_) => {
                 Self::new(ErrorCode::Error, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<UblkError> for Failure {
+    fn from(error: UblkError) -> Self {
+        let code = match &error {
+            UblkError::Open(_) => ErrorCode::Busy,
+            _ => ErrorCode::Error,
+        };
+        Self::new(code, error.to_string())
+            .next("see the kernel's log; `csnapctl features` shows what this kernel offers")
+    }
+}
+
+impl From<BlockError> for Failure {
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::Attach(error) => error.into(),
+            BlockError::Ublk(error) => error.into(),
+            BlockError::Open { .. } => busy(
+                error.to_string(),
+                "unmount it or end what uses it; or use --force",
+            ),
+            BlockError::Lanes(_) | BlockError::FixedSize(_) | BlockError::HalfTaken(_) => {
+                Self::new(ErrorCode::Error, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<ResizeError> for Failure {
+    fn from(error: ResizeError) -> Self {
+        match error {
+            ResizeError::Attach(error) => error.into(),
+            ResizeError::Command(error) => error.into(),
+            ResizeError::NotSoLarge { .. } | ResizeError::Unaligned { .. } => {
+                Self::new(ErrorCode::Usage, error.to_string())
             }
         }
     }

@@ -1,7 +1,8 @@
 //! A fingerprint of an origin: taken at an orderly stop, compared at the next
 //! attach, to notice that someone wrote the origin without csnap meanwhile.
 //!
-//! Contract: covers the size, the first 1 MiB (superblocks of nearly every file
+//! Contract: covers the volume (what the device has beyond it does not count: it
+//! may have been extended meanwhile): its size, the first 1 MiB (superblocks of nearly every file
 //! system; partition tables; LVM metadata), the last 64 KiB (backups of those),
 //! the mirrors of btrfs, and the whole log of an XFS file system, which every
 //! mount for writing writes. What it cannot notice: a write that goes around all
@@ -18,14 +19,28 @@ const MIB: u64 = 1 << 20;
 const MAX_LOG: u64 = 256 * MIB;
 const BTRFS_MIRRORS: [u64; 2] = [64 * MIB, 256 << 30];
 
-/// Computes the fingerprint through the device's own open file.
+/// Computes the fingerprint of the first `size` bytes, those of the volume, through
+/// the device's own open file.
 ///
 /// # Errors
 /// What the device reported.
-pub fn of_device(device: &Device) -> Result<[u8; 32], IoError> {
-    compute(device.size(), |offset, blocks| {
-        device.read_blocks(offset, blocks)
+pub fn of_device(device: &Device, size: u64) -> Result<[u8; 32], IoError> {
+    compute(size, |offset, blocks| {
+        device.read_blocks(offset, blocks)?;
+        cut(offset, blocks, size);
+        Ok(())
     })
+}
+
+/// Zeroes what blocks from byte `offset` on hold beyond byte `size`.
+fn cut(offset: u64, blocks: &mut [Block], size: u64) {
+    for (index, block) in blocks.iter_mut().enumerate() {
+        let start = offset + (index * BLOCK_SIZE) as u64;
+        let keep = size.saturating_sub(start).min(BLOCK_SIZE as u64) as usize;
+        if let Some(rest) = block.0.get_mut(keep..) {
+            rest.fill(0);
+        }
+    }
 }
 
 /// Computes the fingerprint of `size` bytes; `read` reads whole blocks at a byte

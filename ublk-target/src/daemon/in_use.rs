@@ -70,7 +70,7 @@ fn loops(same: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 /// The kernel writes blanks and backslashes in these tables as `\ooo`.
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut out = Vec::new();
     let mut bytes = text.as_bytes();
     while let Some((&byte, rest)) = bytes.split_first() {

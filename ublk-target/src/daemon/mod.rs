@@ -2,35 +2,50 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`attach`], [`serve`], [`release`] | from a device to exports and back |
+//! | [`front`] | block devices, NBD or both? |
+//! | [`attach`], [`serve`], `withdraw`, [`release`] | from a store to what is served, and back |
 //! | [`origin`], [`fingerprint`] | is an origin there, and still what it was? |
-//! | [`store`], [`exports`] | what is attached, what clients can connect to |
-//! | [`backend`], `verbs` | what each request of the control socket does |
+//! | [`store`], [`exports`] | what is attached, what is served |
+//! | [`devices`] | block devices of the kernel, over restarts too |
+//! | [`backend`], `verbs`, `views` | what each request of the control socket does, how things look |
+//! | `waiting` | devices of an earlier csnapd: which go, which wait for what |
 //! | [`handlers`], [`events`], [`state`] | notices, what happened, what outlives the process |
 //! | [`nbd_socket`] | new NBD connections, up to the I/O threads |
 //! | [`signature`], [`in_use`] | what is on a device, who uses it: before it is written over |
 //! | [`process`] | one instance, signals, supervisor |
+//! | [`activation`] | sockets the supervisor passed on |
+//! | [`safety`], [`mounts`] | what protects the machine from a daemon its memory depends on |
+//! | [`udev`] | what udev's rules learn of our block devices |
 //!
 //! Contract: what cannot be served is reported and never keeps the rest from
 //! being served. Nothing here is on the path of a request.
 
+pub mod activation;
 pub mod attach;
 pub mod backend;
+pub mod devices;
 pub mod events;
 pub mod exports;
 pub mod failures;
 pub mod fingerprint;
+pub mod front;
 pub mod handlers;
 pub mod in_use;
+pub mod mounts;
 pub mod nbd_socket;
 pub mod origin;
 pub mod process;
 pub mod release;
+pub mod safety;
 pub mod serve;
 pub mod signature;
 pub mod state;
 pub mod store;
+pub mod udev;
 mod verbs;
+mod views;
+mod waiting;
+mod withdraw;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -40,15 +55,19 @@ use parking_lot::{Mutex, RwLock};
 use snapstore::engine::{Config, SnapshotInfo, VolumeInfo};
 use uuid::Uuid;
 
+use self::devices::{DeviceOptions, Devices};
 use self::events::{Events, NewEvent};
 use self::exports::ExportTable;
 use self::failures::not_found;
+use self::front::{Choice, NoUblk, Wish};
+use self::safety::Safety;
 use self::state::{ListedStore, StateFile};
 use self::store::Store;
 use crate::control::protocol::{ErrorCode, Failure, SnapshotName};
 use crate::control::utc;
-use crate::control::views::{Level, Problem};
+use crate::control::views::{FrontendName, Level, Problem};
 use crate::runtime::Runtime;
+use crate::ublk::{Features, UblkError};
 
 /// How the daemon is set up.
 #[derive(Clone, Debug)]
@@ -57,6 +76,12 @@ pub struct Settings {
     pub nbd_socket: PathBuf,
     /// How engines are tuned.
     pub engine: Config,
+    /// Which front end is wanted.
+    pub frontend: Wish,
+    /// How block devices are made.
+    pub devices: DeviceOptions,
+    /// Which protections are in force, for `status`.
+    pub safety: Safety,
 }
 
 /// The daemon: every store it serves, and those it cannot.
@@ -66,6 +91,11 @@ pub struct Daemon {
     state: Arc<StateFile>,
     events: Arc<Events>,
     exports: Arc<ExportTable>,
+    choice: Choice,
+    /// `None` where the front end is NBD alone.
+    devices: Option<Devices>,
+    /// What the kernel offers; why there can be no block devices.
+    ublk: Result<Features, UblkError>,
     stores: RwLock<Vec<Arc<Store>>>,
     /// Stores that are listed and could not be attached.
     missing: Mutex<BTreeMap<PathBuf, (Uuid, Problem)>>,
@@ -76,19 +106,52 @@ pub struct Daemon {
 
 impl Daemon {
     /// A daemon that serves nothing yet.
-    #[must_use]
-    pub fn new(settings: Settings, runtime: Arc<Runtime>, state: Arc<StateFile>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When block devices were asked for and the kernel has no driver for them.
+    pub fn new(
+        settings: Settings,
+        runtime: Arc<Runtime>,
+        state: Arc<StateFile>,
+    ) -> Result<Self, NoUblk> {
+        let driver = front::driver();
+        let choice = front::choose(settings.frontend, driver.as_ref().map(drop))?;
+        let events: Arc<Events> = Arc::default();
+        let (ublk, control) = match driver {
+            Ok(control) => (Ok(control.features()), Some(Arc::new(control))),
+            Err(error) => (Err(error), None),
+        };
+        let devices = control.filter(|_| choice.ublk()).map(|control| {
+            let shared = (state.clone(), events.clone());
+            Devices::new(control, settings.devices.clone(), runtime.clone(), shared)
+        });
+        let what = match choice.name {
+            FrontendName::Ublk => "block devices (ublk)",
+            FrontendName::Nbd => "NBD exports",
+            FrontendName::Both => "block devices (ublk) and NBD exports",
+        };
+        let message = format!("serving {what}: {}", choice.why);
+        events.add(NewEvent::new(Level::Info, "front-end", message));
+        Ok(Self {
             settings,
             runtime,
             state,
-            events: Arc::default(),
+            events,
             exports: Arc::default(),
+            choice,
+            devices,
+            ublk,
             stores: RwLock::default(),
             missing: Mutex::default(),
             coming_and_going: Mutex::default(),
             started_ms: utc::now_ms(),
-        }
+        })
+    }
+
+    /// Whether NBD is served.
+    #[must_use]
+    pub fn serves_nbd(&self) -> bool {
+        self.choice.nbd()
     }
 
     /// Lets go of clients that wait for events, and admits none to exports: the

@@ -11,9 +11,12 @@ use crate::control::protocol::Failure;
 use crate::control::views::{Problem, VolumeState};
 use crate::device::{DeviceError, Identity, OriginDevice};
 
-/// How long a device is tried again while busy: I/O of a killed daemon holds it
-/// until it has landed.
+/// How long a device is tried again while busy.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Likewise after a daemon was killed: its last I/O holds the device until it has
+/// landed, which takes as long as the device's own error handling. Users wait, and
+/// nobody would try again.
+const LANDING: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a volume is not served.
@@ -54,17 +57,28 @@ pub struct Surroundings<'a> {
     pub store_identity: Identity,
     /// Where the daemon keeps its state.
     pub state_dir: &'a Path,
+    /// Until when a device that is busy is tried again.
+    pub until: Instant,
+}
+
+/// Until when a device that is busy is tried again; `killed`: an earlier daemon may
+/// have left I/O under way.
+#[must_use]
+pub fn patience(killed: bool) -> Instant {
+    Instant::now() + if killed { LANDING } else { PATIENCE }
 }
 
 /// Opens with patience while it is busy.
 ///
 /// # Errors
 /// The last [`DeviceError`].
-pub fn patiently<T>(open: impl Fn() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
-    let deadline = Instant::now() + PATIENCE;
+pub fn patiently<T>(
+    until: Instant,
+    open: impl Fn() -> Result<T, DeviceError>,
+) -> Result<T, DeviceError> {
     loop {
         match open() {
-            Err(error) if error.is_busy() && Instant::now() < deadline => {
+            Err(error) if error.is_busy() && Instant::now() < until => {
                 std::thread::sleep(PAUSE);
             }
             other => return other,
@@ -92,7 +106,7 @@ pub fn unused<T>(path: &Path, device: T) -> Result<T, DeviceError> {
 pub fn open(info: &VolumeInfo, around: &Surroundings<'_>) -> Result<OriginDevice, NotServed> {
     let path = Path::new(&info.origin);
     let open = || unused(path, OriginDevice::open(path, false)?);
-    let device = patiently(open).map_err(|error| {
+    let device = patiently(around.until, open).map_err(|error| {
         let next = format!(
             "make {} available, then: {}",
             info.origin,
@@ -107,11 +121,12 @@ pub fn open(info: &VolumeInfo, around: &Surroundings<'_>) -> Result<OriginDevice
         }
     })?;
     apart(&device, around)?;
-    if device.size() != info.size {
+    // A larger one is normal: the volume ends where it did until it is resized.
+    if device.size() < info.size {
         let (was, is) = (info.size, device.size());
         let message = format!("{} has {is} bytes, the volume has {was}", info.origin);
         let next = format!(
-            "give the device its old size, then: {}; or give up the snapshots: csnapctl volume delete {} and create it again",
+            "make the device at least as large as it was, then: {}; or give up the snapshots: csnapctl volume delete {} and create it again",
             try_again(around.store),
             info.name
         );
@@ -137,7 +152,7 @@ pub fn apart(device: &OriginDevice, around: &Surroundings<'_>) -> Result<(), Not
         ));
     }
     let state = Identity::holding(around.state_dir).ok();
-    if state.is_some_and(|holder| holder.shares(device.identity())) {
+    if state.is_some_and(|holder| holder.lies_on(device.identity())) {
         let dir = around.state_dir.display();
         let message = format!("the daemon's state directory {dir} lies on the origin {path}");
         let next = "start csnapd with a --state-dir on another device: it must stay writable when a store fails";
@@ -165,7 +180,7 @@ pub fn judge(info: &VolumeInfo, device: &OriginDevice, store: &Path) -> Result<V
     let Some(known) = info.fingerprint else {
         return Ok(Verdict::Unknown);
     };
-    let found = fingerprint::of_device(device).map_err(|error| {
+    let found = fingerprint::of_device(device, info.size).map_err(|error| {
         let message = format!("{} cannot be read: {error}", info.origin);
         NotServed::refused(
             message,

@@ -1,10 +1,14 @@
 //! Letting go of a store in good order.
 //!
-//! Order: no new clients, those connected finish, every origin is flushed and
-//! fingerprinted through the file that served it, the engine closes (a clean
-//! checkpoint), the lanes let go, the devices are closed. The fingerprints come
-//! after the last write and before the devices are free for others, so nothing
-//! can slip between.
+//! Order: block devices are removed or handed over, NBD clients finish, every
+//! origin is flushed and fingerprinted through the file that served it, the engine
+//! closes (a clean checkpoint), the lanes let go, the devices below are closed. The
+//! fingerprints come after the last write and before those devices are free for
+//! others, so nothing can slip between.
+//!
+//! A block device that is handed over stays in the kernel. What its users ask for
+//! from then on waits there, so it is no write behind our back: the next csnapd
+//! accepts the origin by its fingerprint, recovers the device, and gets it all.
 
 use std::sync::Arc;
 
@@ -16,6 +20,7 @@ use super::failures::busy;
 use super::fingerprint;
 use super::serve::export_names;
 use super::store::Store;
+use super::withdraw::Leaving;
 use crate::control::protocol::{ErrorCode, Failure};
 use crate::control::views::Level;
 
@@ -23,17 +28,17 @@ impl Daemon {
     /// Detaches a store. It stays in the state file.
     ///
     /// # Errors
-    /// [`ErrorCode::Busy`] when clients are connected and
-    /// may not be disconnected; then everything is as before. Other errors say
-    /// what was not in good order; the store is detached all the same.
-    pub(super) fn release(&self, store: &Arc<Store>, force: bool) -> Result<(), Failure> {
+    /// [`ErrorCode::Busy`] when something is in use and nobody may be disturbed;
+    /// then everything is as before. Other errors say what was not in good order;
+    /// the store is detached all the same.
+    pub(super) fn release(&self, store: &Arc<Store>, leaving: Leaving) -> Result<(), Failure> {
         let _changing = store.changing.lock();
         let volumes = store.volumes();
         let names: Vec<String> = volumes
             .iter()
             .flat_map(|info| export_names(store, info))
             .collect();
-        let cut_off = self.withdraw(&names, force)?;
+        let cut_off = self.withdraw(store, &names, leaving)?;
         for info in &volumes {
             let sealed = if cut_off.contains(&info.name) {
                 Err(busy("its clients did not finish in time", "attach again"))
@@ -78,7 +83,7 @@ impl Daemon {
             Failure::new(ErrorCode::Error, format!("{}: {error}", info.origin))
         };
         origin.sync().map_err(failed)?;
-        let fingerprint = Some(fingerprint::of_device(&origin).map_err(failed)?);
+        let fingerprint = Some(fingerprint::of_device(&origin, info.size).map_err(failed)?);
         store.handle.command(Command::SetFingerprint {
             volume: info.id,
             fingerprint,
@@ -96,12 +101,13 @@ impl Daemon {
         }
     }
 
-    /// Orderly stop: releases every store, with force. The sockets are closed.
+    /// Orderly stop: releases every store; block devices that are open wait for the
+    /// next csnapd. The sockets are closed.
     pub fn stop(&self) {
         self.prepare_to_stop();
         let _alone = self.coming_and_going.lock();
         for store in self.stores() {
-            if let Err(failure) = self.release(&store, true) {
+            if let Err(failure) = self.release(&store, Leaving::HandOver) {
                 tracing::error!(store = %store.path.display(), "{failure}");
             }
         }

@@ -4,23 +4,21 @@
 //! fingerprint is forgotten) before the first client is admitted to it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use snapstore::VolumeId;
 use snapstore::engine::{Command, DropReason, SnapshotInfo, SnapshotState, VolumeInfo};
 
 use super::Daemon;
+use super::devices::{self, Key};
 use super::events::NewEvent;
+use super::exports::Served;
 use super::failures::busy;
 use super::origin::{self, NotServed, Verdict};
 use super::store::{Store, export_name};
 use crate::control::protocol::Failure;
 use crate::control::views::Level;
 use crate::device::OriginDevice;
-use crate::export::{Export, ExportTarget};
-
-/// How long clients may take to finish what they have asked for.
-const FAREWELL: Duration = Duration::from_secs(5);
+use crate::export::ExportTarget;
 
 impl Daemon {
     /// Serves a volume, or records why not.
@@ -87,19 +85,21 @@ impl Daemon {
         origin: OriginDevice,
     ) -> Result<(), Failure> {
         store.handle.attach_origin(info.id, origin)?;
-        let export = self
-            .runtime
-            .open_export(&store.handle, ExportTarget::Origin(info.id))?;
-        self.exports.insert(info.name.clone(), export);
+        let target = ExportTarget::Origin(info.id);
+        if let Err(failure) = self.admit(store, info.name.clone(), target) {
+            // The device is to be free for the next try.
+            store.handle.detach_origin(info.id)?;
+            return Err(failure);
+        }
         let live = |snapshot: &SnapshotInfo| snapshot.state == SnapshotState::Live;
         for snapshot in store
             .snapshots(info.id)
             .iter()
             .filter(|s| s.mapped && live(s))
         {
-            if let Err(failure) = self.export_snapshot(store, info, snapshot) {
+            if let Err(failure) = self.serve_snapshot(store, info, snapshot) {
                 let message = format!(
-                    "mapped snapshot {}@{} cannot be exported: {failure}",
+                    "mapped snapshot {}@{} cannot be served: {failure}",
                     info.name, snapshot.name
                 );
                 let event = NewEvent::new(Level::Error, "snapshot-not-mapped", message);
@@ -111,45 +111,67 @@ impl Daemon {
     }
 
     /// Admits clients to a snapshot.
-    pub(super) fn export_snapshot(
+    pub(super) fn serve_snapshot(
         &self,
         store: &Arc<Store>,
         volume: &VolumeInfo,
         snapshot: &SnapshotInfo,
     ) -> Result<(), Failure> {
         let target = ExportTarget::Snapshot(volume.id, snapshot.tag);
-        let export = self.runtime.open_export(&store.handle, target)?;
-        self.exports
-            .insert(export_name(&volume.name, &snapshot.name), export);
+        self.admit(store, export_name(&volume.name, &snapshot.name), target)
+    }
+
+    /// Serves `target` in every way of the front end, or in none.
+    pub(super) fn admit(
+        &self,
+        store: &Arc<Store>,
+        name: String,
+        target: ExportTarget,
+    ) -> Result<(), Failure> {
+        self.must_not_wait_elsewhere(store, &name, target)?;
+        let nbd = self
+            .choice
+            .nbd()
+            .then(|| self.runtime.open_export(&store.handle, target))
+            .transpose()?;
+        let device = match &self.devices {
+            Some(devices) => Some(devices.open(store, target, &name)?),
+            None => None,
+        };
+        let served = Served {
+            target,
+            device,
+            nbd,
+        };
+        self.exports.insert(name, served);
         Ok(())
     }
 
-    /// Takes exports away: admits nobody, disconnects who is there. Without
-    /// `force` any client is a reason to leave all as it was. Returns the exports
-    /// whose clients did not finish in time: their last writes may still be under
-    /// way.
-    pub(super) fn withdraw(&self, names: &[String], force: bool) -> Result<Vec<String>, Failure> {
-        // Out of the table first, so that nobody connects after the count.
-        let taken: Vec<(&String, Arc<Export>)> = names
-            .iter()
-            .filter_map(|name| Some((name, self.exports.remove(name)?)))
-            .collect();
-        let in_use = taken.iter().find(|(_, export)| export.connections() > 0);
-        if let Some((name, export)) = in_use.filter(|_| !force) {
-            let message = format!("{} clients are connected to {name}", export.connections());
-            for (name, export) in &taken {
-                self.exports.insert((*name).clone(), export.clone());
+    /// Refuses to serve over NBD alone what a block device of an earlier csnapd
+    /// still has users for: their writes would come later, over what NBD clients
+    /// wrote meanwhile.
+    fn must_not_wait_elsewhere(
+        &self,
+        store: &Store,
+        name: &str,
+        target: ExportTarget,
+    ) -> Result<(), Failure> {
+        let key = Key::new(store.uuid, target);
+        let listed = self.state.get().devices.into_iter();
+        let id = listed
+            .filter(|entry| entry.key() == key)
+            .find_map(|entry| entry.id.filter(|id| devices::exists(*id)));
+        match id.filter(|_| self.devices.is_none()) {
+            None => Ok(()),
+            Some(id) => {
+                let path = devices::device_path(id);
+                let message = format!(
+                    "{} of {name} waits with the I/O of its users: it cannot be served over NBD as well",
+                    path.display()
+                );
+                Err(busy(message, "start csnapd with --frontend ublk or both"))
             }
-            return Err(busy(message, "disconnect them first, or use --force"));
         }
-        let mut cut_off = Vec::new();
-        for (name, export) in taken {
-            if let Err(cut) = export.close(FAREWELL) {
-                tracing::warn!(export = %name, "{cut}");
-                cut_off.push(name.clone());
-            }
-        }
-        Ok(cut_off)
     }
 }
 

@@ -180,6 +180,11 @@ pub fn find(
     Ok(found)
 }
 
+/// The name of everything that is looked for, some more than once.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|magic| magic.name)
+}
+
 impl At {
     /// The byte offset on a device of `size` bytes, if `length` bytes fit there.
     fn offset(self, size: u64, length: u64) -> Option<u64> {
@@ -222,7 +227,7 @@ mod tests {
     use super::*;
     use crate::device::StoreDevice;
 
-    fn names(image: &[u8]) -> Vec<&'static str> {
+    fn names_on(image: &[u8]) -> Vec<&'static str> {
         let read = |offset: u64, out: &mut [u8]| {
             let at = offset as usize;
             out.copy_from_slice(&image[at..at + out.len()]);
@@ -238,7 +243,7 @@ mod tests {
     #[test]
     fn every_entry_is_found_where_it_says_and_nothing_on_an_empty_device() {
         let size = 4 << 20;
-        assert_eq!(names(&vec![0; size]), Vec::<&str>::new());
+        assert_eq!(names_on(&vec![0; size]), Vec::<&str>::new());
         for magic in TABLE {
             let mut image = vec![0; size];
             let at = magic
@@ -247,7 +252,7 @@ mod tests {
                 .unwrap() as usize;
             image[at..at + magic.bytes.len()].copy_from_slice(magic.bytes);
             assert!(
-                names(&image).contains(&magic.name),
+                names_on(&image).contains(&magic.name),
                 "{} was not found",
                 magic.name
             );
@@ -257,7 +262,7 @@ mod tests {
     #[test]
     fn small_devices_are_never_read_beyond_their_end() {
         for size in (0..5000).chain(65_000..66_000) {
-            names(&vec![0xff; size]);
+            names_on(&vec![0xff; size]);
         }
     }
 

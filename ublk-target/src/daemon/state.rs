@@ -1,5 +1,6 @@
-//! What the daemon remembers beside the stores: which stores it serves, and which
-//! snapshots became invalid while a store could not be written.
+//! What the daemon remembers beside the stores: which stores it serves, which
+//! block devices of the kernel are its own, and which snapshots became invalid
+//! while a store could not be written.
 //!
 //! A JSON file, always replaced as a whole: written to a temporary file, synced,
 //! renamed over the old one, the directory synced. A crash leaves the old contents
@@ -9,6 +10,10 @@
 //! durable before their shared chunks are overwritten, it survives until the next
 //! attach has dropped them in the store, and it never lies on an origin that it
 //! concerns (the attach refuses such an origin).
+//!
+//! A *device* is listed before it is made, then again with its number, and
+//! forgotten after it is gone: at any instant every device of ours that is in the
+//! kernel is listed.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,6 +22,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::devices::Key;
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -41,6 +48,46 @@ pub struct Invalid {
     pub volumes: Vec<u32>,
 }
 
+/// A block device of the kernel that is ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedDevice {
+    /// Its number, once it is known: `/dev/ublkbN`.
+    pub id: Option<u32>,
+    /// The store that it serves.
+    pub store: Uuid,
+    /// Number of the volume in that store.
+    pub volume: u32,
+    /// Tag of the snapshot; none for the live origin.
+    pub tag: Option<u64>,
+    /// `vol` or `vol@snap`, for people and for its link.
+    pub name: String,
+}
+
+impl ListedDevice {
+    /// A device of which the number may not be known yet.
+    #[must_use]
+    pub fn new(key: Key, name: &str, id: Option<u32>) -> Self {
+        let Key { store, volume, tag } = key;
+        Self {
+            id,
+            store,
+            volume,
+            tag,
+            name: name.to_owned(),
+        }
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        Key {
+            store: self.store,
+            volume: self.volume,
+            tag: self.tag,
+        }
+    }
+}
+
 /// What is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +97,9 @@ pub struct State {
     pub stores: Vec<ListedStore>,
     /// Invalid snapshots not yet dropped in their store.
     pub invalid: Vec<Invalid>,
+    /// Block devices that are in the kernel, or were about to be.
+    #[serde(default)]
+    pub devices: Vec<ListedDevice>,
 }
 
 impl Default for State {
@@ -58,6 +108,7 @@ impl Default for State {
             version: VERSION,
             stores: Vec::new(),
             invalid: Vec::new(),
+            devices: Vec::new(),
         }
     }
 }
@@ -68,6 +119,24 @@ impl State {
         self.stores
             .retain(|other| other.path != store.path && other.uuid != store.uuid);
         self.stores.push(store);
+    }
+
+    /// Lists a device, replacing what was listed for the same thing.
+    pub fn list_device(&mut self, device: ListedDevice) {
+        self.forget_device(device.key());
+        self.devices.push(device);
+    }
+
+    /// The device of `key` is gone.
+    pub fn forget_device(&mut self, key: Key) {
+        self.devices.retain(|device| device.key() != key);
+    }
+
+    /// Whether block devices of the store listed under this path may be in the kernel.
+    #[must_use]
+    pub fn has_devices_of(&self, store: &Path) -> bool {
+        let mut stores = self.stores.iter().filter(|listed| listed.path == store);
+        stores.any(|listed| self.devices.iter().any(|d| d.store == listed.uuid))
     }
 
     /// Records that the snapshots of these volumes are invalid.
@@ -256,6 +325,37 @@ mod tests {
                 .invalid
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn devices_are_remembered_by_what_they_serve() {
+        let dir = tempfile::tempdir().unwrap();
+        // As csnapd wrote it before it knew of devices.
+        let old = r#"{"version": 1, "stores": [], "invalid": []}"#;
+        fs::write(dir.path().join(NAME), old).unwrap();
+        let file = StateFile::open(dir.path()).unwrap();
+        let key = |tag| Key {
+            store: Uuid::from_u128(1),
+            volume: 2,
+            tag,
+        };
+        let device = |tag, id| ListedDevice::new(key(tag), "web", id);
+        for (tag, id) in [(None, None), (Some(5), None), (None, Some(7))] {
+            file.update(|s| s.list_device(device(tag, id))).unwrap();
+        }
+        let again = StateFile::open(dir.path()).unwrap().get();
+        assert_eq!(
+            again.devices,
+            [device(Some(5), None), device(None, Some(7))]
+        );
+        file.update(|s| s.forget_device(key(None))).unwrap();
+        assert_eq!(file.get().devices, [device(Some(5), None)]);
+        file.update(|s| s.list(listed("/a", 1))).unwrap();
+        file.update(|s| s.list(listed("/b", 2))).unwrap();
+        let state = file.get();
+        assert!(state.has_devices_of(Path::new("/a")));
+        assert!(!state.has_devices_of(Path::new("/b")));
+        assert!(!state.has_devices_of(Path::new("/c")));
     }
 
     #[test]

@@ -10,15 +10,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use snapstore::VolumeId;
-use snapstore::engine::{SnapshotInfo, SnapshotState, VolumeInfo};
+use snapstore::engine::{SnapshotInfo, VolumeInfo};
 use uuid::Uuid;
 
-use super::exports::ExportTable;
 use super::handlers::Handlers;
 use super::origin::NotServed;
-use crate::control::views::{
-    Problem, SnapshotStateName, SnapshotView, StoreState, StoreView, VolumeState, VolumeView,
-};
+use crate::control::views::{Problem, StoreState, StoreView};
 use crate::device::Identity;
 use crate::runtime::StoreHandle;
 
@@ -86,6 +83,7 @@ impl Store {
                 StoreState::Attached
             },
             chunk_size: info.chunk_size,
+            checksum: info.checksum.to_string(),
             size: info.size,
             used: info.used,
             metadata: info.metadata,
@@ -99,60 +97,9 @@ impl Store {
             problem,
         }
     }
-
-    /// How one of its volumes looks.
-    #[must_use]
-    pub fn volume_view(&self, info: VolumeInfo, exports: &ExportTable) -> VolumeView {
-        let not_served = self.not_served.lock().get(&info.id).cloned();
-        let state = match &not_served {
-            Some(not_served) => not_served.state,
-            None => VolumeState::Served,
-        };
-        VolumeView {
-            clients: exports.clients(&info.name),
-            state,
-            size: info.size,
-            snapshots: info.snapshots,
-            held_bytes: info.held_bytes,
-            origin: info.origin,
-            store: self.path.display().to_string(),
-            policy: info.policy.into(),
-            created_ms: info.created_ms,
-            uuid: Uuid::from_bytes(info.uuid).to_string(),
-            problem: not_served.map(|not_served| not_served.problem),
-            name: info.name,
-        }
-    }
 }
 
-/// How a snapshot of `volume` looks.
-#[must_use]
-pub fn snapshot_view(volume: &str, info: SnapshotInfo, exports: &ExportTable) -> SnapshotView {
-    let export = export_name(volume, &info.name);
-    let clients = exports
-        .get(&export)
-        .map(|export| export.connections() as u64);
-    let (state, dropped) = match info.state {
-        SnapshotState::Live => (SnapshotStateName::Live, None),
-        SnapshotState::Dropped(reason) => (SnapshotStateName::Dropped, Some(reason.to_string())),
-    };
-    SnapshotView {
-        volume: volume.to_owned(),
-        name: info.name,
-        tag: info.tag.0,
-        created_ms: info.created_ms,
-        size: info.size,
-        exclusive_bytes: info.exclusive_bytes,
-        priority: info.priority,
-        state,
-        dropped,
-        mapped: info.mapped,
-        export: clients.map(|_| export),
-        clients: clients.unwrap_or(0),
-    }
-}
-
-/// The export of a snapshot.
+/// The name under which a snapshot is served.
 #[must_use]
 pub fn export_name(volume: &str, snapshot: &str) -> String {
     format!("{volume}@{snapshot}")

@@ -22,7 +22,7 @@ mod sys;
 
 pub use open::{Device, Identity, OriginDevice, StoreDevice};
 pub use origins::OriginSet;
-pub(crate) use sys::extents;
+pub(crate) use sys::{direct_memory_alignment, extents, is_write_through, queue};
 
 /// Why a device or file cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{DeviceError, sys};
 
@@ -31,7 +32,7 @@ pub enum Identity {
 pub struct Device {
     pub(super) file: File,
     pub(super) path: PathBuf,
-    pub(super) size: u64,
+    size: AtomicU64,
     identity: Identity,
     logical_block: u32,
     direct: bool,
@@ -72,12 +73,7 @@ impl Device {
                 inode: meta.ino(),
             }
         };
-        let size = if is_block {
-            sys::device_size(&file)
-        } else {
-            Ok(meta.len())
-        }
-        .map_err(|source| query(&path, "size", source))?;
+        let size = size_of(&file, is_block).map_err(|source| query(&path, "size", source))?;
         let logical_block = match (is_block, direct) {
             (true, _) => sys::logical_block_size(&file),
             (false, true) => sys::direct_alignment(&file),
@@ -88,7 +84,7 @@ impl Device {
         Ok(Self {
             file,
             path,
-            size,
+            size: size.into(),
             identity,
             logical_block,
             direct,
@@ -102,10 +98,21 @@ impl Device {
         &self.path
     }
 
-    /// Size in bytes.
+    /// Size in bytes, as it was when last asked for.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Asks the open device or file for its size: it may have been extended.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn measure(&self) -> Result<u64, DeviceError> {
+        let size = size_of(&self.file, self.is_block_device())
+            .map_err(|source| query(&self.path, "size", source))?;
+        self.size.store(size, Ordering::Release);
+        Ok(size)
     }
 
     /// What it is.
@@ -158,10 +165,11 @@ impl OriginDevice {
     pub fn open(path: impl AsRef<Path>, read_only: bool) -> Result<Self, DeviceError> {
         let device = Device::open(path.as_ref(), read_only)?;
         let block = device.logical_block();
-        if device.size == 0 || device.size % u64::from(block) != 0 {
+        let size = device.size();
+        if size == 0 || !size.is_multiple_of(block.into()) {
             return Err(DeviceError::Size {
                 path: device.path,
-                size: device.size,
+                size,
                 block,
             });
         }
@@ -202,6 +210,14 @@ fn query(path: &Path, what: &'static str, source: io::Error) -> DeviceError {
         path: path.to_owned(),
         what,
         source,
+    }
+}
+
+fn size_of(file: &File, is_block: bool) -> io::Result<u64> {
+    if is_block {
+        sys::device_size(file)
+    } else {
+        file.metadata().map(|meta| meta.len())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use snapstore::{BLOCK_SIZE, Block, IoError, Origins, VolumeId};
+use snapstore::{BLOCK_SIZE, Block, Checksum, IoError, Origins, VolumeId};
 
 use super::OriginDevice;
 
@@ -11,7 +11,7 @@ use super::OriginDevice;
 #[derive(Debug)]
 pub struct OriginSet {
     chunk_blocks: usize,
-    origins: HashMap<VolumeId, (OriginDevice, u64)>,
+    origins: HashMap<VolumeId, OriginDevice>,
     buffer: Vec<Block>,
 }
 
@@ -27,39 +27,46 @@ impl OriginSet {
         }
     }
 
-    /// Adds the origin of `volume`, of which the first `size` bytes count.
-    pub fn insert(&mut self, volume: VolumeId, device: OriginDevice, size: u64) {
-        self.origins.insert(volume, (device, size));
+    /// Adds the origin of `volume`.
+    pub fn insert(&mut self, volume: VolumeId, device: OriginDevice) {
+        self.origins.insert(volume, device);
     }
 
     /// The origin of `volume`, if it is here.
     #[must_use]
     pub fn get(&self, volume: VolumeId) -> Option<&OriginDevice> {
-        self.origins.get(&volume).map(|(device, _)| device)
+        self.origins.get(&volume)
     }
 
     /// Hands out the origin of `volume`.
     pub fn take(&mut self, volume: VolumeId) -> Option<OriginDevice> {
-        self.origins.remove(&volume).map(|(device, _)| device)
+        self.origins.remove(&volume)
     }
 }
 
 impl Origins for OriginSet {
-    fn chunk_crcs(&mut self, volume: VolumeId, chunk: u64, out: &mut [u32]) -> Result<(), IoError> {
-        let (device, size) = self.origins.get(&volume).ok_or(IoError::Absent)?;
+    fn chunk_checksums(
+        &mut self,
+        checksum: Checksum,
+        volume: VolumeId,
+        chunk: u64,
+        size: u64,
+        out: &mut [u32],
+    ) -> Result<(), IoError> {
+        let device = self.origins.get(&volume).ok_or(IoError::Absent)?;
         let offset = chunk
             .checked_mul((self.chunk_blocks * BLOCK_SIZE) as u64)
-            .filter(|offset| offset < size)
+            .filter(|offset| *offset < size)
             .ok_or(IoError::OutOfRange)?;
         device.read_blocks(offset, &mut self.buffer)?;
         // A device larger than its volume: what lies beyond the volume is zero.
-        for (index, (block, crc)) in self.buffer.iter_mut().zip(out).enumerate() {
+        for (index, (block, found)) in self.buffer.iter_mut().zip(out).enumerate() {
             let start = offset + (index * BLOCK_SIZE) as u64;
             let keep = size.saturating_sub(start).min(BLOCK_SIZE as u64) as usize;
             if let Some(rest) = block.0.get_mut(keep..) {
                 rest.fill(0);
             }
-            *crc = crc32c::crc32c(&block.0);
+            *found = checksum.of(&block.0);
         }
         Ok(())
     }

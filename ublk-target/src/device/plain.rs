@@ -21,7 +21,7 @@ impl Device {
         let mut at = offset;
         for batch in out.chunks_mut(BATCH) {
             let want = batch.len() * BLOCK_SIZE;
-            let have = usize::try_from(self.size.saturating_sub(at))
+            let have = usize::try_from(self.size().saturating_sub(at))
                 .unwrap_or(want)
                 .min(want);
             self.read_batch(at, batch, have)?;

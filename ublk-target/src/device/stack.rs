@@ -31,7 +31,33 @@ impl Identity {
     /// Whether the two are the same storage, or one lies on the other.
     #[must_use]
     pub fn shares(self, other: Self) -> bool {
-        layers(self).contains(&other) || layers(other).contains(&self)
+        self.layers().contains(&other) || other.layers().contains(&self)
+    }
+
+    /// The storage itself and everything it lies on that sysfs tells of.
+    #[must_use]
+    pub fn layers(self) -> Vec<Self> {
+        layers(self)
+    }
+
+    /// Whether this is `below`, or lies on it.
+    #[must_use]
+    pub fn lies_on(self, below: Self) -> bool {
+        layers(self).contains(&below)
+    }
+
+    /// What is at `path`.
+    ///
+    /// # Errors
+    /// When `path` cannot be looked at.
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        Ok(identity(&fs::metadata(path)?))
+    }
+
+    /// The block device of a ublk device, if the kernel has one of this number.
+    #[must_use]
+    pub fn of_ublk(id: u32) -> Option<Self> {
+        number_in(Path::new(&format!("/sys/class/block/ublkb{id}/dev")))
     }
 
     /// The device that holds the file system `path` is in.
@@ -65,8 +91,11 @@ fn layers(top: Identity) -> Vec<Identity> {
 
 /// The layer directly below.
 fn beneath(identity: &Identity) -> Vec<Identity> {
-    let Identity::Block(number) = *identity else {
-        return Vec::new();
+    let number = match *identity {
+        Identity::Block(number) => number,
+        // The file system it is in. Several devices (btrfs) have a number that
+        // sysfs does not know; nothing more can be told then.
+        Identity::File { device, .. } => return vec![Identity::Block(device)],
     };
     let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
     let Ok(node) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else {
@@ -95,12 +124,15 @@ fn number_in(file: &Path) -> Option<Identity> {
 }
 
 fn identity_of(path: &Path) -> Option<Identity> {
-    let meta = fs::metadata(path).ok()?;
-    Some(match meta.rdev() {
+    Identity::of(path).ok()
+}
+
+fn identity(meta: &fs::Metadata) -> Identity {
+    match meta.rdev() {
         0 => Identity::File {
             device: meta.dev(),
             inode: meta.ino(),
         },
         number => Identity::Block(number),
-    })
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
+use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
 
 mod ioctl {
@@ -31,6 +33,18 @@ pub(super) fn logical_block_size(file: &File) -> io::Result<u32> {
 /// Alignment that direct I/O on a regular file asks of offsets, in bytes; 4096
 /// where the file system does not say.
 pub(super) fn direct_alignment(file: &File) -> io::Result<u32> {
+    let stat = direct_io(file.as_fd())?;
+    Ok(stat.map_or(4096, |stat| stat.stx_dio_offset_align))
+}
+
+/// Alignment that direct I/O on a regular file asks of memory, in bytes; `None`
+/// where the file system does not say.
+pub(crate) fn direct_memory_alignment(file: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    Ok(direct_io(file)?.map(|stat| stat.stx_dio_mem_align))
+}
+
+/// What the file system says of direct I/O, if anything.
+fn direct_io(file: BorrowedFd<'_>) -> io::Result<Option<libc::statx>> {
     // SAFETY: all-zero bytes are a valid `statx` (integers only).
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: the path is an empty C string (the descriptor itself is meant),
@@ -48,11 +62,29 @@ pub(super) fn direct_alignment(file: &File) -> io::Result<u32> {
         return Err(io::Error::last_os_error());
     }
     let known = stat.stx_mask & libc::STATX_DIOALIGN != 0 && stat.stx_dio_offset_align != 0;
-    Ok(if known {
-        stat.stx_dio_offset_align
-    } else {
-        4096
-    })
+    Ok(known.then_some(stat))
+}
+
+/// Whether the kernel says that a block device has no volatile cache: its flushes
+/// do nothing then. Only a hint: an administrator can change it.
+pub(crate) fn is_write_through(fd: BorrowedFd<'_>) -> bool {
+    let Ok(stat) = fstat(fd) else {
+        return false;
+    };
+    let (major, minor) = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
+    let mode = queue(Path::new(&format!("/sys/dev/block/{major}:{minor}"))).join("write_cache");
+    std::fs::read_to_string(mode).is_ok_and(|mode| mode.trim() == "write through")
+}
+
+/// The queue of the device whose directory in `/sys` is `dir`, or of the disk a
+/// partition is on.
+pub(crate) fn queue(dir: &Path) -> PathBuf {
+    let own = dir.join("queue");
+    if own.is_dir() {
+        return own;
+    }
+    // `dir` is a link to the partition's directory, inside its disk's.
+    dir.join("../queue")
 }
 
 /// Which parts of `offset .. offset + len` hold data: `(length, is data)` in

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use snapstore::{Block, BlockDevice, IoError, Origins, VolumeId};
+use snapstore::{Block, BlockDevice, Checksum, IoError, Origins, VolumeId};
 
 use super::*;
 
@@ -59,23 +59,22 @@ fn checksums_of_an_origin_are_zero_padded() {
     let (_dir, path) = file(16384 + 4096);
     std::fs::write(&path, vec![7u8; 16384 + 4096]).unwrap();
     let mut origins = OriginSet::new(16384);
-    origins.insert(
-        VolumeId(1),
-        OriginDevice::open(&path, true).unwrap(),
-        16384 + 1024,
-    );
-    let mut crcs = [0; 4];
-    origins.chunk_crcs(VolumeId(1), 1, &mut crcs).unwrap();
+    origins.insert(VolumeId(1), OriginDevice::open(&path, true).unwrap());
+    let (mut found, size) = ([0; 4], 16384 + 1024);
     let mut partial = [0u8; 4096];
     partial[..1024].fill(7);
-    let zero = crc32c::crc32c(&[0; 4096]);
-    assert_eq!(crcs, [crc32c::crc32c(&partial), zero, zero, zero]);
+    for by in Checksum::ALL {
+        let result = origins.chunk_checksums(by, VolumeId(1), 1, size, &mut found);
+        assert_eq!(result, Ok(()));
+        let zero = by.of(&[0; 4096]);
+        assert_eq!(found, [by.of(&partial), zero, zero, zero]);
+    }
     assert_eq!(
-        origins.chunk_crcs(VolumeId(2), 0, &mut crcs),
+        origins.chunk_checksums(Checksum::Crc32c, VolumeId(2), 0, size, &mut found),
         Err(IoError::Absent)
     );
     assert_eq!(
-        origins.chunk_crcs(VolumeId(1), 2, &mut crcs),
+        origins.chunk_checksums(Checksum::Crc32c, VolumeId(1), 2, size, &mut found),
         Err(IoError::OutOfRange)
     );
 }
@@ -152,4 +151,15 @@ fn a_block_device_is_held_exclusively_and_known_to_lie_on_its_file() {
     let store = StoreDevice::open(&path, false).unwrap();
     let error = origin.must_not_share(&store).unwrap_err();
     assert!(matches!(error, DeviceError::Stacked { .. }), "{error}");
+}
+
+#[test]
+fn a_file_that_was_extended_is_measured_anew() {
+    let (_dir, path) = file(1 << 20);
+    let origin = OriginDevice::open(&path, false).unwrap();
+    let writer = File::options().write(true).open(&path).unwrap();
+    writer.set_len(3 << 20).unwrap();
+    assert_eq!(origin.size(), 1 << 20, "nobody asked");
+    assert_eq!(origin.measure().unwrap(), 3 << 20);
+    assert_eq!(origin.size(), 3 << 20);
 }

@@ -1,5 +1,7 @@
 //! Copyouts: origin to buffer to store.
 
+use std::collections::VecDeque;
+
 use snapstore::engine::Event;
 use snapstore::ids::IoId;
 use snapstore::{BLOCK_SIZE, IoError, VolumeId};
@@ -16,16 +18,36 @@ pub(super) struct CopyJob {
     pub(super) volume: VolumeId,
     pub(super) first: u64,
     pub(super) count: u32,
+    /// Bytes the volume has of it.
+    pub(super) bytes: u32,
     pub(super) block: u64,
     /// Once started.
     run: Run,
+}
+
+/// Buffers of one size, and the copies that wait for one of them.
+#[derive(Debug)]
+pub(super) struct Berths {
+    len: u32,
+    pub(super) free: Vec<BufferId>,
+    waiting: VecDeque<CopyJob>,
+}
+
+impl Berths {
+    pub(super) fn new((len, free): (u32, Vec<BufferId>)) -> Self {
+        Self {
+            len,
+            free,
+            waiting: VecDeque::with_capacity(64),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Run {
     slot: VolumeSlot,
     buffer: BufferId,
-    /// Bytes the origin has of it.
+    /// Bytes to be read from the origin.
     have: u32,
     /// Bytes of whole chunks.
     whole: u32,
@@ -36,7 +58,7 @@ impl CopyJob {
         store: StoreSlot,
         io: IoId,
         volume: VolumeId,
-        (first, count): (u64, u32),
+        (first, count, bytes): (u64, u32, u32),
         block: u64,
     ) -> Self {
         let run = Run {
@@ -51,6 +73,7 @@ impl CopyJob {
             volume,
             first,
             count,
+            bytes,
             block,
             run,
         }
@@ -60,31 +83,33 @@ impl CopyJob {
 impl Lane {
     /// Starts a copy, or queues it until a buffer is free.
     pub(super) fn copy(&mut self, job: CopyJob) {
-        match self.copy_buffers.pop() {
-            Some(buffer) => self.start_copy(job, buffer),
-            None => self.copy_queue.push_back(job),
+        let Some((slot, device, offset, run)) = self.plan_copy(&job) else {
+            let result = Err(IoError::Absent);
+            let copy = job.io;
+            return self.tell(job.store, Event::CopyRead { copy, result });
+        };
+        let Some(berths) = self.berths(run.whole) else {
+            return;
+        };
+        match berths.free.pop() {
+            Some(buffer) => self.start_copy(job, Run { buffer, ..run }, (slot, device, offset)),
+            None => berths.waiting.push_back(job),
         }
     }
 
-    fn start_copy(&mut self, mut job: CopyJob, buffer: BufferId) {
-        let Some((slot, device, offset, run)) = self.plan_copy(&job, buffer) else {
-            let result = Err(IoError::Absent);
-            self.tell(
-                job.store,
-                Event::CopyRead {
-                    copy: job.io,
-                    result,
-                },
-            );
-            return self.copy_over(buffer);
-        };
+    fn start_copy(
+        &mut self,
+        mut job: CopyJob,
+        run: Run,
+        (slot, device, offset): (VolumeSlot, super::DeviceSlot, u64),
+    ) {
         job.run = run;
         if let Some(volume) = self.volume(slot) {
             volume.users += 1;
         }
         let key = self.copies.insert(job);
         let action = Action::Read {
-            buffer,
+            buffer: run.buffer,
             at: 0,
             offset,
             len: run.have,
@@ -92,25 +117,27 @@ impl Lane {
         self.issue(device, action, Then::CopyRead(key));
     }
 
-    fn plan_copy(
-        &mut self,
-        job: &CopyJob,
-        buffer: BufferId,
-    ) -> Option<(VolumeSlot, super::DeviceSlot, u64, Run)> {
+    /// The smallest buffers that hold `len` bytes.
+    fn berths(&mut self, len: u32) -> Option<&mut Berths> {
+        let at = self.berths.iter().position(|berths| berths.len >= len);
+        self.berths.get_mut(at?)
+    }
+
+    fn plan_copy(&mut self, job: &CopyJob) -> Option<(VolumeSlot, super::DeviceSlot, u64, Run)> {
         let slot = *self.store(job.store)?.volumes.get(&job.volume)?;
         let volume = self.volume(slot)?;
         let (start, end) = volume.bytes(job.first, job.count)?;
-        let have = end
-            .min(volume.size)
-            .checked_sub(start)
-            .filter(|have| *have > 0)?;
+        let whole = (end - start) as u32;
+        let have = Some(job.bytes).filter(|have| (1..=whole).contains(have))?;
+        let device = volume.device;
+        self.berths(whole)?;
         let run = Run {
             slot,
-            buffer,
-            have: have as u32,
-            whole: (end - start) as u32,
+            buffer: BufferId(0),
+            have,
+            whole,
         };
-        Some((slot, volume.device, start, run))
+        Some((slot, device, start, run))
     }
 
     /// The origin was read, or not.
@@ -125,8 +152,9 @@ impl Lane {
         };
         let run = job.run;
         self.release_volume(run.slot, 1);
-        let device = self.store(job.store).map(|store| store.device);
-        let (Ok(_), Some(device)) = (result, device) else {
+        let store = self.store(job.store);
+        let store = store.map(|store| (store.device, store.checksum));
+        let (Ok(_), Some((device, checksum))) = (result, store) else {
             let error = result.err().map_or(IoError::Absent, io_error);
             self.copies.remove(key);
             self.tell(
@@ -136,13 +164,13 @@ impl Lane {
                     result: Err(error),
                 },
             );
-            return self.copy_over(run.buffer);
+            return self.copy_over(run);
         };
         if run.have < run.whole {
             memory.zero(run.buffer, run.have, run.whole - run.have);
         }
         self.scratch.clear();
-        memory.checksum(run.buffer, 0, run.whole, &mut self.scratch);
+        memory.checksum(checksum, run.buffer, 0, run.whole, &mut self.scratch);
         let crcs = std::mem::take(&mut self.scratch);
         if let Some(events) = self.events(job.store) {
             events.copy_read(job.io, &crcs);
@@ -172,14 +200,21 @@ impl Lane {
                 result,
             },
         );
-        self.copy_over(job.run.buffer);
+        self.copy_over(job.run);
     }
 
-    /// Gives the buffer to the next copy.
-    fn copy_over(&mut self, buffer: BufferId) {
-        match self.copy_queue.pop_front() {
-            Some(job) => self.start_copy(job, buffer),
-            None => self.copy_buffers.push(buffer),
+    /// Gives the buffer back, and starts the copies that waited for one.
+    fn copy_over(&mut self, run: Run) {
+        let Some(berths) = self.berths(run.whole) else {
+            return;
+        };
+        berths.free.push(run.buffer);
+        // One starts; those that cannot any more make room for the next.
+        while let Some(berths) = self.berths(run.whole)
+            && !berths.free.is_empty()
+            && let Some(job) = berths.waiting.pop_front()
+        {
+            self.copy(job);
         }
     }
 }

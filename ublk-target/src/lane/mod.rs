@@ -21,10 +21,10 @@
 //! - Everything that was issued completes through exactly one [`Token`]; short
 //!   transfers are continued here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 
 use slab::Slab;
-use snapstore::{EventBatch, Owner, VolumeId};
+use snapstore::{Checksum, EventBatch, Owner, VolumeId};
 
 mod copy;
 mod request;
@@ -41,7 +41,7 @@ pub use types::{
 };
 pub use volume::VolumeConfig;
 
-use copy::CopyJob;
+use copy::{Berths, CopyJob};
 use request::Active;
 use transfer::Transfer;
 use volume::{Pause, Volume};
@@ -54,8 +54,9 @@ const LANE_SHIFT: u32 = 48;
 pub struct LaneConfig {
     /// Its number; owner tokens carry it.
     pub lane: u16,
-    /// Buffers that only copies use, each as large as the largest copy (1 MiB).
-    pub copy_buffers: Vec<BufferId>,
+    /// Buffers that only copies use: their length in bytes and which, ascending;
+    /// the last as large as the largest copy (1 MiB).
+    pub copy_buffers: Vec<(u32, Vec<BufferId>)>,
     /// A buffer of zeroes that is never written, and its length in bytes.
     pub zeroes: (BufferId, u32),
 }
@@ -71,8 +72,7 @@ pub struct Lane {
     transfers: Slab<Transfer>,
     pauses: Vec<Pause>,
     copies: Slab<CopyJob>,
-    copy_queue: VecDeque<CopyJob>,
-    copy_buffers: Vec<BufferId>,
+    berths: Vec<Berths>,
     scratch: Vec<u32>,
     /// What is to be done now. The driver empties it.
     pub out: Outbox,
@@ -82,7 +82,8 @@ pub struct Lane {
 #[derive(Debug)]
 struct Store {
     device: DeviceSlot,
-    volumes: HashMap<VolumeId, VolumeSlot>,
+    checksum: Checksum,
+    volumes: BTreeMap<VolumeId, VolumeSlot>,
     events: EventBatch,
 }
 
@@ -104,16 +105,15 @@ impl Lane {
             requests: Slab::with_capacity(256),
             transfers: Slab::with_capacity(512),
             pauses: Vec::new(),
-            copies: Slab::with_capacity(config.copy_buffers.len()),
-            copy_queue: VecDeque::with_capacity(64),
-            copy_buffers: config.copy_buffers,
+            copies: Slab::with_capacity(64),
+            berths: config.copy_buffers.into_iter().map(Berths::new).collect(),
             scratch: Vec::with_capacity(256),
             out: Outbox::default(),
         }
     }
 
-    /// Makes a store known, whose device is `device`.
-    pub fn attach_store(&mut self, store: StoreSlot, device: DeviceSlot) {
+    /// Makes a store known, whose device is `device` and whose data `checksum` covers.
+    pub fn attach_store(&mut self, store: StoreSlot, device: DeviceSlot, checksum: Checksum) {
         let index = store.0 as usize;
         if self.stores.len() <= index {
             self.stores.resize_with(index + 1, || None);
@@ -121,7 +121,8 @@ impl Lane {
         if let Some(place) = self.stores.get_mut(index) {
             *place = Some(Store {
                 device,
-                volumes: HashMap::new(),
+                checksum,
+                volumes: BTreeMap::new(),
                 events: EventBatch::default(),
             });
         }

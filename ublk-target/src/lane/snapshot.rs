@@ -6,12 +6,12 @@
 
 use snapstore::engine::{CrcRange, Source};
 use snapstore::ids::GrantId;
-use snapstore::{BLOCK_SIZE, Event, Tag};
+use snapstore::{BLOCK_SIZE, Checksum, Event, Tag};
 
 use super::request::{Active, State};
 use super::transfer::Then;
 use super::types::blocks_around;
-use super::{Action, Extent, Lane, Memory, Request, Verb};
+use super::{Action, Extent, Lane, Memory, Request, Target, Verb};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 /// Most chunks one block status holds read-locks of; the answer may be short.
@@ -28,7 +28,7 @@ pub(super) struct SnapshotRead {
     /// Operations in flight.
     outstanding: u32,
     error: Option<i32>,
-    /// CRC32C of every block of the buffer that comes from the store.
+    /// The store's checksum of every block of the buffer that comes from it.
     expected: Vec<u32>,
     /// For block status: `(first byte, bytes, data)`, in any order.
     extents: Vec<(u64, u64, bool)>,
@@ -100,7 +100,10 @@ impl Lane {
     ) -> Result<(), i32> {
         let volume = self.volume(request.volume).ok_or(libc::EIO)?;
         let (from, to) = volume.bytes(piece.first, piece.count).ok_or(libc::EIO)?;
-        let (origin, size, store) = (volume.device, volume.size, volume.store);
+        let (origin, store) = (volume.device, volume.store);
+        let Target::Snapshot { size, .. } = request.target else {
+            return Err(libc::EIO);
+        };
         let (start, end) = blocks_around(request.offset, request.len);
         let (begin, end) = (from.max(start), to.min(end));
         if begin >= end {
@@ -111,7 +114,7 @@ impl Lane {
         }
         let at = (begin - start) as u32;
         let (device, offset, end, then) = match piece.source {
-            // Beyond the end of the volume there is nothing to read or to want.
+            // Beyond the end of the snapshot there is nothing to read or to want.
             Source::Origin => (origin, begin, end.min(size), Then::Request(key)),
             Source::Store { block } => {
                 let device = self.store(store).ok_or(libc::EIO)?.device;
@@ -206,9 +209,10 @@ impl Lane {
         else {
             return Ok(());
         };
+        let checksum = self.checksum_of(key).ok_or(libc::EIO)?;
         let mut found = std::mem::take(&mut self.scratch);
         found.clear();
-        memory.checksum(buffer, at, len, &mut found);
+        memory.checksum(checksum, buffer, at, len, &mut found);
         let first = at as usize / BLOCK_SIZE;
         let Some((_, read)) = self.snapshot(key) else {
             return Err(libc::EIO);
@@ -270,6 +274,13 @@ impl Lane {
             self.tell(store, Event::ReadDone { grant });
         }
         self.finish_with(key, error.map_or(Ok(()), Err), extents);
+    }
+
+    /// What covers the data of the store that a request reads.
+    fn checksum_of(&mut self, key: usize) -> Option<Checksum> {
+        let (request, _) = self.snapshot(key)?;
+        let store = self.volume(request.volume)?.store;
+        Some(self.store(store)?.checksum)
     }
 
     fn snapshot(&mut self, key: usize) -> Option<(Request, &mut SnapshotRead)> {

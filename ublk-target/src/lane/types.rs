@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use snapstore::device::IoError;
 use snapstore::ids::IoId;
-use snapstore::{BLOCK_SIZE, Block, Tag};
+use snapstore::{BLOCK_SIZE, Block, Checksum, Tag};
 
 /// A store, by its place in every lane's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -185,7 +185,14 @@ pub enum Action {
     },
     /// Make completed writes durable.
     Flush,
-    /// Give space back; the range reads as zeroes on files.
+    /// Tell the device that the range is no longer needed; it may read as anything.
+    Trim {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Make the range read as zeroes by giving its space back.
     Punch {
         /// First byte.
         offset: u64,
@@ -245,8 +252,9 @@ pub struct Outbox {
 
 /// The bytes, as far as a lane needs them.
 pub trait Memory {
-    /// Appends the CRC32C of every 4 KiB of `len` bytes of `buffer` from `at` on.
-    fn checksum(&self, buffer: BufferId, at: u32, len: u32, out: &mut Vec<u32>);
+    /// Appends the checksum, by this algorithm, of every 4 KiB of `len` bytes of
+    /// `buffer` from `at` on.
+    fn checksum(&self, by: Checksum, buffer: BufferId, at: u32, len: u32, out: &mut Vec<u32>);
     /// Zeroes `len` bytes of `buffer` from `at` on.
     fn zero(&mut self, buffer: BufferId, at: u32, len: u32);
 }

@@ -42,6 +42,8 @@ pub(super) struct Volume {
     /// Changes waiting for the resume.
     pub(super) parked: VecDeque<usize>,
     pub(super) detaching: bool,
+    /// The origin takes trims.
+    pub(super) trims: bool,
     /// The origin can punch holes.
     pub(super) punches: bool,
     /// The origin can zero ranges.
@@ -119,6 +121,7 @@ impl Lane {
             users: 0,
             parked: VecDeque::new(),
             detaching: false,
+            trims: true,
             punches: true,
             zeroes: true,
         };
@@ -128,6 +131,13 @@ impl Lane {
         }
         if let Some(place) = self.volumes.get_mut(index) {
             *place = Some(volume);
+        }
+    }
+
+    /// Admits requests up to the new size of a volume, in bytes.
+    pub fn resize_volume(&mut self, slot: VolumeSlot, size: u64) {
+        if let Some(volume) = self.volume(slot) {
+            volume.size = size;
         }
     }
 

@@ -48,9 +48,11 @@ impl Lane {
                 volume,
                 first,
                 count,
+                bytes,
                 block,
             } => {
-                self.copy(CopyJob::new(store, copy, volume, (first, count), block));
+                let chunks = (first, count, bytes);
+                self.copy(CopyJob::new(store, copy, volume, chunks, block));
             }
             Effect::ReadBlock { io, block } => self.read_block(store, io, block),
             Effect::WriteBlock {

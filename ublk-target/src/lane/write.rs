@@ -34,6 +34,7 @@ pub(super) struct Change {
 /// turns out not to know it, several pieces may be in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
+    Trim,
     Punch,
     Zero,
     Write,
@@ -145,7 +146,7 @@ impl Lane {
         let chunk = volume.chunk_size();
         let next = |at: u64, chunks: u64| (at / chunk * chunk + chunks * chunk).min(end);
         let mut start = change.cursor;
-        while volume.punches && start < end && !volume.all_unique(start, next(start, 1)) {
+        while volume.trims && start < end && !volume.all_unique(start, next(start, 1)) {
             start = next(start, 1);
         }
         let mut stop = start;
@@ -161,7 +162,7 @@ impl Lane {
             }
             stop = step;
         }
-        if !volume.punches || start == stop {
+        if !volume.trims || start == stop {
             return self.change_done(key, request);
         }
         self.issue_segment(key, start, stop);
@@ -197,12 +198,13 @@ impl Lane {
         };
         let (offset, len) = (change.cursor, change.segment_end - change.cursor);
         let way = match request.verb {
-            Verb::Trim => Way::Punch,
+            Verb::Trim => Way::Trim,
             Verb::WriteZeroes { punch: true } if volume.punches => Way::Punch,
             Verb::WriteZeroes { .. } if volume.zeroes => Way::Zero,
             _ => Way::Write,
         };
         let action = match (way, request.verb) {
+            (Way::Trim, _) => Action::Trim { offset, len },
             (Way::Punch, _) => Action::Punch { offset, len },
             (Way::Zero, _) => Action::Zero { offset, len },
             (Way::Write, Verb::WriteZeroes { .. }) => Action::Write {
@@ -280,6 +282,7 @@ impl Lane {
             return false;
         };
         match way {
+            Way::Trim => volume.trims = false,
             Way::Punch => volume.punches = false,
             Way::Zero => volume.zeroes = false,
             Way::Write => return false,

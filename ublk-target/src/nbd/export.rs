@@ -71,17 +71,28 @@ impl ExportInfo {
                 maximum,
             });
         }
-        if !size.is_multiple_of(u64::from(minimum)) {
-            return Err(BadExportInfo::Size { size, minimum });
-        }
-        Ok(Self {
-            size,
+        let info = Self {
+            size: 0,
             read_only,
             minimum,
             preferred,
             maximum,
             fast_zero: false,
-        })
+        };
+        info.with_size(size)
+    }
+
+    /// The same with another size, in bytes.
+    ///
+    /// # Errors
+    /// When it is no multiple of the minimum block size.
+    pub fn with_size(self, size: u64) -> Result<Self, BadExportInfo> {
+        let minimum = self.minimum;
+        if size.is_multiple_of(u64::from(minimum)) {
+            Ok(Self { size, ..self })
+        } else {
+            Err(BadExportInfo::Size { size, minimum })
+        }
     }
 
     /// Promises that a write-zeroes with `fast` is either faster than writing or

@@ -45,8 +45,6 @@ struct Running {
 /// One connection. See the module.
 pub(crate) struct Client {
     key: u32,
-    /// Its place in the table of fixed files.
-    file: u32,
     socket: OwnedFd,
     pub(crate) export: Arc<Export>,
     machine: Connection,
@@ -87,15 +85,14 @@ impl Message {
 
 impl Client {
     pub(crate) fn new(
-        (key, file): (u32, u32),
+        key: u32,
         socket: OwnedFd,
         export: Arc<Export>,
         options: crate::nbd::Options,
     ) -> Self {
-        let machine = Connection::new(*export.info(), options, IN_FLIGHT);
+        let machine = Connection::new(export.info(), options, IN_FLIGHT);
         Self {
             key,
-            file,
             socket,
             export,
             machine,
@@ -108,10 +105,6 @@ impl Client {
             broken: false,
             message: Message::new(),
         }
-    }
-
-    pub(crate) fn file(&self) -> u32 {
-        self.file
     }
 
     /// A request waits for a buffer.
@@ -299,7 +292,8 @@ impl Client {
             Receive::Wait | Receive::Ended => return Ok(()),
         };
         self.receiving = true;
-        io.submit.receive(self.file, self.key, target, len as u32)
+        io.submit
+            .receive(self.socket.as_raw_fd(), self.key, target, len as u32)
     }
 
     fn arm_send(&mut self, io: &mut Io<'_>) -> io::Result<()> {
@@ -327,7 +321,7 @@ impl Client {
         message.header.msg_iovlen = message.pieces.len();
         self.sending = true;
         io.submit
-            .send(self.file, self.key, &raw const message.header)
+            .send(self.socket.as_raw_fd(), self.key, &raw const message.header)
     }
 
     /// Takes nothing more. No receive is in flight.

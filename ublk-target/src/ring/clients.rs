@@ -1,13 +1,12 @@
 //! The NBD connections of one I/O thread.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
 use slab::Slab;
 
 use super::NewClient;
 use super::client::{Client, Io};
-use super::setup::{DEVICES, SOCKETS, set_file};
+use super::setup::SOCKETS;
 use crate::lane::Done;
 use crate::nbd::End;
 
@@ -18,8 +17,6 @@ pub(crate) struct Clients {
     ready: Vec<u32>,
     /// Waiting for a buffer.
     stalled: Vec<u32>,
-    /// Free places in the table of fixed files.
-    files: Vec<u32>,
 }
 
 impl Clients {
@@ -28,32 +25,21 @@ impl Clients {
             clients: Slab::new(),
             ready: Vec::new(),
             stalled: Vec::new(),
-            files: (DEVICES..DEVICES + SOCKETS).rev().collect(),
         }
     }
 
     /// Takes a connection on.
-    pub(crate) fn add(&mut self, new: NewClient, io: &mut Io<'_>) {
+    pub(crate) fn add(&mut self, new: NewClient) {
         if new.export.is_closed() {
             return new.export.release();
         }
-        let Some(file) = self.files.pop() else {
+        if self.clients.len() >= SOCKETS {
             tracing::warn!(limit = SOCKETS, "too many connections: one is turned away");
-            return new.export.release();
-        };
-        if let Err(error) = set_file(io.submit.ring(), file, new.socket.as_raw_fd()) {
-            tracing::error!(%error, "cannot take a connection on");
-            self.files.push(file);
             return new.export.release();
         }
         let entry = self.clients.vacant_entry();
         let key = entry.key() as u32;
-        entry.insert(Client::new(
-            (key, file),
-            new.socket,
-            new.export,
-            new.options,
-        ));
+        entry.insert(Client::new(key, new.socket, new.export, new.options));
         self.ready.push(key);
     }
 
@@ -119,7 +105,7 @@ impl Clients {
                 self.stalled.push(key);
             }
             if client.is_finished() {
-                self.remove(key, io);
+                self.remove(key);
             }
         }
         // Keep the capacity.
@@ -128,7 +114,7 @@ impl Clients {
         Ok(())
     }
 
-    fn remove(&mut self, key: u32, io: &mut Io<'_>) {
+    fn remove(&mut self, key: u32) {
         let Some(client) = self.clients.try_remove(key as usize) else {
             return;
         };
@@ -139,10 +125,6 @@ impl Clients {
             Some(end) => tracing::warn!(%end, "connection ended"),
             None => {}
         }
-        if let Err(error) = set_file(io.submit.ring(), client.file(), -1) {
-            tracing::error!(%error, "cannot take a socket off the ring");
-        }
-        self.files.push(client.file());
         client.export.release();
     }
 }

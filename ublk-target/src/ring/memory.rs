@@ -9,14 +9,17 @@ use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
-use snapstore::BLOCK_SIZE;
+use snapstore::{BLOCK_SIZE, Checksum};
 
 use crate::lane::{self, BufferId};
 
 /// The largest copyout, in bytes.
 const COPY: usize = 1 << 20;
-/// Copies under way at once.
+/// Copies of that size under way at once.
 const COPIES: usize = 8;
+/// Most copies are of one chunk or a few: bytes of their buffers, and how many.
+const SMALL_COPY: usize = 64 << 10;
+const SMALL_COPIES: usize = 32;
 /// The block of zeroes, in bytes.
 const ZEROES: usize = 256 << 10;
 /// The two sizes of request buffers, in bytes.
@@ -25,7 +28,21 @@ const LARGE: usize = 256 << 10;
 /// Bytes of single mappings.
 const OVERSIZE_LIMIT: usize = 64 << 20;
 /// The least a lane works with, in bytes.
-pub(crate) const LEAST: usize = ZEROES + COPIES * COPY + 4 * (SMALL + LARGE);
+pub(crate) const LEAST: usize =
+    ZEROES + SMALL_COPIES * SMALL_COPY + COPIES * COPY + 4 * (SMALL + LARGE);
+
+/// Marks a buffer that is not memory of this process.
+const KERNEL: u32 = 1 << 31;
+
+/// The buffer that is a request's pages, at `index` in the ring's table.
+pub(crate) fn kernel_buffer(index: u16) -> BufferId {
+    BufferId(KERNEL | u32::from(index))
+}
+
+/// The index, if the buffer is a request's pages.
+pub(crate) fn kernel_index(buffer: BufferId) -> Option<u16> {
+    (buffer.0 & KERNEL != 0).then_some(buffer.0 as u16)
+}
 
 /// An anonymous mapping, unmapped when dropped.
 #[derive(Debug)]
@@ -64,13 +81,14 @@ pub(crate) struct Memory {
     places: Vec<(usize, usize)>,
     small: Vec<BufferId>,
     large: Vec<BufferId>,
-    oversize: slab::Slab<Mapping>,
+    /// Single mappings, and whether they count.
+    oversize: slab::Slab<(Mapping, bool)>,
     oversize_bytes: usize,
 }
 
 /// What a [`lane::Lane`] keeps for itself.
 pub(crate) struct Reserved {
-    pub(crate) copies: Vec<BufferId>,
+    pub(crate) copies: Vec<(u32, Vec<BufferId>)>,
     pub(crate) zeroes: (BufferId, u32),
 }
 
@@ -94,7 +112,11 @@ impl Memory {
         };
         let mut at = 0;
         let zeroes = memory.place(&mut at, ZEROES);
-        let copies = (0..COPIES).map(|_| memory.place(&mut at, COPY)).collect();
+        let mut copies = |len: usize, count| {
+            let buffers = (0..count).map(|_| memory.place(&mut at, len));
+            (len as u32, buffers.collect())
+        };
+        let copies = vec![copies(SMALL_COPY, SMALL_COPIES), copies(COPY, COPIES)];
         let share = (bytes - at) / (3 * LARGE);
         memory.large = (0..share * 2)
             .map(|_| memory.place(&mut at, LARGE))
@@ -146,7 +168,7 @@ impl Memory {
             None => self
                 .oversize
                 .get(index - self.places.len())
-                .map_or(0, |own| own.len),
+                .map_or(0, |(own, _)| own.len),
         }
     }
 
@@ -158,9 +180,20 @@ impl Memory {
             .inspect_err(|error| tracing::warn!(%error, len, "no memory for a large request"))
             .ok()?;
         self.oversize_bytes += len;
-        Some(BufferId(
-            (self.places.len() + self.oversize.insert(mapping)) as u32,
-        ))
+        Some(self.insert(mapping, true))
+    }
+
+    /// A buffer that its taker keeps: it does not count among the large ones, and
+    /// only what is touched of it takes memory.
+    pub(crate) fn take_own(&mut self, len: usize) -> Option<BufferId> {
+        let mapping = Mapping::new(len.next_multiple_of(BLOCK_SIZE))
+            .inspect_err(|error| tracing::error!(%error, len, "no memory for a tag"))
+            .ok()?;
+        Some(self.insert(mapping, false))
+    }
+
+    fn insert(&mut self, mapping: Mapping, counts: bool) -> BufferId {
+        BufferId((self.places.len() + self.oversize.insert((mapping, counts))) as u32)
     }
 
     /// Gives a buffer back.
@@ -170,7 +203,7 @@ impl Memory {
             Some(_) => self.large.push(buffer),
             None => {
                 let key = buffer.0 as usize - self.places.len();
-                if let Some(mapping) = self.oversize.try_remove(key) {
+                if let Some((mapping, true)) = self.oversize.try_remove(key) {
                     self.oversize_bytes -= mapping.len;
                 }
             }
@@ -188,7 +221,7 @@ impl Memory {
         let (base, start, room) = match self.places.get(index) {
             Some((start, room)) => (self.pool.base, *start, *room),
             None => {
-                let mapping = self.oversize.get(index - self.places.len())?;
+                let (mapping, _) = self.oversize.get(index - self.places.len())?;
                 (mapping.base, 0, mapping.len)
             }
         };
@@ -222,9 +255,9 @@ impl Memory {
 }
 
 impl lane::Memory for Memory {
-    fn checksum(&self, buffer: BufferId, at: u32, len: u32, out: &mut Vec<u32>) {
+    fn checksum(&self, by: Checksum, buffer: BufferId, at: u32, len: u32, out: &mut Vec<u32>) {
         let bytes = self.bytes(buffer, at as usize, len as usize);
-        out.extend(bytes.chunks(BLOCK_SIZE).map(crc32c::crc32c));
+        out.extend(bytes.chunks(BLOCK_SIZE).map(|block| by.of(block)));
     }
 
     fn zero(&mut self, buffer: BufferId, at: u32, len: u32) {
@@ -249,10 +282,12 @@ mod tests {
             }
         }
         assert!(held.len() > 100, "{}", held.len());
-        let all = held
-            .iter()
-            .copied()
-            .chain(reserved.copies.iter().map(|b| (*b, COPY)));
+        let all = held.iter().copied().chain(
+            reserved
+                .copies
+                .iter()
+                .flat_map(|(len, buffers)| buffers.iter().map(|buffer| (*buffer, *len as usize))),
+        );
         let mut seen = HashSet::new();
         for (buffer, len) in all.chain([(reserved.zeroes.0, ZEROES)]) {
             let start = memory.address(buffer, 0, len).unwrap().as_ptr() as usize;

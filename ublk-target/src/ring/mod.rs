@@ -8,26 +8,33 @@
 //! |---|---|
 //! | `setup` | making the ring, restricted to the operations used |
 //! | `memory` | the buffers, registered once |
+//! | `devices` | origins and stores, by their place in the ring's table |
 //! | `submit` | operations as submissions, completions as the lane wants them |
 //! | `thread` | the loop |
 //! | `clients` | the NBD connections of the thread |
 //! | `client` | one connection: receive, carry out, send |
+//! | `block` | the block devices: tags fetched, carried out, committed |
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
+
+use snapstore::Checksum;
 
 use crate::core::Entry;
 use crate::export::Export;
 use crate::lane::{DeviceSlot, StoreSlot, VolumeConfig, VolumeSlot};
 use crate::nbd;
 
+mod block;
 mod client;
 mod clients;
+mod devices;
 mod memory;
 mod setup;
 mod submit;
 mod thread;
 
+pub(crate) use block::{MOST_TAGS, Mode, Served, Serving};
 pub(crate) use memory::LEAST as LEAST_BUFFERS;
 pub(crate) use setup::DEVICES;
 pub(crate) use thread::{Thread, ThreadConfig};
@@ -50,6 +57,8 @@ pub enum Order {
         device: DeviceSlot,
         /// The device.
         file: Arc<dyn AsFd + Send + Sync>,
+        /// What its data is covered by.
+        checksum: Checksum,
         /// To be told.
         done: mpsc::Sender<()>,
     },
@@ -73,6 +82,15 @@ pub enum Order {
         /// To be told.
         done: mpsc::Sender<()>,
     },
+    /// A volume has grown; its engine knows already.
+    ResizeVolume {
+        /// Its place.
+        slot: VolumeSlot,
+        /// Bytes.
+        size: u64,
+        /// To be told.
+        done: mpsc::Sender<()>,
+    },
     /// An origin goes, once nothing uses it any more.
     DetachVolume {
         /// Its place.
@@ -91,8 +109,24 @@ pub enum Order {
         /// Do not even send what is owed.
         abort: bool,
     },
+    /// Serve tags of a block device.
+    ServeBlock(NewShare),
+    /// Take no further request of a block device: it is left to a successor.
+    StandAside {
+        /// Its number.
+        number: u64,
+    },
     /// End the thread once the kernel holds nothing of it any more.
     Stop,
+}
+
+/// Tags of a block device, for one thread.
+pub struct NewShare {
+    pub(crate) served: Arc<Served>,
+    /// Queues and tags.
+    pub(crate) tags: Vec<(u16, u16)>,
+    /// To be told when all are on their way to the driver.
+    pub(crate) done: Ack,
 }
 
 /// A negotiated connection.

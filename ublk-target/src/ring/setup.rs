@@ -11,15 +11,20 @@ use io_uring::{IoUring, opcode, squeue};
 
 use super::memory::Memory;
 
-/// Entries in the table of fixed files: devices first, then sockets.
+/// Entries in the table of fixed files: origins and stores. What waits for ever (a
+/// client's next message, a tag's next request) goes by plain descriptors: before
+/// Linux 6.13 a file leaves the table only when all older requests on the table's
+/// files have ended.
 pub(crate) const DEVICES: u32 = 256;
 /// Connections one thread can hold.
-pub(crate) const SOCKETS: u32 = 256;
+pub(crate) const SOCKETS: usize = 256;
+/// Entries in the table of buffers: the pool, then pages of requests.
+pub(crate) const BUFFERS: u16 = 16 << 10;
 /// `IORING_REGISTER_FILES_UPDATE`, the one registration used while running.
 const FILES_UPDATE: u8 = 6;
 
 /// Operations a ring may be asked for.
-const OPERATIONS: [u8; 12] = [
+const OPERATIONS: [u8; 13] = [
     opcode::Nop::CODE,
     opcode::Read::CODE,
     opcode::Write::CODE,
@@ -32,6 +37,7 @@ const OPERATIONS: [u8; 12] = [
     opcode::MsgRingData::CODE,
     opcode::AsyncCancel::CODE,
     opcode::Shutdown::CODE,
+    opcode::UringCmd16::CODE,
 ];
 
 /// A ring for `depth` submissions, and whether the buffers are registered.
@@ -46,10 +52,12 @@ pub(crate) fn ring(depth: u32, memory: &Memory) -> io::Result<(IoUring, bool)> {
         .setup_cqsize(entries * 4)
         .dontfork()
         .build(entries)?;
-    ring.submitter().register_files_sparse(DEVICES + SOCKETS)?;
-    let buffers = [memory.registration()];
+    ring.submitter().register_files_sparse(DEVICES)?;
+    ring.submitter()
+        .register_buffers_sparse(u32::from(BUFFERS))?;
+    let pool = [memory.registration()];
     // SAFETY: the mapping outlives the ring: the thread drops its ring first.
-    let registered = unsafe { ring.submitter().register_buffers(&buffers) };
+    let registered = unsafe { ring.submitter().register_buffers_update(0, &pool, None) };
     if let Err(error) = &registered {
         tracing::warn!(%error, "buffers are not registered (raise LimitMEMLOCK): I/O costs more");
     }

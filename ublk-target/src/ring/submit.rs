@@ -11,8 +11,15 @@ use std::sync::Arc;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use snapstore::{BLOCK_SIZE, Block};
 
-use super::memory::Memory;
-use crate::lane::{Action, Completion, Op, Token};
+use super::devices::Devices;
+use super::memory::{Memory, kernel_index};
+use crate::lane::{Action, BufferId, Completion, Op, Token};
+use crate::ublk::uapi::IoCmd;
+
+/// `BLOCK_URING_CMD_DISCARD` of `linux/blkdev.h` (Linux 6.12): the first byte in the
+/// submission's `addr`, the number of bytes where its `cmd` begins. Punching a hole
+/// into a block device would write zeroes instead.
+const BLOCK_DISCARD: u32 = 0x1200;
 
 /// Whose completion it is: the top byte of the user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +38,13 @@ pub(crate) enum Kind {
     Sent,
     /// Nothing: it only ended a wait.
     Nothing,
+    /// A tag's fetch; the rest says whose.
+    Fetch,
+    /// A tag's pages registered or taken back; the rest says whose.
+    Pages,
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 9] = [
     Kind::Device,
     Kind::Receive,
     Kind::Send,
@@ -41,6 +52,8 @@ const KINDS: [Kind; 7] = [
     Kind::Message,
     Kind::Sent,
     Kind::Nothing,
+    Kind::Fetch,
+    Kind::Pages,
 ];
 
 impl Kind {
@@ -80,8 +93,10 @@ pub(crate) struct Submitter {
     registered: bool,
     /// Metadata blocks in flight, by token.
     blocks: Vec<Option<Kept>>,
-    /// Operations submitted or queued whose completion has not been reaped.
-    in_flight: usize,
+    /// Operations submitted or queued whose completion has not been reaped, without
+    /// those forgotten. Below zero while completions of forgotten ones are counted
+    /// and not yet remembered.
+    in_flight: i64,
     /// Where the eventfd is read into. Boxed: its address is with the kernel.
     event: Box<[u8; 8]>,
 }
@@ -145,7 +160,7 @@ impl Submitter {
             .skip(before)
             .filter(|reaped| reaped.kind != Kind::Message)
             .count();
-        self.in_flight = self.in_flight.saturating_sub(own);
+        self.in_flight -= own as i64;
     }
 
     /// Whether the kernel holds nothing of this thread's any more.
@@ -176,12 +191,12 @@ impl Submitter {
     /// stays valid until the completion.
     pub(crate) fn receive(
         &mut self,
-        file: u32,
+        file: RawFd,
         connection: u32,
         target: *mut u8,
         len: u32,
     ) -> io::Result<()> {
-        let receive = opcode::Recv::new(types::Fixed(file), target, len).build();
+        let receive = opcode::Recv::new(types::Fd(file), target, len).build();
         self.push(receive, Kind::Receive.data(connection))
     }
 
@@ -189,19 +204,65 @@ impl Submitter {
     /// the completion.
     pub(crate) fn send(
         &mut self,
-        file: u32,
+        file: RawFd,
         connection: u32,
         message: *const libc::msghdr,
     ) -> io::Result<()> {
         let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
-        let send = opcode::SendMsg::new(types::Fixed(file), message)
+        let send = opcode::SendMsg::new(types::Fd(file), message)
             .flags(flags)
             .build();
         self.push(send, Kind::Send.data(connection))
     }
 
+    /// Sends the driver a tag: for its next request, perhaps with the result of
+    /// the last. Addresses in `command` stay valid until the completion.
+    pub(crate) fn fetch(
+        &mut self,
+        file: RawFd,
+        rest: u32,
+        code: u32,
+        command: IoCmd,
+        auto: Option<u64>,
+    ) -> io::Result<()> {
+        let entry = opcode::UringCmd16::new(types::Fd(file), code)
+            .cmd(zerocopy::transmute!(command))
+            .addr(auto)
+            .build();
+        self.push(entry, Kind::Fetch.data(rest))
+    }
+
+    /// Puts the pages of a tag's request into the table of buffers, or takes them out.
+    pub(crate) fn pages(
+        &mut self,
+        file: RawFd,
+        rest: u32,
+        code: u32,
+        command: IoCmd,
+    ) -> io::Result<()> {
+        let entry = opcode::UringCmd16::new(types::Fd(file), code)
+            .cmd(zerocopy::transmute!(command))
+            .build();
+        self.push(entry, Kind::Pages.data(rest))
+    }
+
+    /// Operations the driver keeps: nobody waits for them any more.
+    pub(crate) fn forget(&mut self, operations: usize) {
+        self.in_flight -= operations as i64;
+    }
+
+    /// One of those has completed all the same.
+    pub(crate) fn remember(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// Whether the kernel has taken everything that was queued.
+    pub(crate) fn all_submitted(&mut self) -> bool {
+        self.ring.submission().is_empty()
+    }
+
     /// Queues an operation of the lane.
-    pub(crate) fn device(&mut self, op: Op, memory: &Memory) -> io::Result<()> {
+    pub(crate) fn device(&mut self, op: Op, devices: &Devices, memory: &Memory) -> io::Result<()> {
         let file = types::Fixed(op.device.0);
         let entry = match op.action {
             Action::Read {
@@ -210,15 +271,12 @@ impl Submitter {
                 offset,
                 len,
             } => {
-                let fixed = self.registered && memory.is_registered(buffer);
-                let target = memory.address(buffer, at as usize, len as usize);
-                let target = target.ok_or_else(too_short)?.as_ptr();
-                if fixed {
-                    opcode::ReadFixed::new(file, target, len, 0)
+                let (target, index) = self.place(memory, buffer, at, len)?;
+                match index {
+                    Some(index) => opcode::ReadFixed::new(file, target, len, index)
                         .offset(offset)
-                        .build()
-                } else {
-                    opcode::Read::new(file, target, len).offset(offset).build()
+                        .build(),
+                    None => opcode::Read::new(file, target, len).offset(offset).build(),
                 }
             }
             Action::Write {
@@ -228,18 +286,17 @@ impl Submitter {
                 len,
                 fua,
             } => {
-                let fixed = self.registered && memory.is_registered(buffer);
-                let source = memory.address(buffer, at as usize, len as usize);
-                let source = source.ok_or_else(too_short)?.as_ptr();
+                let (source, index) = self.place(memory, buffer, at, len)?;
                 let flags = durable(fua);
-                if fixed {
-                    let write = opcode::WriteFixed::new(file, source, len, 0);
-                    write.offset(offset).rw_flags(flags).build()
-                } else {
-                    opcode::Write::new(file, source, len)
-                        .offset(offset)
-                        .rw_flags(flags)
-                        .build()
+                match index {
+                    Some(index) => {
+                        let write = opcode::WriteFixed::new(file, source, len, index);
+                        write.offset(offset).rw_flags(flags).build()
+                    }
+                    None => {
+                        let write = opcode::Write::new(file, source, len);
+                        write.offset(offset).rw_flags(flags).build()
+                    }
                 }
             }
             Action::ReadBlock { offset } => {
@@ -262,7 +319,13 @@ impl Submitter {
             Action::Flush => opcode::Fsync::new(file)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
-            Action::Punch { offset, len } => {
+            Action::Trim { offset, len } if devices.is_block_device(op.device) => {
+                opcode::UringCmd16::new(file, BLOCK_DISCARD)
+                    .addr(Some(offset))
+                    .cmd(u128::from(len).to_le_bytes())
+                    .build()
+            }
+            Action::Trim { offset, len } | Action::Punch { offset, len } => {
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
                 opcode::Fallocate::new(file, len)
                     .offset(offset)
@@ -280,6 +343,26 @@ impl Submitter {
             Action::Extents { .. } => return Ok(()),
         };
         self.push(entry, Kind::Device.data(op.token.0))
+    }
+
+    /// Where `len` bytes of a buffer from `at` on are for the kernel, and under
+    /// which index of the table of buffers, if they are registered. Pages of a
+    /// request count from 0.
+    fn place(
+        &self,
+        memory: &Memory,
+        buffer: BufferId,
+        at: u32,
+        len: u32,
+    ) -> io::Result<(*mut u8, Option<u16>)> {
+        if let Some(index) = kernel_index(buffer) {
+            let from_start = std::ptr::without_provenance_mut(at as usize);
+            return Ok((from_start, Some(index)));
+        }
+        let address = memory.address(buffer, at as usize, len as usize);
+        let address = address.ok_or_else(too_short)?.as_ptr();
+        let registered = self.registered && memory.is_registered(buffer);
+        Ok((address, registered.then_some(0)))
     }
 
     fn keep(&mut self, token: Token, block: Kept) {
@@ -321,4 +404,31 @@ fn durable(fua: bool) -> i32 {
 
 fn too_short() -> io::Error {
     io::Error::other("an operation reaches beyond its buffer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device that stood aside: all its fetches came back at once, and the thread
+    /// must still see that nothing is in flight.
+    #[test]
+    fn what_was_forgotten_and_comes_back_leaves_the_count_right() {
+        let (memory, _) = Memory::new(0).unwrap();
+        let mut submit = Submitter::new(super::super::setup::ring(64, &memory).unwrap());
+        for _ in 0..5 {
+            submit.nudge().unwrap();
+        }
+        submit.forget(5);
+        assert!(submit.is_idle());
+        let mut reaped = Vec::new();
+        while reaped.len() < 5 {
+            submit.submit_and_wait().unwrap();
+            submit.reap(&mut reaped);
+        }
+        reaped.iter().for_each(|_| submit.remember());
+        assert!(submit.is_idle());
+        submit.nudge().unwrap();
+        assert!(!submit.is_idle());
+    }
 }

@@ -6,19 +6,15 @@ use std::sync::Arc;
 
 use snapstore::Effects;
 
+use super::block::{Blocks, is_block};
 use super::client::Io;
 use super::clients::Clients;
+use super::devices::Devices;
 use super::memory::{Memory, Reserved};
 use super::submit::{Kind, Reaped, Submitter};
 use super::{Ack, File, Order, setup};
 use crate::core::{Entry, Lanes, Mail, Visit};
-use crate::device;
-use crate::lane::{
-    Action, Completion, DeviceSlot, Extent, Lane, LaneConfig, Op, StoreSlot, Token, VolumeSlot,
-};
-
-/// Most extents told at once.
-const EXTENTS: usize = 1024;
+use crate::lane::{Action, DeviceSlot, Lane, LaneConfig, StoreSlot, Token, VolumeSlot};
 
 /// What a thread is made with.
 #[derive(Clone, Debug)]
@@ -41,9 +37,9 @@ pub(crate) struct Thread {
     lanes: Arc<Lanes>,
     lane: Lane,
     clients: Clients,
+    blocks: Blocks,
     stores: Vec<Option<Store>>,
-    /// Devices by their place in the table of fixed files.
-    files: Vec<Option<File>>,
+    devices: Devices,
     /// Volumes being detached, with the place of their device.
     leaving: Vec<(VolumeSlot, DeviceSlot, Ack)>,
     visit: Visit,
@@ -76,8 +72,9 @@ impl Thread {
             lanes,
             lane,
             clients: Clients::new(),
+            blocks: Blocks::new(),
             stores: Vec::new(),
-            files: Vec::new(),
+            devices: Devices::default(),
             leaving: Vec::new(),
             visit: Visit::new(config.lane),
             mail: Vec::new(),
@@ -93,8 +90,10 @@ impl Thread {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         loop {
             self.reap()?;
-            self.read_mail();
+            self.read_mail()?;
             self.clients.retry_stalled();
+            let (blocks, mut io) = self.blocks();
+            blocks.retry_stalled(&mut io)?;
             self.settle()?;
             if self.stopping && self.submit.is_idle() {
                 return Ok(());
@@ -106,6 +105,7 @@ impl Thread {
     /// Submits everything and waits, if there is nothing else to do.
     fn sleep(&mut self) -> io::Result<()> {
         let port = self.lanes.port(self.me);
+        self.hurry |= self.blocks.is_restless();
         let parked = !self.hurry && port.is_some_and(|port| port.park());
         if !parked {
             self.submit.nudge()?;
@@ -114,6 +114,9 @@ impl Thread {
         self.submit.submit_and_wait()?;
         if let Some(port) = port {
             port.unpark();
+        }
+        if self.submit.all_submitted() {
+            self.blocks.submitted(&mut self.memory);
         }
         Ok(())
     }
@@ -143,6 +146,14 @@ impl Thread {
                 let (clients, mut io) = self.clients();
                 clients.sent(rest, result, &mut io);
             }
+            Kind::Fetch => {
+                let (blocks, mut io) = self.blocks();
+                blocks.fetched(rest, result, &mut io)?;
+            }
+            Kind::Pages => {
+                let (blocks, mut io) = self.blocks();
+                blocks.pages(rest, result, &mut io)?;
+            }
             Kind::Event if !self.stopping => {
                 if let Some(port) = self.lanes.port(self.me) {
                     self.submit.watch(port.event().as_raw_fd())?;
@@ -159,7 +170,7 @@ impl Thread {
         Ok(())
     }
 
-    fn read_mail(&mut self) {
+    fn read_mail(&mut self) -> io::Result<()> {
         let mut mail = std::mem::take(&mut self.mail);
         if let Some(port) = self.lanes.port(self.me) {
             port.take(&mut mail);
@@ -174,10 +185,11 @@ impl Thread {
                 }
                 Mail::Pause { store, io, volumes } => self.lane.pause(store, io, volumes),
                 Mail::Resume { store, io } => self.lane.resume(store, io),
-                Mail::Order(order) => self.obey(order),
+                Mail::Order(order) => self.obey(order)?,
             }
         }
         self.mail = mail;
+        Ok(())
     }
 
     fn carry_out(&mut self, store: StoreSlot, mut effects: Effects) {
@@ -189,7 +201,7 @@ impl Thread {
     /// Lets requests, connections and engines go on until nothing moves.
     fn settle(&mut self) -> io::Result<()> {
         loop {
-            self.deliver();
+            self.deliver()?;
             let (clients, mut io) = self.clients();
             clients.pump(&mut io)?;
             self.acknowledge();
@@ -203,16 +215,22 @@ impl Thread {
         Ok(())
     }
 
-    /// Hands finished requests to their connections.
-    fn deliver(&mut self) {
+    /// Hands finished requests to where they came from.
+    fn deliver(&mut self) -> io::Result<()> {
         let mut done = std::mem::take(&mut self.lane.out.done);
         for one in done.drain(..) {
-            let (clients, mut io) = self.clients();
-            clients.done(&one, &mut io);
+            if is_block(one.tag) {
+                let (blocks, mut io) = self.blocks();
+                blocks.done(&one, &mut io)?;
+            } else {
+                let (clients, mut io) = self.clients();
+                clients.done(&one, &mut io);
+            }
         }
         // Keep the capacity, and what became done meanwhile.
         done.append(&mut self.lane.out.done);
         self.lane.out.done = done;
+        Ok(())
     }
 
     fn acknowledge(&mut self) {
@@ -287,9 +305,16 @@ impl Thread {
     fn submit_operations(&mut self) -> io::Result<()> {
         let mut ops = std::mem::take(&mut self.lane.out.ops);
         for op in ops.drain(..) {
-            match op.action {
-                Action::Extents { offset, len } => self.tell_extents(&op, offset, len),
-                _ => self.submit.device(op, &self.memory)?,
+            let at_once = match op.action {
+                Action::Extents { offset, len } => {
+                    Some(self.devices.extents(op.device, offset, len))
+                }
+                Action::Flush => self.devices.flush_at_once(op.device),
+                _ => None,
+            };
+            match at_once {
+                Some(completion) => self.lane.complete(op.token, completion, &mut self.memory),
+                None => self.submit.device(op, &self.devices, &self.memory)?,
             }
         }
         ops.append(&mut self.lane.out.ops);
@@ -297,35 +322,18 @@ impl Thread {
         Ok(())
     }
 
-    /// The one question rings do not answer; `lseek` on an open file is quick.
-    fn tell_extents(&mut self, op: &Op, offset: u64, len: u64) {
-        let found = match self
-            .files
-            .get(op.device.0 as usize)
-            .and_then(Option::as_ref)
-        {
-            Some(file) => device::extents(file.as_fd(), offset, len, EXTENTS),
-            None => vec![(len, true)],
-        };
-        let extents = found
-            .into_iter()
-            .map(|(len, data)| Extent { len, data })
-            .collect();
-        self.lane
-            .complete(op.token, Completion::Extents(extents), &mut self.memory);
-    }
-
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: Order) -> io::Result<()> {
         match order {
             Order::AttachStore {
                 slot,
                 entry,
                 device,
                 file,
+                checksum,
                 done,
             } => {
                 self.set_file(device, Some(file));
-                self.lane.attach_store(slot, device);
+                self.lane.attach_store(slot, device, checksum);
                 let index = slot.0 as usize;
                 if self.stores.len() <= index {
                     self.stores.resize_with(index + 1, || None);
@@ -353,26 +361,38 @@ impl Thread {
                 self.lane.attach_volume(slot, config);
                 acknowledge(&done);
             }
+            Order::ResizeVolume { slot, size, done } => {
+                self.lane.resize_volume(slot, size);
+                acknowledge(&done);
+            }
             Order::DetachVolume { slot, device, done } => {
                 self.leaving.push((slot, device, done));
                 self.lane.detach_volume(slot);
             }
-            Order::Serve(new) => {
-                let (clients, mut io) = self.clients();
-                clients.add(*new, &mut io);
-            }
+            Order::Serve(new) => self.clients.add(*new),
             Order::CloseExport { export, abort } => {
                 let (clients, mut io) = self.clients();
                 clients.close(Some(export), abort, &mut io);
             }
+            Order::ServeBlock(new) => {
+                let (blocks, mut io) = self.blocks();
+                blocks.add(new, &mut io)?;
+            }
+            Order::StandAside { number } => {
+                let (blocks, mut io) = self.blocks();
+                blocks.stand_aside(Some(number), &mut io);
+            }
             Order::Stop => self.stop(),
         }
+        Ok(())
     }
 
     fn stop(&mut self) {
         self.stopping = true;
         let (clients, mut io) = self.clients();
         clients.close(None, true, &mut io);
+        let (blocks, mut io) = self.blocks();
+        blocks.stand_aside(None, &mut io);
         // The wait for the eventfd has to end too.
         if let Some(port) = self.lanes.port(self.me) {
             port.wake();
@@ -395,21 +415,20 @@ impl Thread {
     }
 
     fn set_file(&mut self, device: DeviceSlot, file: Option<File>) {
-        let fd = file.as_ref().map_or(-1, |file| file.as_fd().as_raw_fd());
-        if let Err(error) = setup::set_file(self.submit.ring(), device.0, fd) {
-            tracing::error!(%error, "cannot change the ring's table of files");
-        }
-        let index = device.0 as usize;
-        if self.files.len() <= index {
-            self.files.resize_with(index + 1, || None);
-        }
-        if let Some(place) = self.files.get_mut(index) {
-            *place = file;
-        }
+        self.devices.set(self.submit.ring(), device, file);
     }
 
     fn store(&mut self, slot: StoreSlot) -> Option<&mut Store> {
         self.stores.get_mut(slot.0 as usize)?.as_mut()
+    }
+
+    fn blocks(&mut self) -> (&mut Blocks, Io<'_>) {
+        let io = Io {
+            memory: &mut self.memory,
+            lane: &mut self.lane,
+            submit: &mut self.submit,
+        };
+        (&mut self.blocks, io)
     }
 
     fn clients(&mut self) -> (&mut Clients, Io<'_>) {

@@ -9,6 +9,7 @@
 //! devices are given again once every lane has let go.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use snapstore::VolumeId;
+use snapstore::engine::CommandError;
 
 use crate::core::{AbortOnPanic, Core, Entry, Lanes, Mail, Stepper, StoreHandlers};
 use crate::device::{DeviceError, StoreDevice};
@@ -24,8 +26,12 @@ use crate::lane::{DeviceSlot, StoreSlot};
 use crate::nbd::{self, ExportInfo};
 use crate::ring::{DEVICES, LEAST_BUFFERS, NewClient, Order, Thread, ThreadConfig};
 
+mod block;
+mod spread;
 mod store;
 
+pub use block::{Agreed, BlockDevice, BlockError, BlockOpen, BlockOptions};
+pub use spread::Spread;
 pub use store::StoreHandle;
 
 /// Between two ticks of the engines.
@@ -40,7 +46,7 @@ pub struct RuntimeConfig {
     pub lanes: usize,
     /// Submissions one thread can queue at once. Default 256.
     pub queue_depth: u32,
-    /// Bytes of I/O buffers per thread. Default 32 MiB, at least 10 MiB.
+    /// Bytes of I/O buffers per thread. Default 32 MiB, at least 12 MiB.
     pub buffer_bytes: usize,
 }
 
@@ -107,6 +113,40 @@ pub enum AttachError {
     /// Its size or block size cannot be exported.
     #[error(transparent)]
     Export(#[from] nbd::export::BadExportInfo),
+}
+
+/// Why a volume did not grow.
+#[derive(Debug, thiserror::Error)]
+pub enum ResizeError {
+    /// Its origin is not attached, or the lanes were too slow to learn of it: the
+    /// volume has grown then, and the same again finishes it.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The engine refused.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The origin ends before.
+    #[error(
+        "the origin {path} has {found} bytes, not {wanted}; extend it first, or resize to what it has"
+    )]
+    NotSoLarge {
+        /// The origin.
+        path: PathBuf,
+        /// Bytes the volume was to have.
+        wanted: u64,
+        /// Bytes the device has.
+        found: u64,
+    },
+    /// The device could not read or write its last bytes.
+    #[error("{wanted} bytes are no multiple of the {block}-byte blocks of the origin {path}")]
+    Unaligned {
+        /// The origin.
+        path: PathBuf,
+        /// Bytes the volume was to have.
+        wanted: u64,
+        /// Bytes in a block.
+        block: u32,
+    },
 }
 
 /// The export takes no more connections.
@@ -183,6 +223,8 @@ pub struct Runtime {
     threads: Vec<JoinHandle<()>>,
     ticker: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
     next: AtomicU64,
+    /// Block devices whose recovery failed half way.
+    half_taken: Mutex<Vec<u32>>,
 }
 
 impl Runtime {
@@ -208,6 +250,7 @@ impl Runtime {
             threads: Vec::new(),
             ticker: None,
             next: AtomicU64::new(0),
+            half_taken: Mutex::default(),
         };
         for lane in 0..count {
             let config = ThreadConfig {
@@ -236,6 +279,7 @@ impl Runtime {
     ) -> Result<Arc<StoreHandle<E>>, AttachError> {
         let slot = StoreSlot(self.shared.next_slot());
         let device = self.shared.take_device()?;
+        let checksum = engine.checksum();
         let core = Core::new(slot, engine, self.shared.lanes.clone(), handlers);
         let handle = StoreHandle::new(self.shared.clone(), core.clone(), (slot, device), store);
         self.shared.order_all(|done| Order::AttachStore {
@@ -243,6 +287,7 @@ impl Runtime {
             entry: core.clone(),
             device,
             file: handle.file(),
+            checksum,
             done,
         })?;
         self.shared.entries.lock().0.push((slot, core));
@@ -327,6 +372,11 @@ fn spawn(config: ThreadConfig, lanes: Arc<Lanes>) -> std::io::Result<JoinHandle<
     let (ready, started) = mpsc::channel();
     let name = format!("lane{}", config.lane);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
+        // Before the ring: the kernel's own workers inherit it. Whether the process
+        // may is said once, at the daemon's start.
+        if let Err(error) = crate::reclaim::io_flusher() {
+            tracing::debug!(%error, "an I/O thread is no I/O flusher");
+        }
         let mut thread = match Thread::new(&config, lanes) {
             Ok(thread) => thread,
             Err(error) => return drop(ready.send(Err(error))),

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use snapstore::engine::{Command, CommandError, Engine, Reply};
 use snapstore::{Tag, VolumeId};
 
-use super::{AttachError, Shared};
+use super::{AttachError, ResizeError, Shared};
 use crate::core::{Core, Stepper};
 use crate::device::{OriginDevice, StoreDevice};
 use crate::export::ExportTarget;
@@ -149,6 +149,47 @@ impl<E: Stepper> StoreHandle<E> {
                 device,
             },
         );
+        Ok(())
+    }
+
+    /// Makes a volume as large as `bytes` of its origin, which has at least as many
+    /// already: durably, then for requests. Not below its size.
+    ///
+    /// # Errors
+    /// When the device is not so large, or the engine refuses; nothing changed then,
+    /// but see [`ResizeError::Attach`].
+    pub fn resize_origin(&self, volume: VolumeId, bytes: u64) -> Result<(), ResizeError> {
+        let origins = self.origins.lock();
+        let attached = origins
+            .get(&volume)
+            .ok_or(AttachError::NotAttached(volume))?;
+        let (device, wanted) = (&attached.device, bytes);
+        let (path, block) = (device.path().to_owned(), device.logical_block());
+        let found = device.measure().map_err(AttachError::Device)?;
+        if found < wanted {
+            return Err(ResizeError::NotSoLarge {
+                path,
+                wanted,
+                found,
+            });
+        }
+        if !wanted.is_multiple_of(block.into()) {
+            return Err(ResizeError::Unaligned {
+                path,
+                wanted,
+                block,
+            });
+        }
+        self.command(Command::ResizeVolume {
+            volume,
+            size: wanted,
+        })?;
+        // Only now: what the lanes admit must be in the volume after any crash.
+        self.shared.order_all(|done| Order::ResizeVolume {
+            slot: attached.slot,
+            size: wanted,
+            done,
+        })?;
         Ok(())
     }
 

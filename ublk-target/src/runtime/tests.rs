@@ -46,6 +46,7 @@ impl Rig {
         let options = CreateOptions {
             uuid: [7; 16],
             chunk_size: CHUNK as u32,
+            checksum: snapstore::Checksum::default(),
             created_ms: 1,
             journal_blocks: None,
         };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::super::trees::{Step, TreeWalk};
 use super::super::{CheckOptions, Report, check, newest_store};
 use crate::block::{BLOCK_SIZE, Block};
+use crate::checksum::Checksum;
 use crate::create::{CreateOptions, create};
 use crate::device::{BlockDevice, IoError, Origins};
 use crate::engine::{
@@ -68,9 +69,16 @@ impl Memory {
 }
 
 impl Origins for Memory {
-    fn chunk_crcs(&mut self, volume: VolumeId, chunk: u64, out: &mut [u32]) -> Result<(), IoError> {
+    fn chunk_checksums(
+        &mut self,
+        checksum: Checksum,
+        volume: VolumeId,
+        chunk: u64,
+        _: u64,
+        out: &mut [u32],
+    ) -> Result<(), IoError> {
         let byte = self.chunk(volume, chunk)?;
-        out.fill(crc32c::crc32c(&[byte; BLOCK_SIZE]));
+        out.fill(checksum.of(&[byte; BLOCK_SIZE]));
         Ok(())
     }
 }
@@ -86,10 +94,15 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::with(Checksum::default())
+    }
+
+    pub(super) fn with(checksum: Checksum) -> Self {
         let mut disk = Disk(vec![Block::zeroed(); BLOCKS as usize]);
         let options = CreateOptions {
             uuid: *b"0123456789abcdef",
             chunk_size: CHUNK as u32,
+            checksum,
             created_ms: 1,
             journal_blocks: Some(64),
         };
@@ -205,6 +218,7 @@ impl World {
                 first,
                 count,
                 block,
+                ..
             } => return self.copy(copy, volume, first, count, block),
             Effect::ReadFrom { grant, last, .. } => {
                 if last {
@@ -250,7 +264,8 @@ impl World {
                 }
             }
         }
-        let crcs: Vec<u32> = data.iter().map(|block| crc32c::crc32c(&block.0)).collect();
+        let checksum = self.engine.checksum();
+        let crcs: Vec<u32> = data.iter().map(|block| checksum.of(&block.0)).collect();
         let result = self.disk.write(block, &data);
         self.batch.copy_read(copy, &crcs);
         self.batch.events.push(Event::CopyWritten { copy, result });

@@ -87,6 +87,15 @@ pub enum Command {
         /// The policy.
         policy: Policy,
     },
+    /// Makes a volume larger: replied when durable, before any request may reach
+    /// beyond the old size. The origin has that size already. Snapshots keep the
+    /// size they were taken with. A volume that has the size already stays so.
+    ResizeVolume {
+        /// Which volume.
+        volume: VolumeId,
+        /// The new size in bytes, a multiple of 512, not below the old one.
+        size: u64,
+    },
     /// Drops (invalidates) all live snapshots of a volume durably.
     DropSnapshots {
         /// Which volume.
@@ -147,6 +156,19 @@ pub enum CommandError {
     /// An argument makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// A volume was to become smaller.
+    #[error(
+        "volume {volume} has {size} bytes and cannot be cut to {wanted}: csnap never shrinks a volume. \
+         Keep its origin as large as it is, or delete the volume with its snapshots and create it again"
+    )]
+    Shrinks {
+        /// Which.
+        volume: VolumeId,
+        /// Bytes it has.
+        size: u64,
+        /// Bytes it was to have.
+        wanted: u64,
+    },
     /// Something holds it: a mapped snapshot, a take in progress.
     #[error("{0}")]
     Busy(String),

@@ -1,6 +1,7 @@
 //! How volumes, snapshots and the store are, and how the engine is tuned.
 
 use super::{DropReason, Policy};
+use crate::checksum::Checksum;
 use crate::ids::{Tag, VolumeId};
 
 /// How a volume is, for `volume list` and exports.
@@ -69,6 +70,8 @@ pub struct StoreInfo {
     pub uuid: [u8; 16],
     /// Chunk size in bytes.
     pub chunk_size: u32,
+    /// What copied-out data is covered by.
+    pub checksum: Checksum,
     /// Size in bytes.
     pub size: u64,
     /// Bytes in use or awaiting reuse.

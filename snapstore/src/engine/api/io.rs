@@ -7,7 +7,7 @@ use crate::block::Block;
 use crate::device::IoError;
 use crate::ids::{CommandId, GrantId, IoId, Owner, Tag, VolumeId};
 
-/// A range in the `crcs` arena of an [`EventBatch`] or of [`Effects`].
+/// A range in the `crcs` arena (checksums of the store's algorithm) of an [`EventBatch`] or of [`Effects`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CrcRange {
     /// Index of the first checksum.
@@ -67,7 +67,7 @@ pub enum Event {
     CopyRead {
         /// The copy.
         copy: IoId,
-        /// CRC32C of every 4 KiB read, or why the origin could not be read.
+        /// The store's checksum of every 4 KiB read, or why the origin could not be read.
         result: Result<CrcRange, IoError>,
     },
     /// Second answer to [`Effect::Copy`]: the write to the store completed.
@@ -218,7 +218,7 @@ pub enum Effect {
         count: u32,
         /// Where the bytes are.
         source: Source,
-        /// For [`Source::Store`]: CRC32C per 4 KiB, in [`Effects::crcs`].
+        /// For [`Source::Store`]: the store's checksum per 4 KiB, in [`Effects::crcs`].
         crcs: CrcRange,
         /// No more pieces follow.
         last: bool,
@@ -243,6 +243,9 @@ pub enum Effect {
         first: u64,
         /// Number of neighbouring chunks.
         count: u32,
+        /// Bytes the volume has of them; what is missing to whole chunks is zeroes,
+        /// whatever the origin holds there.
+        bytes: u32,
         /// Store block the run begins at.
         block: u64,
     },

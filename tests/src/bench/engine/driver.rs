@@ -11,7 +11,9 @@ use snapstore::create::{CreateOptions, create};
 use snapstore::engine::{Command, Config, Counters, Notice, Policy, Reply, Source};
 use snapstore::ids::{CommandId, IoId};
 use snapstore::recover::{OpenError, load};
-use snapstore::{BLOCK_SIZE, Effect, Effects, Engine, Event, EventBatch, Owner, Tag, VolumeId};
+use snapstore::{
+    BLOCK_SIZE, Checksum, Effect, Effects, Engine, Event, EventBatch, Owner, Tag, VolumeId,
+};
 
 use super::memory::{MemoryStore, NoOrigins};
 use crate::e2e::{Fault, Outcome};
@@ -52,6 +54,7 @@ impl Driver {
         let options = CreateOptions {
             uuid: [7; 16],
             chunk_size: chunk as u32,
+            checksum: Checksum::default(),
             created_ms: 1,
             journal_blocks: None,
         };

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use snapstore::{Block, BlockDevice, IoError, Origins, VolumeId};
+use snapstore::{Block, BlockDevice, Checksum, IoError, Origins, VolumeId};
 
 /// Metadata blocks by their number.
 #[derive(Clone, Debug)]
@@ -80,7 +80,14 @@ impl BlockDevice for MemoryStore {
 pub struct NoOrigins;
 
 impl Origins for NoOrigins {
-    fn chunk_crcs(&mut self, _: VolumeId, _: u64, _: &mut [u32]) -> Result<(), IoError> {
+    fn chunk_checksums(
+        &mut self,
+        _: Checksum,
+        _: VolumeId,
+        _: u64,
+        _: u64,
+        _: &mut [u32],
+    ) -> Result<(), IoError> {
         Err(IoError::Absent)
     }
 }

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use snapstore::{Block, BlockDevice, IoError, Origins, VolumeId};
+use snapstore::{Block, BlockDevice, Checksum, IoError, Origins, VolumeId};
 
 use super::{Done, OpId, SimDisk};
 use crate::sim::dice::Dice;
-use crate::sim::value::{Data, PER_BLOCK, SECTOR, crcs_of};
+use crate::sim::value::{Data, PER_BLOCK, SECTOR, checksums_of};
 
 /// A store seen block by block, at once.
 #[derive(Debug)]
@@ -125,26 +125,27 @@ pub struct SyncOrigins<'a> {
 }
 
 impl Origins for SyncOrigins<'_> {
-    fn chunk_crcs(&mut self, volume: VolumeId, chunk: u64, out: &mut [u32]) -> Result<(), IoError> {
+    fn chunk_checksums(
+        &mut self,
+        checksum: Checksum,
+        volume: VolumeId,
+        chunk: u64,
+        size: u64,
+        out: &mut [u32],
+    ) -> Result<(), IoError> {
         let disk = self.disks.get(&volume).ok_or(IoError::Absent)?;
         let first = chunk * self.chunk;
-        if first >= disk.sectors() {
+        let end = (size / SECTOR as u64).min(first + self.chunk);
+        if first >= end || end > disk.sectors() {
             return Err(IoError::OutOfRange);
         }
-        if disk
-            .faults
-            .bad
-            .range(first..first + self.chunk)
-            .next()
-            .is_some()
-        {
+        if disk.faults.bad.range(first..end).next().is_some() {
             return Err(super::EIO);
         }
-        let sectors: Vec<Data> = (first..first + self.chunk)
-            .map(|s| disk.visible(s))
-            .collect();
-        for (out, crc) in out.iter_mut().zip(crcs_of(&sectors)) {
-            *out = crc;
+        let mut sectors: Vec<Data> = (first..end).map(|s| disk.visible(s)).collect();
+        sectors.resize(self.chunk as usize, Data::zero());
+        for (out, found) in out.iter_mut().zip(checksums_of(checksum, &sectors)) {
+            *out = found;
         }
         Ok(())
     }

@@ -60,7 +60,9 @@ pub struct Snapshot {
     pub created_ms: u64,
     /// Live, or dropped and why.
     pub state: SnapshotState,
-    /// Per sector what it may show.
+    /// Sectors; the fewest it may have until it was listed.
+    pub size: u64,
+    /// Per sector what it may show; the most it may have.
     pub image: Vec<Choice>,
     /// A command on it is not yet answered: delete, rename, and so on.
     pub busy: bool,
@@ -78,10 +80,22 @@ impl Snapshot {
             mapped: false,
             created_ms,
             state: SnapshotState::Live,
+            size: image.len() as u64,
             image,
             busy: false,
             deleting: false,
         }
+    }
+
+    /// It is listed with so many sectors; from now on it has them. False if it may
+    /// not.
+    pub fn listed(&mut self, size: u64) -> bool {
+        let fits = (self.size..=self.image.len() as u64).contains(&size);
+        if fits {
+            self.size = size;
+            self.image.truncate(size as usize);
+        }
+        fits
     }
 
     /// Sectors `first..` read as `values`; from now on they are that.

@@ -1,13 +1,15 @@
 //! Commands: what they promise once acknowledged, and how they may fail.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use snapstore::engine::{Command, CommandError, DropReason, Notice, Policy, Reply, SnapshotState};
 use snapstore::ids::CommandId;
 use snapstore::{Tag, VolumeId};
 
 use super::image::{Choice, Snapshot};
-use super::{Oracle, Take, Volume};
+use super::{Image, Oracle, Take, Volume};
+use crate::sim::value::SECTOR;
 use crate::sim::{Outcome, Violation};
 
 /// The path under which an origin disk is known to the engine.
@@ -39,6 +41,9 @@ impl Oracle {
                 }
             }
             Command::Close => self.allow.closing = true,
+            Command::ResizeVolume { volume, size } => {
+                self.may_grow(*volume, size / SECTOR as u64);
+            }
             Command::SetPolicy {
                 volume,
                 policy: Policy::SnapshotFirst,
@@ -152,14 +157,38 @@ impl Oracle {
         self.volumes.get_mut(&volume)?.snapshots.get_mut(&tag)
     }
 
-    pub(super) fn image_of(&self, volume: VolumeId) -> Vec<Choice> {
-        let Some(volume) = self.volumes.get(&volume) else {
-            return Vec::new();
+    fn image_of(&self, id: VolumeId) -> Image {
+        let Some(volume) = self.volumes.get(&id) else {
+            return Image::default();
         };
-        let model = &self.origins[volume.origin];
-        (0..volume.size)
+        let most = self.growing(id).unwrap_or(0).max(volume.size);
+        Image {
+            least: volume.size,
+            sectors: self.choices(volume.origin, 0..most),
+        }
+    }
+
+    fn choices(&self, origin: usize, sectors: Range<u64>) -> Vec<Choice> {
+        let model = &self.origins[origin];
+        sectors
             .map(|sector| Choice::of(model.possible(sector)))
             .collect()
+    }
+
+    /// Takes under way may catch the volume larger.
+    fn may_grow(&mut self, id: VolumeId, size: u64) {
+        let Some(volume) = self.volumes.get(&id) else {
+            return;
+        };
+        let new = self.choices(volume.origin, 0..size);
+        let images = self
+            .takes
+            .values_mut()
+            .filter_map(|t| t.images.get_mut(&id));
+        for Image { sectors, .. } in images {
+            let known = sectors.len();
+            sectors.extend(new.iter().skip(known).cloned());
+        }
     }
 
     fn done(&mut self, command: &Command, take: Option<Take>, reply: &Reply) -> Outcome {
@@ -196,7 +225,7 @@ impl Oracle {
         let volume = Volume {
             name: name.clone(),
             origin: origin_at(origin).unwrap_or(0),
-            size: size / crate::sim::value::SECTOR as u64,
+            size: size / SECTOR as u64,
             policy: *policy,
             snapshots: BTreeMap::new(),
             deleting: false,
@@ -229,7 +258,8 @@ impl Oracle {
         let mut images = take.map(|t| t.images).unwrap_or_default();
         for (volume, name) in targets {
             let image = images.remove(volume).unwrap_or_default();
-            let mut snapshot = Snapshot::new(name.clone(), *priority, *created_ms, image);
+            let mut snapshot = Snapshot::new(name.clone(), *priority, *created_ms, image.sectors);
+            snapshot.size = image.least;
             if let Some(reason) = self.dropped.get(&(*volume, tag)) {
                 snapshot.state = SnapshotState::Dropped(*reason);
             }
@@ -252,6 +282,11 @@ impl Oracle {
             Command::SetPolicy { volume, policy } => {
                 if let Some(volume) = self.volumes.get_mut(volume) {
                     volume.policy = *policy;
+                }
+            }
+            Command::ResizeVolume { volume, size } => {
+                if let Some(volume) = self.volumes.get_mut(volume) {
+                    volume.size = size / SECTOR as u64;
                 }
             }
             Command::DropSnapshots { volume, reason } => {

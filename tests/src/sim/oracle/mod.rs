@@ -17,7 +17,7 @@ use snapstore::ids::CommandId;
 use snapstore::{Tag, VolumeId};
 
 use super::Outcome;
-use super::value::Value;
+use super::value::{SECTOR, Value};
 
 pub mod image;
 pub mod ledger;
@@ -70,7 +70,16 @@ pub struct Volume {
 struct Take {
     /// The highest tag known when it was asked for: its own must be higher.
     after: Tag,
-    images: BTreeMap<VolumeId, Vec<Choice>>,
+    images: BTreeMap<VolumeId, Image>,
+}
+
+/// What a take may catch of one volume.
+#[derive(Clone, Debug, Default)]
+struct Image {
+    /// Sectors the volume had when it was asked for.
+    least: u64,
+    /// What each may show; more of them if the volume may have grown by the reply.
+    sectors: Vec<Choice>,
 }
 
 /// The oracle. See the module.
@@ -126,6 +135,17 @@ impl Oracle {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.pending.len()
+    }
+
+    /// The sectors a volume will have, or may, for all that is known.
+    #[must_use]
+    pub fn growing(&self, id: VolumeId) -> Option<u64> {
+        let commands = self.pending.values().chain(self.maybe.iter().map(|m| &m.0));
+        let sizes = commands.filter_map(|command| match command {
+            Command::ResizeVolume { volume, size } if *volume == id => Some(size / SECTOR as u64),
+            _ => None,
+        });
+        sizes.max()
     }
 
     /// Requests asked for and not answered.

@@ -142,6 +142,12 @@ impl Oracle {
                 self.apply(command);
             }
         }
+        if let Command::ResizeVolume { volume, size } = command {
+            let info = found.volumes.iter().find(|v| v.id == *volume);
+            if info.is_some_and(|i| i.size == *size) {
+                self.apply(command);
+            }
+        }
         for (volume, tag) in subjects(command) {
             let list = found.snapshots.get(&volume);
             let info = list.and_then(|l| l.iter().find(|s| s.tag == tag));
@@ -213,15 +219,14 @@ impl Oracle {
                 info.priority,
                 info.mapped,
                 info.created_ms,
-                info.size,
+                known.listed(info.size / SECTOR as u64),
             );
-            let size = volume.size * SECTOR as u64;
             let wanted = (
                 &known.name,
                 known.priority,
                 known.mapped,
                 known.created_ms,
-                size,
+                true,
             );
             if !state_fits || fields != wanted {
                 return Err(Violation(format!(

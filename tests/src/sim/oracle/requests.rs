@@ -95,7 +95,7 @@ impl Oracle {
             .values_mut()
             .filter_map(|t| t.images.get_mut(&volume));
         for image in images {
-            add(image, 0, first, values);
+            add(&mut image.sectors, 0, first, values);
         }
         for open in self.open.values_mut().filter(|o| o.origin == origin) {
             if let Kind::Read { first: at, legal } = &mut open.kind {

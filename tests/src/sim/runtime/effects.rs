@@ -9,7 +9,7 @@ use super::request::Piece;
 use super::{Answer, Dev, Failure, Outcome, Runtime, Task, Violation};
 use crate::sim::defect::Defect;
 use crate::sim::disk::sync::sectors_of_block;
-use crate::sim::value::{Data, PER_BLOCK};
+use crate::sim::value::{Data, PER_BLOCK, SECTOR};
 
 impl Runtime {
     /// Notes an effect; most wait their turn among the tasks.
@@ -87,9 +87,11 @@ impl Runtime {
                 volume,
                 first,
                 count,
+                bytes,
                 block,
             } => {
-                return self.copy(copy, volume, first, u64::from(count), block);
+                let chunks = (first, u64::from(count), u64::from(bytes));
+                return self.copy(copy, volume, chunks, block);
             }
             Effect::ReadBlock { io, block } => return self.read_block(io, block),
             Effect::WriteBlock {
@@ -121,8 +123,7 @@ impl Runtime {
         &mut self,
         copy: IoId,
         volume: VolumeId,
-        first: u64,
-        count: u64,
+        (first, count, bytes): (u64, u64, u64),
         block: u64,
     ) -> Outcome {
         let Some(dev) = self.origin_of(volume) else {
@@ -136,10 +137,10 @@ impl Runtime {
         self.free_of_writes("copyout", block * PER_BLOCK, sectors)?;
         let start = first * self.chunk;
         let (disk, dice) = self.disk(dev);
-        let len = disk.sectors().saturating_sub(start).min(sectors);
-        if len == 0 {
+        let len = bytes / SECTOR as u64;
+        if len == 0 || len > sectors || start + len > disk.sectors() {
             return Err(Violation(format!(
-                "copyout of chunk {first}: beyond the origin's end"
+                "copyout of {bytes} bytes from chunk {first} on: not what the origin has"
             )));
         }
         let op = disk.read(start, len, dice);

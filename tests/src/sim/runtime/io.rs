@@ -10,7 +10,7 @@ use crate::sim::defect::Defect;
 use crate::sim::dice::Dice;
 use crate::sim::disk::sync::block_of;
 use crate::sim::disk::{Done, OpId, SimDisk};
-use crate::sim::value::{Data, PER_BLOCK, SECTOR, crcs_of};
+use crate::sim::value::{Data, PER_BLOCK, SECTOR, checksums_of};
 
 /// What an operation in flight is for.
 #[derive(Clone, Copy, Debug)]
@@ -175,7 +175,7 @@ impl Runtime {
             }
         };
         data.resize(sectors as usize, Data::zero());
-        let mut crcs = crcs_of(&data);
+        let mut crcs = checksums_of(self.engine.checksum(), &data);
         if self.is(Defect::WrongCrc) && self.dice.chance(1, 4) {
             let index = self.dice.index(crcs.len());
             crcs[index] ^= 1 << self.dice.below(32);
@@ -249,7 +249,7 @@ impl Runtime {
         if let snapstore::engine::Source::Store { block } = piece.source {
             let inside = start - piece.first * chunk;
             skip = (inside % PER_BLOCK) as usize;
-            let wanted = crcs_of(&sectors);
+            let wanted = checksums_of(self.engine.checksum(), &sectors);
             let from = (inside / PER_BLOCK) as usize;
             let known = piece.crcs.get(from..from + wanted.len()).unwrap_or(&[]);
             let bad = (0..wanted.len()).find(|i| known.get(*i) != Some(&wanted[*i]));

@@ -63,16 +63,20 @@ pub enum Action {
     Crash { power: bool, again: u32 },
     /// Trouble begins or ends.
     Trouble { roll: u32 },
+    /// A volume grows into its origin: a little, or as far as it goes.
+    Grow { volume: u32, by: u32 },
 }
 
 /// Kinds of action, in the order of [`weights`].
-const KINDS: u32 = 19;
+const KINDS: u32 = 20;
 
 /// Weights of the kinds, some of them off: worlds that never do one thing do
 /// more of another.
 #[must_use]
 pub fn weights(dice: &mut Dice) -> Vec<u64> {
-    let mut weights = vec![60, 60, 3, 4, 6, 20, 8, 5, 1, 1, 1, 1, 1, 1, 2, 1, 1, 2, 1];
+    let mut weights = vec![
+        60, 60, 3, 4, 6, 20, 8, 5, 1, 1, 1, 1, 1, 1, 2, 1, 1, 2, 1, 2,
+    ];
     for weight in weights.iter_mut().skip(2) {
         match dice.below(6) {
             0 => *weight = 0,
@@ -168,7 +172,8 @@ impl Action {
                 power: a % 3 != 0,
                 again: (b % 4) * (c % 2),
             },
-            _ => Self::Trouble { roll: a },
+            18 => Self::Trouble { roll: a },
+            _ => Self::Grow { volume: a, by: b },
         }
     }
 

@@ -75,7 +75,7 @@ impl World {
             }
             Action::ReadSnapshot { snapshot, at, len } => {
                 let (volume, tag) = self.snapshot(snapshot, |_| true)?;
-                let size = self.oracle.volumes.get(&volume)?.size;
+                let size = self.oracle.snapshot(volume, tag)?.size;
                 let (first, count) = self.clamp(at, len, size);
                 (volume, Ask::ReadSnapshot { tag, first, count })
             }
@@ -155,6 +155,7 @@ impl World {
                 let quiet = !self.oracle.busy(volume) && self.oracle.pending() == 0;
                 quiet.then_some(Command::DeleteVolume { volume })?
             }
+            Action::Grow { volume, by } => return self.grow(volume, by),
             Action::Checkpoint => Command::Checkpoint,
             _ => return None,
         })
@@ -192,10 +193,30 @@ impl World {
         Some(Command::CreateVolume {
             name,
             uuid: [origin as u8; 16],
-            size: self.config.origins[origin] * SECTOR as u64,
+            size: self.config.volumes[origin] * SECTOR as u64,
             origin: path_of(origin),
             policy: Policy::OriginFirst,
             created_ms: self.now_ms,
+        })
+    }
+
+    /// One such command at a time: the smaller of two may come too late.
+    fn grow(&mut self, volume: u32, by: u32) -> Option<Command> {
+        let id = self.volume(volume)?;
+        let volume = self.oracle.volumes.get(&id)?;
+        let most = self.config.origins[volume.origin] - volume.size;
+        if most == 0 || self.oracle.growing(id).is_some() {
+            return None;
+        }
+        let by = match by % 4 {
+            0 => most,
+            1 => u64::from(by / 4) % most + 1,
+            _ => u64::from(by / 4) % 16 + 1,
+        };
+        self.stats.grown += 1;
+        Some(Command::ResizeVolume {
+            volume: id,
+            size: (volume.size + by.min(most)) * SECTOR as u64,
         })
     }
 

@@ -16,7 +16,7 @@ impl World {
         let all: Vec<(VolumeId, Tag, u64)> = volumes
             .iter()
             .filter(|(_, v)| !v.deleting)
-            .flat_map(|(id, v)| v.snapshots.keys().map(|tag| (*id, *tag, v.size)))
+            .flat_map(|(id, v)| v.snapshots.iter().map(|(tag, s)| (*id, *tag, s.size)))
             .collect();
         for (volume, tag, size) in all {
             self.read_whole(volume, tag, size)?;

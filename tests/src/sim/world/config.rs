@@ -1,7 +1,7 @@
 //! The shape of a world: sizes, habits and trouble, all from its seed. Small on
 //! purpose: rings wrap, caches miss and stores fill within a few hundred writes.
 
-use snapstore::engine;
+use snapstore::{Checksum, engine};
 
 use crate::sim::defect::Defect;
 use crate::sim::dice::Dice;
@@ -30,12 +30,16 @@ pub struct Config {
     pub seed: u64,
     /// Bytes in a chunk.
     pub chunk_size: u32,
+    /// What covers the data copied to the store.
+    pub checksum: Checksum,
     /// Blocks of the store.
     pub store_blocks: u64,
     /// Blocks of its journal; `None` lets the engine choose.
     pub journal_blocks: Option<u64>,
     /// Sectors of each origin.
     pub origins: Vec<u64>,
+    /// Sectors of the volume made on each, so that some can grow.
+    pub volumes: Vec<u64>,
     /// How the engine is tuned.
     pub engine: engine::Config,
     /// How the runtime behaves.
@@ -77,12 +81,14 @@ impl Config {
         let mut config = Self {
             seed,
             chunk_size,
+            checksum: Checksum::default(),
             store_blocks: match trouble {
                 Trouble::Full => 660 + held * dice.between(0, 1),
                 _ => 1024 + 2 * held * (snapshots as u64 + 2),
             },
             journal_blocks: dice.pick(&[Some(16), Some(16), Some(24), Some(64), None]),
             origins,
+            volumes: Vec::new(),
             engine: engine::Config {
                 cache_blocks: dice.pick(&[8, 16, 64, 1024]),
                 memtable_records: dice.pick(&[8, 16, 64, 1024]),
@@ -101,6 +107,13 @@ impl Config {
         if trouble == Trouble::Full {
             config.fill(chunk);
         }
+        let dice = &mut Dice::new(seed ^ 0x6702_77ed);
+        let first = |size: &u64| match dice.below(2) {
+            0 => *size,
+            _ => dice.between(size / 2, *size),
+        };
+        config.volumes = config.origins.iter().map(first).collect();
+        config.checksum = Dice::new(seed ^ 0x0bad_5eed).pick(&Checksum::ALL);
         config
     }
 

@@ -47,6 +47,8 @@ pub struct Stats {
     pub faults: u64,
     /// Snapshots taken.
     pub takes: u64,
+    /// Volumes asked to grow.
+    pub grown: u64,
     /// Chunks copied out.
     pub copied: u64,
     /// Checkpoints.
@@ -70,6 +72,7 @@ impl Stats {
         self.crashes += other.crashes;
         self.faults += other.faults;
         self.takes += other.takes;
+        self.grown += other.grown;
         self.copied += other.copied;
         self.checkpoints += other.checkpoints;
         self.checks += other.checks;
@@ -119,6 +122,7 @@ impl World {
         let options = CreateOptions {
             uuid: [7; 16],
             chunk_size: config.chunk_size,
+            checksum: config.checksum,
             created_ms: 1,
             journal_blocks: config.journal_blocks,
         };

@@ -10,7 +10,8 @@ use crate::control::views::Level;
 use crate::daemon::Daemon;
 use crate::daemon::events::NewEvent;
 use crate::daemon::failures::busy;
-use crate::daemon::store::{Store, export_name, snapshot_view};
+use crate::daemon::store::{Store, export_name};
+use crate::daemon::withdraw::Leaving;
 
 impl Daemon {
     pub(in crate::daemon) fn snapshot_list(
@@ -34,7 +35,7 @@ impl Daemon {
                     let next = items.last().map(cursor_at);
                     return Ok(Answer::Snapshots { items, next });
                 }
-                items.push(snapshot_view(&info.name, snapshot, &self.exports));
+                items.push(self.snapshot_view(&info.name, snapshot));
             }
         }
         Ok(Answer::Snapshots { items, next: None })
@@ -60,11 +61,8 @@ impl Daemon {
         wanted: &SnapshotName,
     ) -> Result<Answer, Failure> {
         let (_, volume, snapshot) = self.snapshot(wanted)?;
-        Ok(Answer::Snapshot(snapshot_view(
-            &volume.name,
-            snapshot,
-            &self.exports,
-        )))
+        let view = self.snapshot_view(&volume.name, snapshot);
+        Ok(Answer::Snapshot(view))
     }
 
     pub(in crate::daemon) fn snapshot_delete(
@@ -122,7 +120,7 @@ impl Daemon {
         let (_, volume, snapshot) = self.snapshot(&wanted)?;
         if snapshot.mapped {
             let message = format!("snapshot {}@{} is mapped", wanted.volume, wanted.name);
-            return Err(busy(message, "unmap it first: its export has the name"));
+            return Err(busy(message, "unmap it first: what is served has the name"));
         }
         let rename = Command::RenameSnapshot {
             volume: volume.id,
@@ -152,8 +150,9 @@ impl Daemon {
             return Err(busy(message, &why.problem.next));
         }
         self.set_mapped(&store, &volume, &snapshot, true)?;
-        if let Err(failure) = self.export_snapshot(&store, &volume, &snapshot) {
-            self.set_mapped(&store, &volume, &snapshot, false)?;
+        if let Err(failure) = self.serve_snapshot(&store, &volume, &snapshot) {
+            // One that was mapped before stays so: its device waits for the next try.
+            self.set_mapped(&store, &volume, &snapshot, snapshot.mapped)?;
             return Err(failure);
         }
         self.snapshot_show(wanted)
@@ -167,7 +166,8 @@ impl Daemon {
         let (store, _) = self.volume(&wanted.volume)?;
         let _changing = store.changing.lock();
         let (_, volume, snapshot) = self.snapshot(wanted)?;
-        self.withdraw(&[export_name(&volume.name, &snapshot.name)], force)?;
+        let name = export_name(&volume.name, &snapshot.name);
+        self.withdraw(&store, &[name], Leaving::forced(force))?;
         if snapshot.mapped {
             self.set_mapped(&store, &volume, &snapshot, false)?;
         }

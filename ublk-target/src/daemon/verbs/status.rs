@@ -1,10 +1,12 @@
-//! `status` and `events`.
+//! `status`, `features` and `events`.
 
 use std::time::Duration;
 
 use crate::control::protocol::{Answer, MAX_PAGE, MAX_WAIT_MS};
 use crate::control::views::{CountersView, StatusView, StoreState, StoreView};
 use crate::daemon::Daemon;
+use crate::daemon::exports::Served;
+use crate::daemon::front;
 
 impl Daemon {
     pub(in crate::daemon) fn status(&self) -> Answer {
@@ -23,17 +25,36 @@ impl Daemon {
             pid: std::process::id(),
             started_ms: self.started_ms,
             threads: u32::try_from(self.runtime.lanes()).unwrap_or(u32::MAX),
-            nbd_socket: self.settings.nbd_socket.display().to_string(),
+            frontend: self.choice.name,
+            frontend_why: self.choice.why.clone(),
+            ublk_features: self.ublk.as_ref().map_or(Vec::new(), |f| front::names(*f)),
+            nbd_socket: if self.choice.nbd() {
+                self.settings.nbd_socket.display().to_string()
+            } else {
+                String::new()
+            },
             stores,
             volumes_served: volumes.saturating_sub(not_served),
             volumes_not_served: not_served,
-            mapped: exports
+            mapped: exports.iter().filter(|served| served.is_snapshot()).count() as u64,
+            devices: exports
                 .iter()
-                .filter(|(name, _)| name.contains('@'))
+                .filter(|served| served.device.is_some())
                 .count() as u64,
-            clients: exports.iter().map(|(_, clients)| clients).sum(),
+            waiting: self.waiting(),
+            clients: exports.iter().map(Served::clients).sum(),
             newest_event: self.events.newest(),
         })
+    }
+
+    pub(in crate::daemon) fn features(&self) -> Answer {
+        Answer::Features(front::features_view(
+            "csnapd",
+            self.choice.clone(),
+            self.settings.devices.zero_copy,
+            self.ublk.as_ref().ok().copied(),
+            self.ublk.as_ref().err(),
+        ))
     }
 
     pub(super) fn missing_stores(&self) -> Vec<StoreView> {
@@ -43,6 +64,7 @@ impl Daemon {
             uuid: uuid.to_string(),
             state: StoreState::Missing,
             chunk_size: 0,
+            checksum: String::new(),
             size: 0,
             used: 0,
             metadata: 0,

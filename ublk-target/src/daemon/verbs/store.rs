@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::control::protocol::{Answer, Failure};
 use crate::daemon::Daemon;
+use crate::daemon::withdraw::Leaving;
 
 impl Daemon {
     pub(in crate::daemon) fn store_attach(
@@ -24,6 +25,14 @@ impl Daemon {
         let missing = self.missing_stores().into_iter();
         let missing = missing.filter(|store| store.path == name || store.uuid == name);
         if let Some(missing) = missing.into_iter().next() {
+            let uuid = self
+                .missing
+                .lock()
+                .get(Path::new(&missing.path))
+                .map(|m| m.0);
+            if let (Some(devices), Some(uuid)) = (&self.devices, uuid) {
+                devices.give_up(uuid, None, force)?;
+            }
             self.state.update(|state| {
                 state
                     .stores
@@ -33,7 +42,7 @@ impl Daemon {
             return Ok(Answer::Done);
         }
         let store = self.store_called(name)?;
-        let released = self.release(&store, force);
+        let released = self.release(&store, Leaving::forced(force));
         if self.stores().iter().any(|other| other.uuid == store.uuid) {
             return released.map(|()| Answer::Done);
         }

@@ -14,9 +14,11 @@ use crate::daemon::Daemon;
 use crate::daemon::attach::canonical;
 use crate::daemon::events::NewEvent;
 use crate::daemon::failures::{busy, not_found};
-use crate::daemon::origin::{self, Surroundings};
+use crate::daemon::origin::{self, NotServed, Surroundings};
 use crate::daemon::store::Store;
+use crate::daemon::withdraw::Leaving;
 use crate::device::OriginDevice;
+use crate::runtime::AttachError;
 
 impl Daemon {
     pub(in crate::daemon) fn volume_create(
@@ -40,9 +42,7 @@ impl Daemon {
         let (_, info) = self.volume(&name)?;
         if let Err(failure) = self.serve(&store, &info, device) {
             // A volume that cannot be served would only be in the way.
-            let _ = self.withdraw(std::slice::from_ref(&name), true);
             let _ = store.handle.command(Command::DeleteVolume { volume: id });
-            let _ = store.handle.detach_origin(id);
             return Err(failure);
         }
         let message = format!("volume {name} was created on {}", info.origin);
@@ -59,13 +59,16 @@ impl Daemon {
             return Err(Failure::new(ErrorCode::Usage, message)
                 .next(format!("use a path of at most {MAX_PATH} bytes of UTF-8")));
         }
+        self.must_not_lie_on_ourselves(&path)?;
         let device = OriginDevice::open(&path, false)?;
         // A loop device goes a moment after its last mount.
-        origin::patiently(|| origin::unused(&path, ()))?;
+        let until = origin::patience(false);
+        origin::patiently(until, || origin::unused(&path, ()))?;
         let around = Surroundings {
             store: &store.path,
             store_identity: store.identity,
             state_dir: self.state.dir(),
+            until,
         };
         origin::apart(&device, &around)
             .map_err(|why| busy(why.problem.message, &why.problem.next))?;
@@ -96,7 +99,7 @@ impl Daemon {
         items.truncate(MAX_PAGE as usize);
         let items: Vec<_> = items
             .into_iter()
-            .map(|(store, info)| store.volume_view(info, &self.exports))
+            .map(|(store, info)| self.volume_view(&store, info))
             .collect();
         let next = items.last().filter(|_| more).map(|last| last.name.clone());
         Ok(Answer::Volumes { items, next })
@@ -120,6 +123,34 @@ impl Daemon {
             policy: policy.into(),
         };
         store.handle.command(set)?;
+        self.volume_show(name)
+    }
+
+    pub(in crate::daemon) fn volume_resize(
+        &self,
+        name: &str,
+        size: Option<u64>,
+    ) -> Result<Answer, Failure> {
+        let (store, _) = self.volume(name)?;
+        let _changing = store.changing.lock();
+        let (_, info) = self.volume(name)?;
+        let Some(origin) = store.handle.origin(info.id) else {
+            return Err(busy(
+                format!("volume {name} is not served"),
+                "csnapctl volume show says why; a volume grows while it is served",
+            ));
+        };
+        let bytes = match size {
+            Some(bytes) => bytes,
+            None => origin.measure()?,
+        };
+        store.handle.resize_origin(info.id, bytes)?;
+        self.resized(name, bytes)?;
+        if bytes != info.size {
+            let message = format!("volume {name} grew from {} to {bytes} bytes", info.size);
+            let event = NewEvent::new(Level::Info, "volume-resized", message);
+            self.events.add(event.store(&store.path).volume(name));
+        }
         self.volume_show(name)
     }
 
@@ -147,7 +178,7 @@ impl Daemon {
             let message = format!("snapshot {name}@{} is mapped", mapped.name);
             return Err(busy(message, "unmap it first: csnapctl snapshot unmap"));
         }
-        self.withdraw(&[name.to_owned()], force)?;
+        self.withdraw(&store, &[name.to_owned()], Leaving::forced(force))?;
         if let Err(error) = store
             .handle
             .command(Command::DeleteVolume { volume: info.id })
@@ -173,13 +204,32 @@ impl Daemon {
     /// The deletion failed: clients may come back.
     fn admit_again(&self, store: &Arc<Store>, info: &VolumeInfo) {
         let target = crate::export::ExportTarget::Origin(info.id);
-        if let Ok(export) = self.runtime.open_export(&store.handle, target) {
-            self.exports.insert(info.name.clone(), export);
+        if let Err(failure) = self.admit(store, info.name.clone(), target) {
+            let why = NotServed::failed(&failure, &store.path);
+            store.not_served.lock().insert(info.id, why);
+            // The next try opens it again.
+            let _ = store.handle.detach_origin(info.id);
         }
     }
 
+    /// A volume has `bytes` bytes from now on. Whoever has its block device open
+    /// sees it at once. NBD cannot tell those who are connected: whoever connects
+    /// later sees it.
+    fn resized(&self, name: &str, bytes: u64) -> Result<(), Failure> {
+        let Some(served) = self.exports.get(name) else {
+            return Ok(());
+        };
+        if let Some(export) = served.nbd {
+            export.resize(bytes).map_err(AttachError::from)?;
+        }
+        if let Some(device) = served.device {
+            device.block().resize(bytes)?;
+        }
+        Ok(())
+    }
+
     fn show_volume(&self, store: &Store, info: VolumeInfo) -> Answer {
-        Answer::Volume(store.volume_view(info, &self.exports))
+        Answer::Volume(self.volume_view(store, info))
     }
 }
 

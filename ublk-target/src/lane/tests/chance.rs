@@ -68,7 +68,7 @@ impl World {
         };
         let result = match (&op.action, self.chance.below(8)) {
             (_, 0) => Err(libc::EIO),
-            (Action::Punch { .. }, 1) => Err(libc::EOPNOTSUPP),
+            (Action::Punch { .. } | Action::Trim { .. }, 1) => Err(libc::EOPNOTSUPP),
             (Action::Read { len, .. } | Action::Write { len, .. }, 1) if *len > 512 => Ok(512),
             (Action::Read { len, .. } | Action::Write { len, .. }, _) => Ok(*len),
             _ => Ok(0),

@@ -21,10 +21,14 @@ fn pieces(owner: Owner) -> [Effect; 2] {
 
 #[test]
 fn snapshot_reads_are_verified_and_give_their_grant_back_once() {
-    let good = crc32c::crc32c(&[0xcc; 4096]);
+    Checksum::ALL.into_iter().for_each(reads_are_verified);
+}
+
+fn reads_are_verified(by: Checksum) {
+    let good = by.of(&[0xcc; 4096]);
     // Bytes CHUNK+15872 .. 2*CHUNK+512: the last block of one chunk, the first of the next.
     for (damaged, reversed) in [(false, false), (false, true), (true, false), (true, true)] {
-        let mut rig = Rig::shared();
+        let mut rig = Rig::shared_by(by);
         rig.submit(1, SNAPSHOT, Verb::Read, 2 * CHUNK - 512, 1024);
         let events = rig.events();
         let [

@@ -1,0 +1,19 @@
+//! csnap on real block devices: runs inside the guest, started by `make guest-test`
+//! (`scripts/guest-runner` boots the kernel). The harness is `csnap_tests::guest_bed`.
+//!
+//! Every test has its own disks in memory and ends with the origin alone compared
+//! with what the device showed last, `store check --data`, no ublk device left and a
+//! look at the kernel's log. Randomised ones print their seed; `CSNAP_SEED` repeats it.
+
+mod alone;
+mod failures;
+mod file_systems;
+mod front_end;
+mod kill;
+mod lifecycle;
+mod pressure;
+mod requests;
+mod upgrade;
+mod verify;
+
+use csnap_tests::e2e::{seed, setting};

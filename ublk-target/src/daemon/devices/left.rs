@@ -1,0 +1,122 @@
+//! Devices that an earlier csnapd left and that are not served now: which wait for
+//! what, and which go because nothing will ever serve them again.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::{Devices, Found, Key};
+use crate::control::protocol::Failure;
+use crate::control::views::Level;
+use crate::daemon::events::NewEvent;
+use crate::daemon::failures::busy;
+use crate::daemon::state::ListedDevice;
+
+/// Path of the block device of a number.
+#[must_use]
+pub fn device_path(id: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/ublkb{id}"))
+}
+
+impl Devices {
+    /// Removes devices of a store that nothing will serve again: `wanted` says no.
+    /// Those that are served now are wanted.
+    pub fn clean(&self, store: Uuid, wanted: impl Fn(Key) -> bool) {
+        let listed = self.state.get().devices;
+        let of_store = listed.iter().filter(|entry| entry.store == store);
+        for entry in of_store.filter(|entry| !wanted(entry.key())) {
+            if let Err(failure) = self.discard(entry, "what it served is gone") {
+                let message = format!(
+                    "the device of {}, which is gone, cannot be removed: {failure}",
+                    entry.name
+                );
+                self.events
+                    .add(NewEvent::new(Level::Error, "device-stuck", message));
+            }
+        }
+    }
+
+    /// Stops and removes a device that waits. Whoever has it open gets I/O errors.
+    fn discard(&self, entry: &ListedDevice, why: &str) -> Result<(), Failure> {
+        let id = match self.settled(entry.key())? {
+            Found::Gone => {
+                self.forget(entry.key());
+                return Ok(());
+            }
+            Found::Dead(id) | Found::Waiting(id) => id,
+            Found::Served { id, pid } => {
+                let path = device_path(id);
+                let message = format!("{} is served by process {pid}", path.display());
+                return Err(busy(message, "end that process"));
+            }
+        };
+        let path = device_path(id);
+        self.links.remove(&path);
+        self.control.stop(id)?;
+        // Somebody may have it open and hold on to it for long.
+        self.control.delete_async(id)?;
+        self.udev.withdraw(id);
+        self.forget(entry.key());
+        let message = format!("{} of {} was removed: {why}", path.display(), entry.name);
+        self.events
+            .add(NewEvent::new(Level::Warning, "device-removed", message));
+        Ok(())
+    }
+
+    /// Devices of a store, of these names, that are in the kernel without anybody
+    /// serving them.
+    fn waiting_of(&self, store: Uuid, names: Option<&[String]>) -> Vec<ListedDevice> {
+        let mut waiting = self.state.get().devices;
+        waiting.retain(|entry| {
+            entry.store == store
+                && names.is_none_or(|names| names.contains(&entry.name))
+                && matches!(self.found(entry.key()), Ok(Found::Waiting(_)))
+        });
+        waiting
+    }
+
+    /// Gives up devices of a store that wait, those of these names or all: what
+    /// they serve is to be served no more.
+    ///
+    /// # Errors
+    /// Without `force` refuses if there is one: somebody may have it open.
+    pub fn give_up(
+        &self,
+        store: Uuid,
+        names: Option<&[String]>,
+        force: bool,
+    ) -> Result<(), Failure> {
+        for entry in self.waiting_of(store, names) {
+            if !force {
+                let message = format!(
+                    "{} of {} waits with the I/O of its users",
+                    entry.id.map_or("a device".into(), path_text),
+                    entry.name
+                );
+                return Err(busy(
+                    message,
+                    "serve it again (csnapctl status says what it waits for); or use --force: its users get I/O errors",
+                ));
+            }
+            self.discard(&entry, "it was given up")?;
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel still has a device that is listed and waits.
+    #[must_use]
+    pub fn waits(&self, entry: &ListedDevice) -> bool {
+        !matches!(self.found(entry.key()), Ok(Found::Gone | Found::Dead(_)))
+    }
+}
+
+fn path_text(id: u32) -> String {
+    device_path(id).display().to_string()
+}
+
+/// Whether the kernel has a device of this number, whosever it is: what can be
+/// told without its driver.
+#[must_use]
+pub fn exists(id: u32) -> bool {
+    Path::new(&format!("/sys/class/ublk-char/ublkc{id}")).exists()
+}

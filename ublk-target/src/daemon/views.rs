@@ -1,0 +1,93 @@
+//! How volumes and snapshots look to people: what the store knows of them, and how
+//! they are served.
+
+use snapstore::engine::{SnapshotInfo, SnapshotState, VolumeInfo};
+use uuid::Uuid;
+
+use super::Daemon;
+use super::exports::Served;
+use super::store::{Store, export_name};
+use crate::control::views::{AgreedView, SnapshotStateName, SnapshotView, VolumeState, VolumeView};
+
+/// What is served under a name, for a view.
+#[derive(Default)]
+struct Ways {
+    device: Option<String>,
+    link: Option<String>,
+    agreed: Option<AgreedView>,
+    export: Option<String>,
+    clients: u64,
+}
+
+impl Daemon {
+    fn ways(&self, name: &str) -> Ways {
+        let Some(served) = self.exports.get(name) else {
+            return Ways::default();
+        };
+        let Served { device, nbd, .. } = &served;
+        let device = device.as_ref().zip(self.devices.as_ref());
+        let link = device.and_then(|(device, devices)| devices.link_of(device));
+        Ways {
+            device: device.map(|(device, _)| device.path().display().to_string()),
+            link: link.map(|path| path.display().to_string()),
+            agreed: device.map(|(device, _)| device.agreed()),
+            export: nbd.as_ref().map(|_| name.to_owned()),
+            clients: served.clients(),
+        }
+    }
+
+    /// How a volume looks.
+    pub(super) fn volume_view(&self, store: &Store, info: VolumeInfo) -> VolumeView {
+        let not_served = store.not_served.lock().get(&info.id).cloned();
+        let state = match &not_served {
+            Some(not_served) => not_served.state,
+            None => VolumeState::Served,
+        };
+        let ways = self.ways(&info.name);
+        VolumeView {
+            device: ways.device,
+            link: ways.link,
+            agreed: ways.agreed,
+            clients: ways.clients,
+            state,
+            size: info.size,
+            snapshots: info.snapshots,
+            held_bytes: info.held_bytes,
+            origin: info.origin,
+            store: store.path.display().to_string(),
+            policy: info.policy.into(),
+            created_ms: info.created_ms,
+            uuid: Uuid::from_bytes(info.uuid).to_string(),
+            problem: not_served.map(|not_served| not_served.problem),
+            name: info.name,
+        }
+    }
+
+    /// How a snapshot of `volume` looks.
+    pub(super) fn snapshot_view(&self, volume: &str, info: SnapshotInfo) -> SnapshotView {
+        let (state, dropped) = match info.state {
+            SnapshotState::Live => (SnapshotStateName::Live, None),
+            SnapshotState::Dropped(reason) => {
+                (SnapshotStateName::Dropped, Some(reason.to_string()))
+            }
+        };
+        let ways = self.ways(&export_name(volume, &info.name));
+        SnapshotView {
+            volume: volume.to_owned(),
+            name: info.name,
+            tag: info.tag.0,
+            created_ms: info.created_ms,
+            size: info.size,
+            exclusive_bytes: info.exclusive_bytes,
+            priority: info.priority,
+            state,
+            dropped,
+            mapped: info.mapped,
+            device: ways.device,
+            link: ways.link,
+            agreed: ways.agreed,
+            export: ways.export,
+            clients: ways.clients,
+        }
+    }
+}

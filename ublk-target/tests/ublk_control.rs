@@ -1,0 +1,157 @@
+//! Control commands against a real driver: what hangs is given up, what is left
+//! behind harms nobody.
+//!
+//! They need `/dev/ublk-control`, so they run in the guest, all at once:
+//! `guest run --put TEST-BINARY -- sh -c 'modprobe ublk_drv && ./TEST --ignored'`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)] // a test
+
+use std::time::{Duration, Instant};
+
+use ublk_target::ublk::uapi::{DevInfo, feature, param, state};
+use ublk_target::ublk::{
+    CharDevice, Control, Descriptors, Features, NewDevice, UblkError, ZeroCopy, features,
+};
+
+const NEEDS: &str = "the ublk driver";
+/// Much more than a command takes, much less than a time-out.
+const PROMPT: Duration = Duration::from_secs(8);
+
+fn new(control: &Control, identity: u64) -> DevInfo {
+    let want = NewDevice {
+        id: None,
+        queues: 1,
+        depth: 32,
+        max_io_bytes: 256 << 10,
+        flags: features::wanted(control.features(), ZeroCopy::Auto, true),
+        identity,
+    };
+    control.add(&want).unwrap()
+}
+
+fn parameters(agreed: &DevInfo) -> ublk_target::ublk::uapi::Params {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(8 << 20).unwrap();
+    let device = ublk_target::device::OriginDevice::open(file.path(), false).unwrap();
+    let limits = ublk_target::ublk::Limits::of(&device).unwrap();
+    ublk_target::ublk::params::params(&limits, 8 << 20, false, agreed)
+}
+
+#[test]
+#[ignore = "needs the ublk driver: runs in the guest"]
+fn what_is_set_is_read_back() {
+    let control = Control::open().expect(NEEDS);
+    let agreed = new(&control, 0xc5a9_0001);
+    let id = agreed.dev_id;
+    features::check(&agreed).unwrap();
+    assert_eq!(agreed.flags & feature::UNPRIVILEGED_DEV, 0);
+    let asked = parameters(&agreed);
+    control.set_params(id, &asked).unwrap();
+    let got = control.params(id).unwrap();
+    assert_eq!(ublk_target::ublk::params::ignored(&asked, &got), 0);
+    assert_eq!(got.basic, asked.basic);
+    assert_eq!(got.discard, asked.discard);
+    if asked.types & param::DMA_ALIGN != 0 {
+        assert_eq!(got.dma_alignment, asked.dma_alignment);
+        assert_eq!(got.max_segments, asked.max_segments);
+    }
+    let info = control.info(id).unwrap();
+    assert_eq!((info.state, info.ublksrv_flags), (state::DEAD, 0xc5a9_0001));
+    assert!(control.devices().unwrap().iter().any(|d| d.dev_id == id));
+    println!("agreed: {}", Features(agreed.flags));
+    control.delete(id).unwrap();
+    // The number may have gone to another test's device since.
+    match control.info(id) {
+        Err(UblkError::NoDevice(gone)) => assert_eq!(gone, id),
+        Ok(other) => assert_ne!(other.ublksrv_flags, 0xc5a9_0001),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+#[ignore = "needs the ublk driver: runs in the guest"]
+fn a_hung_start_is_given_up_and_holds_nobody_up() {
+    let control = Control::open().expect(NEEDS);
+    let agreed = new(&control, 1);
+    let hung = agreed.dev_id;
+    control.set_params(hung, &parameters(&agreed)).unwrap();
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| control.start(hung));
+        for round in 0..20 {
+            let began = Instant::now();
+            let other = new(&control, 2).dev_id;
+            control.set_params(other, &parameters(&agreed)).unwrap();
+            assert_eq!(control.info(hung).unwrap().state, state::DEAD);
+            control.delete(other).unwrap();
+            assert!(began.elapsed() < PROMPT, "round {round}");
+        }
+        let began = Instant::now();
+        let answer = start.join().unwrap().unwrap_err();
+        assert!(
+            matches!(answer, UblkError::TimedOut { command: "start", id: Some(n), .. } if n == hung),
+            "{answer}"
+        );
+        println!("start: {answer} (waited {:?} more)", began.elapsed());
+    });
+    // Giving up interrupted it, so nothing refers to the device.
+    let began = Instant::now();
+    control.delete(hung).unwrap();
+    assert!(began.elapsed() < PROMPT);
+}
+
+#[test]
+#[ignore = "needs the ublk driver: runs in the guest"]
+fn a_delete_waits_for_the_server_and_no_longer_than_it_may() {
+    let control = Control::open().expect(NEEDS);
+    let agreed = new(&control, 3);
+    let id = agreed.dev_id;
+    let device = CharDevice::open(id, PROMPT).unwrap();
+    let descriptors = Descriptors::map(&device, 0, agreed.queue_depth).unwrap();
+    assert!(descriptors.get(agreed.queue_depth - 1).is_some());
+    assert!(descriptors.get(agreed.queue_depth).is_none());
+    let busy = CharDevice::open(id, Duration::from_millis(50)).unwrap_err();
+    assert!(matches!(busy, UblkError::Node { .. }), "{busy}");
+    let answer = control.delete(id).unwrap_err();
+    assert!(matches!(answer, UblkError::TimedOut { .. }), "{answer}");
+    println!("delete: {answer}");
+    drop(descriptors);
+    drop(device);
+    let began = Instant::now();
+    while control.info(id).is_ok() {
+        assert!(began.elapsed() < PROMPT, "it never went away");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+#[ignore = "needs the ublk driver: runs in the guest"]
+fn refusals_name_the_device() {
+    let control = Control::open().expect(NEEDS);
+    let gone = 60_000;
+    assert!(matches!(control.stop(gone), Err(UblkError::NoDevice(n)) if n == gone));
+    let id = new(&control, 4).dev_id;
+    let taken = control.add(&NewDevice {
+        id: Some(id),
+        queues: 1,
+        depth: 1,
+        max_io_bytes: 4096,
+        flags: 0,
+        identity: 0,
+    });
+    let error = taken.unwrap_err().to_string();
+    assert!(error.contains(&format!("device {id}")), "{error}");
+    // Never served: there is nothing to recover.
+    let error = control.start_recovery(id).unwrap_err();
+    assert!(matches!(error, UblkError::Command { .. }), "{error}");
+    println!("recover: {error}");
+    match control.update_size(id, 16) {
+        Err(error) => println!("resize: {error}"),
+        Ok(()) => panic!("a device without a disk was resized"),
+    }
+    control.delete_async(id).unwrap();
+}
