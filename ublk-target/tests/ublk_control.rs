@@ -155,3 +155,23 @@ fn refusals_name_the_device() {
     }
     control.delete_async(id).unwrap();
 }
+
+/// A kernel's worker that exits with the last ring of its thread may take a command
+/// of the next ring with it: see `ublk::command`.
+#[test]
+#[ignore = "needs the ublk driver: runs in the guest"]
+fn every_one_of_many_commands_is_answered() {
+    let control = Control::open().expect(NEEDS);
+    let agreed = new(&control, 4);
+    let asked = parameters(&agreed);
+    let began = Instant::now();
+    for round in 0..5000 {
+        let once = Instant::now();
+        control.set_params(agreed.dev_id, &asked).unwrap();
+        assert!(once.elapsed() < PROMPT, "round {round}");
+        // At every distance from the moment the last ring is gone.
+        std::thread::sleep(Duration::from_micros(round * 7 % 3000));
+    }
+    println!("5000 commands in {:?}", began.elapsed());
+    control.delete(agreed.dev_id).unwrap();
+}

@@ -37,8 +37,8 @@ fn an_origin_that_vanishes_fails_its_users_and_not_the_daemon() -> Outcome {
         status.stderr
     );
     ensure!(
-        rig::find(&volume, "message").is_some() || events.contains("error"),
-        "neither the volume nor an event says that the origin is gone:\n{volume}\n{events}"
+        rig::find(&volume, "message").is_some() && events.contains("origin-failed"),
+        "the volume or the events do not say that the origin is gone:\n{volume}\n{events}"
     );
     rig.pictures.clear();
     rig.finish_broken()

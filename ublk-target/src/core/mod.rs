@@ -100,6 +100,10 @@ pub trait StoreHandlers: Send + Sync {
     /// Something a person should know. Called by an I/O thread: must not block.
     fn notice(&self, notice: Notice);
 
+    /// The origin of a volume failed an operation with this `errno`. Called by an I/O
+    /// thread: must not block.
+    fn origin_failed(&self, volume: VolumeId, errno: i32);
+
     /// Records durably, outside the store and its origins, that all snapshots of
     /// `volumes` are invalid. Called by a thread of its own.
     ///
@@ -143,6 +147,8 @@ pub trait Entry: Send + Sync {
     fn enter(&self, visit: &mut Visit);
     /// The lane has drained for pause `io`; the last lane gets the event to tell.
     fn acknowledge(&self, io: IoId) -> Option<Event>;
+    /// See [`StoreHandlers::origin_failed`].
+    fn origin_failed(&self, volume: VolumeId, errno: i32);
     /// Time passes: `now_ms` since the Unix epoch, `now` for time-outs.
     fn tick(&self, now_ms: u64, now: Instant);
 }
@@ -289,6 +295,10 @@ impl<E: Stepper> Entry for Core<E> {
     fn acknowledge(&self, io: IoId) -> Option<Event> {
         let last = self.pauses.lock().acknowledge(io);
         last.then_some(Event::Paused { io, drained: true })
+    }
+
+    fn origin_failed(&self, volume: VolumeId, errno: i32) {
+        self.handlers.origin_failed(volume, errno);
     }
 
     fn tick(&self, now_ms: u64, now: Instant) {

@@ -78,6 +78,8 @@ impl Stepper for Counting {
 struct Quiet;
 
 impl StoreHandlers for Quiet {
+    fn origin_failed(&self, _: VolumeId, _: i32) {}
+
     fn notice(&self, _: Notice) {}
     fn record_invalid(&self, _: &[VolumeId]) -> Result<(), IoError> {
         Ok(())

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::RwLock;
 use snapstore::engine::Notice;
@@ -11,6 +12,7 @@ use snapstore::{IoError, VolumeId};
 use uuid::Uuid;
 
 use super::events::{Events, NewEvent};
+use super::origin_errors::OriginErrors;
 use super::state::StateFile;
 use crate::control::views::Level;
 use crate::core::StoreHandlers;
@@ -24,6 +26,8 @@ pub struct Handlers {
     state: Arc<StateFile>,
     /// Kept beside the engine, so that a notice needs not ask it.
     names: RwLock<HashMap<VolumeId, String>>,
+    /// What its origins failed.
+    pub origin_errors: OriginErrors,
 }
 
 impl Handlers {
@@ -36,6 +40,7 @@ impl Handlers {
             events,
             state,
             names: RwLock::default(),
+            origin_errors: OriginErrors::default(),
         }
     }
 
@@ -109,6 +114,16 @@ impl StoreHandlers for Handlers {
             return;
         }
         self.events.add(self.event(notice));
+    }
+
+    fn origin_failed(&self, volume: VolumeId, errno: i32) {
+        let Some(what) = self.origin_errors.note(volume, errno, Instant::now()) else {
+            return;
+        };
+        let volume = self.name_of(volume);
+        let message = format!("the origin of {volume} fails: {what}");
+        let event = NewEvent::new(Level::Error, "origin-failed", message);
+        self.events.add(event.store(&self.path).volume(volume));
     }
 
     fn record_invalid(&self, volumes: &[VolumeId]) -> Result<(), IoError> {

@@ -34,6 +34,7 @@ pub mod in_use;
 pub mod mounts;
 pub mod nbd_socket;
 pub mod origin;
+pub mod origin_errors;
 pub mod process;
 pub mod release;
 pub mod safety;

@@ -58,7 +58,9 @@ impl Daemon {
             policy: info.policy.into(),
             created_ms: info.created_ms,
             uuid: Uuid::from_bytes(info.uuid).to_string(),
-            problem: not_served.map(|not_served| not_served.problem),
+            problem: not_served
+                .map(|not_served| not_served.problem)
+                .or_else(|| store.handlers.origin_errors.problem(info.id)),
             name: info.name,
         }
     }

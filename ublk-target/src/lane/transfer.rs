@@ -98,6 +98,9 @@ impl Lane {
             Next::Over(result) => result,
         };
         let transfer = self.transfers.remove(key);
+        if let Err(errno) = result {
+            self.note_error(transfer.device, errno);
+        }
         match transfer.then {
             Then::Request(request) => self.request_moved(request, result),
             Then::Verify(request) => {

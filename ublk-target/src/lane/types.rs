@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use snapstore::device::IoError;
 use snapstore::ids::IoId;
-use snapstore::{BLOCK_SIZE, Block, Checksum, Tag};
+use snapstore::{BLOCK_SIZE, Block, Checksum, Tag, VolumeId};
 
 /// A store, by its place in every lane's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -246,6 +246,8 @@ pub struct Outbox {
     pub done: Vec<Done>,
     /// Pauses this lane has drained for.
     pub paused: Vec<(StoreSlot, IoId)>,
+    /// Volumes whose origin failed an operation, with the `errno`.
+    pub origin_errors: Vec<(StoreSlot, VolumeId, i32)>,
     /// Volumes being detached that nothing uses any more.
     pub detached: Vec<VolumeSlot>,
 }

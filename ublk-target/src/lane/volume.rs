@@ -212,6 +212,19 @@ impl Lane {
         }
     }
 
+    /// An operation on a device failed; if it is an origin, its users' owner should know.
+    pub(super) fn note_error(&mut self, device: DeviceSlot, errno: i32) {
+        // What a device cannot do is done another way.
+        if matches!(errno, libc::EOPNOTSUPP | libc::ENOSYS) {
+            return;
+        }
+        let failed = self.volumes.iter().flatten().find(|v| v.device == device);
+        if let Some(volume) = failed {
+            let error = (volume.store, volume.id, errno);
+            self.out.origin_errors.push(error);
+        }
+    }
+
     /// One change of a volume's origin has completed.
     pub(super) fn change_landed(&mut self, slot: VolumeSlot) {
         let Some(volume) = self.volume(slot) else {

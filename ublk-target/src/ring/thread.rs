@@ -207,6 +207,7 @@ impl Thread {
             self.acknowledge();
             self.enter_engines()?;
             self.submit_operations()?;
+            self.tell_errors();
             if self.lane.out.done.is_empty() && !self.clients.is_ready() && !self.has_events() {
                 break;
             }
@@ -240,6 +241,14 @@ impl Thread {
                 .and_then(|store| store.entry.acknowledge(io));
             if let (Some(event), Some(events)) = (event, self.lane.events(slot)) {
                 events.events.push(event);
+            }
+        }
+    }
+
+    fn tell_errors(&mut self) {
+        while let Some((slot, volume, errno)) = self.lane.out.origin_errors.pop() {
+            if let Some(store) = self.store(slot) {
+                store.entry.origin_failed(volume, errno);
             }
         }
     }

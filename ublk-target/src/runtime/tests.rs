@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use snapstore::create::{CreateOptions, create};
 use snapstore::engine::{Command, Config, Engine, Notice, Policy, Reply};
 use snapstore::recover::load;
-use snapstore::{IoError, Tag};
+use snapstore::{IoError, Tag, VolumeId};
 
 use super::*;
 use crate::device::{OriginDevice, OriginSet};
@@ -20,6 +20,8 @@ const CHUNK: usize = 16384;
 struct Quiet;
 
 impl StoreHandlers for Quiet {
+    fn origin_failed(&self, _: VolumeId, _: i32) {}
+
     fn notice(&self, _: Notice) {}
     fn record_invalid(&self, _: &[VolumeId]) -> Result<(), IoError> {
         Ok(())

@@ -1,15 +1,20 @@
-//! One control command: a ring, a submission, a completion or a time-out.
+//! One control command: a submission, a completion or a time-out.
 //!
 //! The driver runs every control command on a worker of the kernel, which may
 //! hang: ADD on some kernels, START until every tag is fetched, DELETE while
-//! somebody refers to the device. So each command has a ring of its own: commands
-//! of several threads never wait for each other, and a hung one leaves nothing
-//! behind that the next could trip over.
+//! somebody refers to the device. So each thread has a ring of its own for them:
+//! commands of several threads never wait for each other.
+//!
+//! A thread keeps its ring from one command to the next. Since Linux 7.0 the
+//! kernel's workers leave with the last ring of their thread, and a command of
+//! the next ring can be handed to one that is on its way out: it is never carried
+//! out then (`io_uring/io-wq.c`, `IO_WQ_BIT_EXIT_ON_IDLE`).
 //!
 //! When the time is up the ring is closed, which interrupts the worker where it
 //! can be interrupted, and **the command's buffer is leaked**: the worker may
 //! write to it at any later time. At most 152 bytes a hung command.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -28,6 +33,11 @@ type Ring = IoUring<squeue::Entry128, cqueue::Entry>;
 /// bounds the workers all its later rings get (the kernel takes the least of
 /// entries and four a core), and a hung command occupies one.
 const ENTRIES: u32 = 8;
+
+thread_local! {
+    /// This thread's ring, between commands.
+    static RING: Cell<Option<Ring>> = const { Cell::new(None) };
+}
 
 /// What to ask of the driver.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +63,7 @@ pub(super) fn run<T>(
     call: Call,
     buffer: Box<T>,
 ) -> Result<Box<T>, UblkError> {
-    let mut ring = ring().map_err(UblkError::Ring)?;
+    let mut ring = RING.take().map_or_else(ring, Ok).map_err(UblkError::Ring)?;
     let buffer = Box::into_raw(buffer);
     let header = CtrlCmd {
         dev_id: call.id.unwrap_or(u32::MAX),
@@ -70,6 +80,7 @@ pub(super) fn run<T>(
     };
     match issue(&mut ring, control, call, &header) {
         Answer::Completed(result) => {
+            RING.set(Some(ring));
             // SAFETY: the pointer came from `into_raw` above, and the driver is
             // done with it: the command has completed.
             let buffer = unsafe { Box::from_raw(buffer) };
@@ -84,6 +95,8 @@ pub(super) fn run<T>(
         Answer::TimedOut => {
             let (command, id, after) = (call.name, call.id, call.patience);
             tracing::error!(command, id, ?after, "a ublk command was given up");
+            // The next ring before this one goes: see the top of the module.
+            RING.set(self::ring().ok());
             Err(UblkError::TimedOut { command, id, after })
         }
     }
@@ -107,7 +120,7 @@ fn issue(ring: &mut Ring, control: BorrowedFd<'_>, call: Call, header: &CtrlCmd)
     // SAFETY: the submission names no memory of its own; what `header.addr` names
     // lives until the completion or for ever, see `run`.
     if unsafe { ring.submission().push(&entry) }.is_err() {
-        return Answer::NotIssued(io::Error::other("a new ring has no room"));
+        return Answer::NotIssued(io::Error::other("an idle ring has no room"));
     }
     loop {
         match ring.submit() {
