@@ -1,8 +1,7 @@
 //! Control commands against a real driver: what hangs is given up, what is left
 //! behind harms nobody.
 //!
-//! They need `/dev/ublk-control`, so they run in the guest, all at once:
-//! `guest run --put TEST-BINARY -- sh -c 'modprobe ublk_drv && ./TEST --ignored'`.
+//! They need `/dev/ublk-control`, so they run in the guest: `scripts/guest-tests`.
 
 #![allow(
     clippy::unwrap_used,
@@ -43,7 +42,6 @@ fn parameters(agreed: &DevInfo) -> ublk_target::ublk::uapi::Params {
 }
 
 #[test]
-#[ignore = "needs the ublk driver: runs in the guest"]
 fn what_is_set_is_read_back() {
     let control = Control::open().expect(NEEDS);
     let agreed = new(&control, 0xc5a9_0001);
@@ -74,7 +72,6 @@ fn what_is_set_is_read_back() {
 }
 
 #[test]
-#[ignore = "needs the ublk driver: runs in the guest"]
 fn a_hung_start_is_given_up_and_holds_nobody_up() {
     let control = Control::open().expect(NEEDS);
     let agreed = new(&control, 1);
@@ -105,7 +102,6 @@ fn a_hung_start_is_given_up_and_holds_nobody_up() {
 }
 
 #[test]
-#[ignore = "needs the ublk driver: runs in the guest"]
 fn a_delete_waits_for_the_server_and_no_longer_than_it_may() {
     let control = Control::open().expect(NEEDS);
     let agreed = new(&control, 3);
@@ -129,7 +125,6 @@ fn a_delete_waits_for_the_server_and_no_longer_than_it_may() {
 }
 
 #[test]
-#[ignore = "needs the ublk driver: runs in the guest"]
 fn refusals_name_the_device() {
     let control = Control::open().expect(NEEDS);
     let gone = 60_000;
@@ -157,21 +152,23 @@ fn refusals_name_the_device() {
 }
 
 /// A kernel's worker that exits with the last ring of its thread may take a command
-/// of the next ring with it: see `ublk::command`.
+/// of the next ring with it: see `ublk::command`. Without what is done there about
+/// one in 30,000 of these was lost on 7.2, so this watches and proves nothing; to
+/// see it, raise `COMMANDS` to 100,000.
 #[test]
-#[ignore = "needs the ublk driver: runs in the guest"]
 fn every_one_of_many_commands_is_answered() {
+    const COMMANDS: u64 = 2000;
     let control = Control::open().expect(NEEDS);
     let agreed = new(&control, 4);
     let asked = parameters(&agreed);
     let began = Instant::now();
-    for round in 0..5000 {
+    for round in 0..COMMANDS {
         let once = Instant::now();
         control.set_params(agreed.dev_id, &asked).unwrap();
         assert!(once.elapsed() < PROMPT, "round {round}");
         // At every distance from the moment the last ring is gone.
         std::thread::sleep(Duration::from_micros(round * 7 % 3000));
     }
-    println!("5000 commands in {:?}", began.elapsed());
+    println!("{COMMANDS} commands in {:?}", began.elapsed());
     control.delete(agreed.dev_id).unwrap();
 }
