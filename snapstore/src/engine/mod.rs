@@ -17,11 +17,10 @@
 //! | `space` | reserves, victims, a failed store |
 //! | `info` | what `csnapctl` shows |
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
+use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 pub mod api;
@@ -54,8 +53,10 @@ use crate::state::State;
 use crate::tree::Cache;
 use crate::unique::UniqueMap;
 
-/// A map whose order is the same in every run: the engine knows no randomness.
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+/// A map whose order is the same in every run: the engine knows no randomness. Its
+/// keys are numbers the engine gave out, or of chunks in work at the same time: few,
+/// so a hash that is quick is better than one that withstands an attack.
+type Map<K, V> = HashMap<K, V, FxBuildHasher>;
 
 /// Steps of background work done in one step of the engine.
 const BACKGROUND: usize = 4;

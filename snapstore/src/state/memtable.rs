@@ -116,21 +116,17 @@ impl MemTable {
     /// The entry with the smallest tag at or above `tag`.
     #[must_use]
     pub fn ceil(&self, volume: VolumeId, chunk: u64, tag: Tag) -> Option<(Tag, &Entry)> {
-        let range = exception_key(volume, chunk, tag)..=exception_key(volume, chunk, Tag(u64::MAX));
-        self.exceptions
-            .range(range)
-            .next()
-            .map(|(key, entry)| (Tag(key.c), entry))
+        let from = exception_key(volume, chunk, tag);
+        let (key, entry) = self.exceptions.range(from..).next()?;
+        from.same_list(key).then_some((Tag(key.c), entry))
     }
 
     /// The greatest tag below `tag`, purged or not.
     #[must_use]
     pub fn floor(&self, volume: VolumeId, chunk: u64, tag: Tag) -> Option<Tag> {
-        let range = exception_key(volume, chunk, Tag(0))..exception_key(volume, chunk, tag);
-        self.exceptions
-            .range(range)
-            .next_back()
-            .map(|(key, _)| Tag(key.c))
+        let to = exception_key(volume, chunk, tag);
+        let (key, _) = self.exceptions.range(..to).next_back()?;
+        to.same_list(key).then_some(Tag(key.c))
     }
 
     /// Era entries in `from..to` as (key, place or purged).
