@@ -112,6 +112,19 @@ pub enum UblkError {
         /// What the system said.
         source: io::Error,
     },
+    /// The device below has blocks that the driver cannot have.
+    #[error(
+        "{path} has logical blocks of {block} bytes, and a ublk device has blocks of at most \
+         {limit}; it takes a device with smaller blocks"
+    )]
+    BlockSize {
+        /// The device below.
+        path: PathBuf,
+        /// Bytes in a block of it.
+        block: u32,
+        /// Most bytes in a block of a ublk device.
+        limit: u32,
+    },
     /// Who uses a device cannot be learned.
     #[error("cannot learn who uses /dev/ublkb{id}: {source}; is /proc mounted?")]
     Openers {

@@ -12,13 +12,11 @@
 use zerocopy::FromZeros;
 
 use super::features::Features;
-use super::limits::Limits;
+use super::limits::{LARGEST_BLOCK, Limits};
 use super::uapi::{DevInfo, PARAMS_LEN_6_12, ParamBasic, ParamDiscard, Params, SECTOR, param};
 
 /// The block layer refuses a largest request below a page.
 const PAGE: u32 = 4096;
-/// The driver takes logical blocks up to a page.
-const BLOCKS: (u32, u32) = (512, PAGE);
 /// Most bytes in one discard or write of zeroes: in the worst case each chunk of
 /// it is copied out first, and the request holds its tag that long.
 const MAX_ZEROES: u64 = 32 << 20;
@@ -127,7 +125,7 @@ fn power(bytes: u32) -> u32 {
 }
 
 fn block(bytes: u32) -> u32 {
-    power(bytes).clamp(BLOCKS.0, BLOCKS.1)
+    power(bytes).min(LARGEST_BLOCK)
 }
 
 fn shift(bytes: u32) -> u8 {
