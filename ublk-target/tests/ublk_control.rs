@@ -52,6 +52,8 @@ fn what_is_set_is_read_back() {
     control.set_params(id, &asked).unwrap();
     let got = control.params(id).unwrap();
     assert_eq!(ublk_target::ublk::params::ignored(&asked, &got), 0);
+    let heeded = ublk_target::ublk::params::heeded(id, &asked, &got).unwrap();
+    assert_eq!(heeded, [""; 0]);
     assert_eq!(got.basic, asked.basic);
     assert_eq!(got.discard, asked.discard);
     if asked.types & param::DMA_ALIGN != 0 {

@@ -77,6 +77,17 @@ pub enum UblkError {
         /// Names of the features, separated by commas.
         missing: String,
     },
+    /// The driver keeps other parameters than it was told.
+    #[error(
+        "the ublk driver ignored of device {id}: {what}; csnap does not serve without (Linux 6.1 \
+         and newer take them)"
+    )]
+    Ignored {
+        /// Which device.
+        id: u32,
+        /// Names, separated by commas.
+        what: String,
+    },
     /// The driver made a device of an unprivileged user.
     #[error(
         "ublk device {0} was made unprivileged, which silently loses recovery: run csnapd with \
