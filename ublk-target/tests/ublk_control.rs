@@ -10,8 +10,21 @@
     clippy::print_stdout
 )] // a test
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use snapstore::create::{CreateOptions, create};
+use ublk_target::control::protocol::{Request, SnapshotName, TakeTarget};
+use ublk_target::control::server::Backend;
+use ublk_target::control::views::PolicyName;
+use ublk_target::daemon::devices::DeviceOptions;
+use ublk_target::daemon::front::Wish;
+use ublk_target::daemon::safety::Safety;
+use ublk_target::daemon::state::StateFile;
+use ublk_target::daemon::{Daemon, Settings};
+use ublk_target::device::StoreDevice;
+use ublk_target::runtime::{Runtime, RuntimeConfig, Spread};
 use ublk_target::ublk::uapi::{DevInfo, feature, param, state};
 use ublk_target::ublk::{
     CharDevice, Control, Descriptors, Features, NewDevice, UblkError, ZeroCopy, features,
@@ -173,4 +186,113 @@ fn every_one_of_many_commands_is_answered() {
     }
     println!("{COMMANDS} commands in {:?}", began.elapsed());
     control.delete(agreed.dev_id).unwrap();
+}
+
+fn daemon(dir: &Path) -> Daemon {
+    let settings = Settings {
+        nbd_socket: dir.join("nbd"),
+        engine: snapstore::engine::Config::default(),
+        frontend: Wish::Ublk,
+        devices: DeviceOptions {
+            zero_copy: ZeroCopy::Auto,
+            queue_depth: 16,
+            spread: Spread::Auto,
+            link_dir: dir.join("links"),
+            run_dir: dir.join("run"),
+        },
+        safety: Safety::default(),
+    };
+    let runtime = Arc::new(Runtime::start(RuntimeConfig::default()).unwrap());
+    let state = Arc::new(StateFile::open(&dir.join("state")).unwrap());
+    let daemon = Daemon::new(settings, runtime, state).expect(NEEDS);
+    daemon.attach_listed();
+    daemon
+}
+
+/// A store and a volume on it, `web`.
+fn with_volume(dir: &Path) -> Daemon {
+    for sub in ["state", "run"] {
+        std::fs::create_dir(dir.join(sub)).unwrap();
+    }
+    let file = |name: &str| {
+        let path = dir.join(name);
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(16 << 20).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (store, origin) = (file("store"), file("web.img"));
+    let options = CreateOptions {
+        uuid: *uuid::Uuid::new_v4().as_bytes(),
+        chunk_size: 16384,
+        checksum: snapstore::Checksum::default(),
+        created_ms: 0,
+        journal_blocks: None,
+    };
+    create(&mut StoreDevice::open(&store, false).unwrap(), &options).unwrap();
+    let daemon = daemon(dir);
+    let attach = Request::StoreAttach {
+        path: store,
+        accept_changed_origin: Vec::new(),
+    };
+    daemon.handle(attach).unwrap();
+    let volume = Request::VolumeCreate {
+        name: "web".into(),
+        origin,
+        store: None,
+        policy: PolicyName::OriginFirst,
+    };
+    daemon.handle(volume).unwrap();
+    daemon
+}
+
+fn map_a_snapshot(daemon: &Daemon) {
+    let target = TakeTarget {
+        volume: "web".into(),
+        name: Some("a".into()),
+    };
+    let take = Request::SnapshotTake {
+        targets: vec![target],
+        priority: 0,
+    };
+    daemon.handle(take).unwrap();
+    let snapshot = SnapshotName {
+        volume: "web".into(),
+        name: "a".into(),
+        tag: None,
+    };
+    daemon.handle(Request::SnapshotMap { snapshot }).unwrap();
+}
+
+/// The driver has finished an ADD after csnapd gave it up.
+#[test]
+fn a_device_that_nobody_knows_is_removed_with_the_next_and_at_the_start() {
+    let control = Control::open().expect(NEEDS);
+    let dir = tempfile::tempdir().unwrap();
+    let first = with_volume(dir.path());
+    let listed = StateFile::open(&dir.path().join("state")).unwrap().get();
+    let identity = listed.devices[0].key().identity();
+    // What csnapd makes gets the free number, and is started.
+    let is_there = |device: &DevInfo| match control.info(device.dev_id) {
+        Ok(now) => (now.state, now.ublksrv_flags) == (state::DEAD, device.ublksrv_flags),
+        Err(UblkError::NoDevice(_)) => false,
+        Err(other) => panic!("{other}"),
+    };
+    let (stray, foreign) = (new(&control, identity), new(&control, 5));
+    // As that of another csnapd, which serves a copy of the store.
+    let served = new(&control, identity);
+    let server = CharDevice::open(served.dev_id, PROMPT).unwrap();
+    map_a_snapshot(&first);
+    assert!(!is_there(&stray));
+    assert!(is_there(&foreign) && is_there(&served));
+    first.stop();
+    drop(first);
+    let stray = new(&control, identity);
+    let second = daemon(dir.path());
+    assert!(!is_there(&stray));
+    assert!(is_there(&foreign) && is_there(&served));
+    second.stop();
+    drop(server);
+    for device in [foreign, served] {
+        control.delete(device.dev_id).unwrap();
+    }
 }
