@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use snapstore::create::{CreateOptions, create};
-use ublk_target::control::protocol::{Request, SnapshotName, TakeTarget};
+use ublk_target::control::protocol::{Answer, Request, SnapshotName, TakeTarget};
 use ublk_target::control::server::Backend;
-use ublk_target::control::views::PolicyName;
+use ublk_target::control::views::{PolicyName, VolumeState};
 use ublk_target::daemon::devices::DeviceOptions;
 use ublk_target::daemon::front::Wish;
 use ublk_target::daemon::safety::Safety;
@@ -295,4 +295,63 @@ fn a_device_that_nobody_knows_is_removed_with_the_next_and_at_the_start() {
     for device in [foreign, served] {
         control.delete(device.dev_id).unwrap();
     }
+}
+
+/// What waits in a device was meant for an origin that is no more what it was.
+#[test]
+fn what_waits_is_never_written_over_an_origin_that_was_changed() {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    let dir = tempfile::tempdir().unwrap();
+    let first = with_volume(dir.path());
+    let volume = |daemon: &Daemon| match daemon.handle(Request::VolumeShow { name: "web".into() }) {
+        Ok(Answer::Volume(volume)) => volume,
+        other => panic!("{other:?}"),
+    };
+    let attach = |daemon: &Daemon, accept: &[&str]| {
+        let request = Request::StoreAttach {
+            path: dir.path().join("store").to_str().unwrap().into(),
+            accept_changed_origin: accept.iter().map(|&name| name.into()).collect(),
+        };
+        daemon.handle(request).unwrap();
+    };
+    let old = volume(&first).device.unwrap();
+    let user = std::fs::File::options()
+        .write(true)
+        .custom_flags(libc::O_SYNC)
+        .open(&old)
+        .unwrap();
+    first.stop();
+    drop(first);
+    let waits = std::thread::spawn(move || user.write_at(&[7; 4096], 8 << 20));
+    std::thread::sleep(Duration::from_millis(300));
+    let origin = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(dir.path().join("web.img"))
+        .unwrap();
+    origin.write_all_at(&[9; 4096], 0).unwrap();
+
+    let second = daemon(dir.path());
+    for _ in 0..2 {
+        let problem = volume(&second).problem.unwrap();
+        assert!(problem.message.contains("waits"), "{problem:?}");
+        assert!(problem.next.contains("--accept-changed-origin web"));
+        assert!(!waits.is_finished());
+        attach(&second, &[]);
+    }
+    attach(&second, &["web"]);
+    let error = waits.join().unwrap().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+    let served = volume(&second);
+    assert_eq!(served.state, VolumeState::Served);
+    let mut seen = [1; 4096];
+    let device = std::fs::File::open(served.device.unwrap()).unwrap();
+    for (at, expected) in [(0, 9), (8 << 20, 0)] {
+        device.read_exact_at(&mut seen, at).unwrap();
+        assert_eq!(seen, [expected; 4096]);
+        origin.read_exact_at(&mut seen, at).unwrap();
+        assert_eq!(seen, [expected; 4096]);
+    }
+    drop(device);
+    second.stop();
 }

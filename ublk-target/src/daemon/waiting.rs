@@ -49,6 +49,15 @@ impl Daemon {
         waiting.iter().map(view).collect()
     }
 
+    /// Whether a device of this volume, or of a snapshot of it, waits.
+    pub(super) fn volume_waits(&self, store: &Store, volume: VolumeId) -> bool {
+        let listed = self.state.get().devices;
+        let mut of_volume = listed
+            .iter()
+            .filter(|entry| entry.is_of(store.uuid, volume));
+        of_volume.any(|entry| self.is_there(entry))
+    }
+
     fn is_there(&self, entry: &ListedDevice) -> bool {
         match &self.devices {
             Some(devices) => devices.waits(entry),
