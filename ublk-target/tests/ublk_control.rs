@@ -355,3 +355,68 @@ fn what_waits_is_never_written_over_an_origin_that_was_changed() {
     drop(device);
     second.stop();
 }
+
+/// Writes for which a full store has no room fail, so that they hold no stop up.
+#[test]
+fn a_full_store_where_snapshots_come_first_holds_no_stop_up() {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    for orderly in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = with_volume(dir.path());
+        let policy = Request::VolumeSet {
+            name: "web".into(),
+            policy: PolicyName::SnapshotFirst,
+        };
+        daemon.handle(policy).unwrap();
+        map_a_snapshot(&daemon);
+        let device = match daemon.handle(Request::VolumeShow { name: "web".into() }) {
+            Ok(Answer::Volume(volume)) => volume.device.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let (over, refused) = (AtomicBool::new(false), AtomicU64::new(0));
+        let write = |lane: u64| {
+            let mut options = std::fs::File::options();
+            let options = options.write(true).custom_flags(libc::O_SYNC);
+            let Ok(file) = options.open(&device) else {
+                return;
+            };
+            while !over.load(Ordering::Relaxed) {
+                for piece in (lane..256).step_by(8) {
+                    let written = file.write_at(&[1; 65536], piece << 16);
+                    refused.fetch_add(u64::from(written.is_err()), Ordering::Relaxed);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let writers = [0, 1, 2, 3, 4, 5, 6, 7].map(|lane| scope.spawn(move || write(lane)));
+            let began = Instant::now();
+            while refused.load(Ordering::Relaxed) < 100 {
+                assert!(began.elapsed() < Duration::from_secs(60), "it never filled");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let began = Instant::now();
+            if orderly {
+                daemon.stop();
+            } else {
+                let store = dir.path().join("store").to_str().unwrap().to_owned();
+                let force = true;
+                let detach = Request::StoreDetach { store, force };
+                daemon.handle(detach).unwrap();
+            }
+            let took = began.elapsed();
+            over.store(true, Ordering::Relaxed);
+            println!("orderly {orderly}: {took:?}");
+            drop(daemon);
+            // What the writers asked for meanwhile waits for the next.
+            let next = orderly.then(|| self::daemon(dir.path()));
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            if let Some(next) = next {
+                next.stop();
+            }
+            assert!(took < PROMPT, "{took:?}");
+        });
+    }
+}
