@@ -1,5 +1,5 @@
 //! Control commands against a real driver: what hangs is given up, what is left
-//! behind harms nobody.
+//! behind by it or by an earlier csnapd harms nobody, a stop is not held up.
 //!
 //! They need `/dev/ublk-control`, so they run in the guest: `scripts/guest-tests`.
 
