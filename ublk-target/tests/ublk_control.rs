@@ -1,5 +1,5 @@
 //! Control commands against a real driver: what hangs is given up, what is left
-//! behind harms nobody.
+//! behind by it or by an earlier csnapd harms nobody, a stop is not held up.
 //!
 //! They need `/dev/ublk-control`, so they run in the guest: `scripts/guest-tests`.
 
@@ -10,8 +10,21 @@
     clippy::print_stdout
 )] // a test
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use snapstore::create::{CreateOptions, create};
+use ublk_target::control::protocol::{Answer, Request, SnapshotName, TakeTarget};
+use ublk_target::control::server::Backend;
+use ublk_target::control::views::{PolicyName, VolumeState};
+use ublk_target::daemon::devices::DeviceOptions;
+use ublk_target::daemon::front::Wish;
+use ublk_target::daemon::safety::Safety;
+use ublk_target::daemon::state::StateFile;
+use ublk_target::daemon::{Daemon, Settings};
+use ublk_target::device::StoreDevice;
+use ublk_target::runtime::{Runtime, RuntimeConfig, Spread};
 use ublk_target::ublk::uapi::{DevInfo, feature, param, state};
 use ublk_target::ublk::{
     CharDevice, Control, Descriptors, Features, NewDevice, UblkError, ZeroCopy, features,
@@ -52,6 +65,8 @@ fn what_is_set_is_read_back() {
     control.set_params(id, &asked).unwrap();
     let got = control.params(id).unwrap();
     assert_eq!(ublk_target::ublk::params::ignored(&asked, &got), 0);
+    let heeded = ublk_target::ublk::params::heeded(id, &asked, &got).unwrap();
+    assert_eq!(heeded, [""; 0]);
     assert_eq!(got.basic, asked.basic);
     assert_eq!(got.discard, asked.discard);
     if asked.types & param::DMA_ALIGN != 0 {
@@ -171,4 +186,237 @@ fn every_one_of_many_commands_is_answered() {
     }
     println!("{COMMANDS} commands in {:?}", began.elapsed());
     control.delete(agreed.dev_id).unwrap();
+}
+
+fn daemon(dir: &Path) -> Daemon {
+    let settings = Settings {
+        nbd_socket: dir.join("nbd"),
+        engine: snapstore::engine::Config::default(),
+        frontend: Wish::Ublk,
+        devices: DeviceOptions {
+            zero_copy: ZeroCopy::Auto,
+            queue_depth: 16,
+            spread: Spread::Auto,
+            link_dir: dir.join("links"),
+            run_dir: dir.join("run"),
+        },
+        safety: Safety::default(),
+    };
+    let runtime = Arc::new(Runtime::start(RuntimeConfig::default()).unwrap());
+    let state = Arc::new(StateFile::open(&dir.join("state")).unwrap());
+    let daemon = Daemon::new(settings, runtime, state).expect(NEEDS);
+    daemon.attach_listed();
+    daemon
+}
+
+/// A store and a volume on it, `web`.
+fn with_volume(dir: &Path) -> Daemon {
+    for sub in ["state", "run"] {
+        std::fs::create_dir(dir.join(sub)).unwrap();
+    }
+    let file = |name: &str| {
+        let path = dir.join(name);
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(16 << 20).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (store, origin) = (file("store"), file("web.img"));
+    let options = CreateOptions {
+        uuid: *uuid::Uuid::new_v4().as_bytes(),
+        chunk_size: 16384,
+        checksum: snapstore::Checksum::default(),
+        created_ms: 0,
+        journal_blocks: None,
+    };
+    create(&mut StoreDevice::open(&store, false).unwrap(), &options).unwrap();
+    let daemon = daemon(dir);
+    let attach = Request::StoreAttach {
+        path: store,
+        accept_changed_origin: Vec::new(),
+    };
+    daemon.handle(attach).unwrap();
+    let volume = Request::VolumeCreate {
+        name: "web".into(),
+        origin,
+        store: None,
+        policy: PolicyName::OriginFirst,
+    };
+    daemon.handle(volume).unwrap();
+    daemon
+}
+
+fn map_a_snapshot(daemon: &Daemon) {
+    let target = TakeTarget {
+        volume: "web".into(),
+        name: Some("a".into()),
+    };
+    let take = Request::SnapshotTake {
+        targets: vec![target],
+        priority: 0,
+    };
+    daemon.handle(take).unwrap();
+    let snapshot = SnapshotName {
+        volume: "web".into(),
+        name: "a".into(),
+        tag: None,
+    };
+    daemon.handle(Request::SnapshotMap { snapshot }).unwrap();
+}
+
+/// The driver has finished an ADD after csnapd gave it up.
+#[test]
+fn a_device_that_nobody_knows_is_removed_with_the_next_and_at_the_start() {
+    let control = Control::open().expect(NEEDS);
+    let dir = tempfile::tempdir().unwrap();
+    let first = with_volume(dir.path());
+    let listed = StateFile::open(&dir.path().join("state")).unwrap().get();
+    let identity = listed.devices[0].key().identity();
+    // What csnapd makes gets the free number, and is started.
+    let is_there = |device: &DevInfo| match control.info(device.dev_id) {
+        Ok(now) => (now.state, now.ublksrv_flags) == (state::DEAD, device.ublksrv_flags),
+        Err(UblkError::NoDevice(_)) => false,
+        Err(other) => panic!("{other}"),
+    };
+    let (stray, foreign) = (new(&control, identity), new(&control, 5));
+    // As that of another csnapd, which serves a copy of the store.
+    let served = new(&control, identity);
+    let server = CharDevice::open(served.dev_id, PROMPT).unwrap();
+    map_a_snapshot(&first);
+    assert!(!is_there(&stray));
+    assert!(is_there(&foreign) && is_there(&served));
+    first.stop();
+    drop(first);
+    let stray = new(&control, identity);
+    let second = daemon(dir.path());
+    assert!(!is_there(&stray));
+    assert!(is_there(&foreign) && is_there(&served));
+    second.stop();
+    drop(server);
+    for device in [foreign, served] {
+        control.delete(device.dev_id).unwrap();
+    }
+}
+
+/// What waits in a device was meant for an origin that is no more what it was.
+#[test]
+fn what_waits_is_never_written_over_an_origin_that_was_changed() {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    let dir = tempfile::tempdir().unwrap();
+    let first = with_volume(dir.path());
+    let volume = |daemon: &Daemon| match daemon.handle(Request::VolumeShow { name: "web".into() }) {
+        Ok(Answer::Volume(volume)) => volume,
+        other => panic!("{other:?}"),
+    };
+    let attach = |daemon: &Daemon, accept: &[&str]| {
+        let request = Request::StoreAttach {
+            path: dir.path().join("store").to_str().unwrap().into(),
+            accept_changed_origin: accept.iter().map(|&name| name.into()).collect(),
+        };
+        daemon.handle(request).unwrap();
+    };
+    let old = volume(&first).device.unwrap();
+    let user = std::fs::File::options()
+        .write(true)
+        .custom_flags(libc::O_SYNC)
+        .open(&old)
+        .unwrap();
+    first.stop();
+    drop(first);
+    let waits = std::thread::spawn(move || user.write_at(&[7; 4096], 8 << 20));
+    std::thread::sleep(Duration::from_millis(300));
+    let origin = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(dir.path().join("web.img"))
+        .unwrap();
+    origin.write_all_at(&[9; 4096], 0).unwrap();
+
+    let second = daemon(dir.path());
+    for _ in 0..2 {
+        let problem = volume(&second).problem.unwrap();
+        assert!(problem.message.contains("waits"), "{problem:?}");
+        assert!(problem.next.contains("--accept-changed-origin web"));
+        assert!(!waits.is_finished());
+        attach(&second, &[]);
+    }
+    attach(&second, &["web"]);
+    let error = waits.join().unwrap().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+    let served = volume(&second);
+    assert_eq!(served.state, VolumeState::Served);
+    let mut seen = [1; 4096];
+    let device = std::fs::File::open(served.device.unwrap()).unwrap();
+    for (at, expected) in [(0, 9), (8 << 20, 0)] {
+        device.read_exact_at(&mut seen, at).unwrap();
+        assert_eq!(seen, [expected; 4096]);
+        origin.read_exact_at(&mut seen, at).unwrap();
+        assert_eq!(seen, [expected; 4096]);
+    }
+    drop(device);
+    second.stop();
+}
+
+/// Writes for which a full store has no room fail, so that they hold no stop up.
+#[test]
+fn a_full_store_where_snapshots_come_first_holds_no_stop_up() {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    for orderly in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = with_volume(dir.path());
+        let policy = Request::VolumeSet {
+            name: "web".into(),
+            policy: PolicyName::SnapshotFirst,
+        };
+        daemon.handle(policy).unwrap();
+        map_a_snapshot(&daemon);
+        let device = match daemon.handle(Request::VolumeShow { name: "web".into() }) {
+            Ok(Answer::Volume(volume)) => volume.device.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let (over, refused) = (AtomicBool::new(false), AtomicU64::new(0));
+        let write = |lane: u64| {
+            let mut options = std::fs::File::options();
+            let options = options.write(true).custom_flags(libc::O_SYNC);
+            let Ok(file) = options.open(&device) else {
+                return;
+            };
+            while !over.load(Ordering::Relaxed) {
+                for piece in (lane..256).step_by(8) {
+                    let written = file.write_at(&[1; 65536], piece << 16);
+                    refused.fetch_add(u64::from(written.is_err()), Ordering::Relaxed);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let writers = [0, 1, 2, 3, 4, 5, 6, 7].map(|lane| scope.spawn(move || write(lane)));
+            let began = Instant::now();
+            while refused.load(Ordering::Relaxed) < 100 {
+                assert!(began.elapsed() < Duration::from_secs(60), "it never filled");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let began = Instant::now();
+            if orderly {
+                daemon.stop();
+            } else {
+                let store = dir.path().join("store").to_str().unwrap().to_owned();
+                let force = true;
+                let detach = Request::StoreDetach { store, force };
+                daemon.handle(detach).unwrap();
+            }
+            let took = began.elapsed();
+            over.store(true, Ordering::Relaxed);
+            println!("orderly {orderly}: {took:?}");
+            drop(daemon);
+            // What the writers asked for meanwhile waits for the next.
+            let next = orderly.then(|| self::daemon(dir.path()));
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            if let Some(next) = next {
+                next.stop();
+            }
+            assert!(took < PROMPT, "{took:?}");
+        });
+    }
 }

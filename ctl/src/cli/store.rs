@@ -59,7 +59,8 @@ pub enum StoreVerb {
         /// The device, or a file
         device: PathBuf,
         /// Serve this volume although its origin was changed without csnap: its
-        /// snapshots are dropped, because they no longer can be right
+        /// snapshots are dropped, because they no longer can be right, and users of
+        /// its device that waits get I/O errors
         #[arg(long, value_name = "VOLUME")]
         accept_changed_origin: Vec<String>,
         /// How dropping snapshots is confirmed.

@@ -110,6 +110,7 @@ impl Row for StatusView {
         listed("pid", "PID", Kind::Number),
         listed("started_ms", "STARTED (UTC)", Kind::Time),
         listed("threads", "THREADS", Kind::Number),
+        listed("protections", "PROTECTIONS", Kind::Text),
         listed("frontend", "FRONT END", Kind::Text),
         listed("frontend_why", "BECAUSE", Kind::Text),
         listed("ublk_features", "UBLK FEATURES", Kind::Text),

@@ -411,6 +411,7 @@ mod tests {
             pid: 0,
             started_ms: 0,
             threads: 0,
+            protections: None,
             frontend: FrontendName::Both,
             frontend_why: String::new(),
             ublk_features: Vec::new(),

@@ -63,11 +63,12 @@ pub(super) fn command(session: &mut Session) -> Done {
     }
 }
 
-const SUMMARY: [&str; 13] = [
+const SUMMARY: [&str; 14] = [
     "version",
     "pid",
     "started_ms",
     "threads",
+    "protections",
     "frontend",
     "frontend_why",
     "ublk_features",

@@ -59,7 +59,8 @@ fn attach(
 ) -> Done {
     if !accept_changed_origin.is_empty() {
         let what = format!(
-            "This drops all snapshots of {} ({}) if the origin was changed without csnap.",
+            "This drops all snapshots of {} ({}) if the origin was changed without csnap; \
+             users of a device that waits get I/O errors.",
             counted(accept_changed_origin.len() as u64, "volume"),
             accept_changed_origin.join(", ")
         );

@@ -157,6 +157,7 @@ fn block_signals() -> nix::Result<SigSet> {
 }
 
 fn add(control: &Control, options: &Options, origin: &OriginDevice) -> Result<DevInfo, Failure> {
+    let limits = Limits::of(origin)?;
     let flags = features::wanted(control.features(), options.zero_copy, true);
     let spread = flags & feature::PER_IO_DAEMON != 0;
     let agreed = control.add(&NewDevice {
@@ -168,7 +169,7 @@ fn add(control: &Control, options: &Options, origin: &OriginDevice) -> Result<De
         identity: 0,
     })?;
     let id = agreed.dev_id;
-    let made = params::params(&Limits::of(origin)?, origin.size(), false, &agreed);
+    let made = params::params(&limits, origin.size(), false, &agreed);
     let set = features::check(&agreed).and_then(|()| control.set_params(id, &made));
     match set.and_then(|()| control.params(id)) {
         Ok(got) => {

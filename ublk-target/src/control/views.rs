@@ -248,6 +248,20 @@ pub struct TakenView {
     pub snapshots: Vec<String>,
 }
 
+/// What protects the machine from a daemon its memory depends on, each in force or
+/// not; only block devices need them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectionsView {
+    /// No memory of the daemon is paged out.
+    pub memory_locked: bool,
+    /// The kernel never kills it to get memory.
+    pub oom_protected: bool,
+    /// Its I/O threads never wait for writeback to themselves.
+    pub io_flusher: bool,
+    /// No file system on a device of its own is mounted in its sight.
+    pub own_mounts: bool,
+}
+
 /// How the daemon is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
@@ -259,6 +273,9 @@ pub struct StatusView {
     pub started_ms: u64,
     /// Number of I/O threads.
     pub threads: u32,
+    /// What protects the machine from it; absent from a daemon that does not tell.
+    #[serde(default)]
+    pub protections: Option<ProtectionsView>,
     /// How clients reach what is served.
     #[serde(default)]
     pub frontend: FrontendName,

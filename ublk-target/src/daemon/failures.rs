@@ -83,6 +83,7 @@ impl From<UblkError> for Failure {
     fn from(error: UblkError) -> Self {
         let code = match &error {
             UblkError::Open(_) => ErrorCode::Busy,
+            UblkError::BlockSize { .. } => return Self::new(ErrorCode::Usage, error.to_string()),
             _ => ErrorCode::Error,
         };
         Self::new(code, error.to_string())

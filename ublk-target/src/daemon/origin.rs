@@ -194,17 +194,47 @@ pub fn judge(info: &VolumeInfo, device: &OriginDevice, store: &Path) -> Result<V
     })
 }
 
-/// An origin that was changed while snapshots depend on it.
+/// What relied on an origin as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Betrayed {
+    /// Snapshots.
+    pub snapshots: bool,
+    /// What users of a device had asked for when csnapd stopped, or have since.
+    pub waiting: bool,
+}
+
+impl Betrayed {
+    /// Whether anything did.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.snapshots || self.waiting
+    }
+}
+
+/// An origin that was changed while something relied on it.
 #[must_use]
-pub fn changed(info: &VolumeInfo, store: &Path) -> NotServed {
+pub fn changed(info: &VolumeInfo, store: &Path, betrayed: Betrayed) -> NotServed {
+    let (wrong, goes) = match (betrayed.snapshots, betrayed.waiting) {
+        (true, true) => (
+            "the snapshots of it no longer can be right, and what its users wrote since waits \
+             for what it held before",
+            "its snapshots may go, and users of its device may get I/O errors",
+        ),
+        (false, true) => (
+            "what its users wrote since waits for what it held before",
+            "users of its device may get I/O errors",
+        ),
+        (_, false) => (
+            "the snapshots of it no longer can be right",
+            "its snapshots may go",
+        ),
+    };
+    let (origin, name, store) = (&info.origin, &info.name, store.display());
     let message = format!(
-        "{} was changed without csnap since the last stop: the snapshots of {} no longer can be right",
-        info.origin, info.name
+        "{origin}, of volume {name}, was changed without csnap since the last stop: {wrong}"
     );
     let next = format!(
-        "if it is the right device and its snapshots may go: csnapctl store attach {} --accept-changed-origin {}",
-        store.display(),
-        info.name
+        "if it is the right device and {goes}: csnapctl store attach {store} --accept-changed-origin {name}"
     );
     NotServed::refused(message, next)
 }

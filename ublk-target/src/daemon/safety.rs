@@ -7,6 +7,7 @@
 use std::io;
 
 use super::mounts;
+use crate::control::views::ProtectionsView;
 use crate::reclaim;
 
 /// Which protections are in force.
@@ -60,6 +61,17 @@ impl Safety {
             "protections"
         );
         safety
+    }
+}
+
+impl From<Safety> for ProtectionsView {
+    fn from(safety: Safety) -> Self {
+        Self {
+            memory_locked: safety.memory_locked,
+            oom_protected: safety.oom_protected,
+            io_flusher: safety.io_flusher,
+            own_mounts: safety.own_mounts,
+        }
     }
 }
 

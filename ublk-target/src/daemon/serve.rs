@@ -13,7 +13,7 @@ use super::devices::{self, Key};
 use super::events::NewEvent;
 use super::exports::Served;
 use super::failures::busy;
-use super::origin::{self, NotServed, Verdict};
+use super::origin::{self, Betrayed, NotServed, Verdict};
 use super::store::{Store, export_name};
 use crate::control::protocol::Failure;
 use crate::control::views::Level;
@@ -39,7 +39,9 @@ impl Daemon {
         }
     }
 
-    /// Judges the origin; drops snapshots it betrayed, if that was accepted.
+    /// Judges the origin; drops snapshots it betrayed, if that was accepted. So goes
+    /// what waits in devices of the volume: it was meant for what the origin held
+    /// before, and must not be written over what it holds now.
     fn prepare(
         &self,
         store: &Store,
@@ -48,10 +50,22 @@ impl Daemon {
         accepted: bool,
     ) -> Result<(), NotServed> {
         let failed = |failure: Failure| NotServed::failed(&failure, &store.path);
+        // Before anything is forgotten that the next csnapd judges by.
+        self.must_not_wait_elsewhere(store, &info.name, ExportTarget::Origin(info.id))
+            .map_err(failed)?;
         let verdict = origin::judge(info, origin, &store.path)?;
-        if verdict == Verdict::Changed && has_live_snapshots(store, info.id) {
+        let betrayed = Betrayed {
+            snapshots: has_live_snapshots(store, info.id),
+            waiting: self.volume_waits(store, info.id),
+        };
+        if verdict == Verdict::Changed && betrayed.any() {
             if !accepted {
-                return Err(origin::changed(info, &store.path));
+                return Err(origin::changed(info, &store.path, betrayed));
+            }
+            if let Some(devices) = &self.devices {
+                devices
+                    .give_up_volume(store.uuid, info.id)
+                    .map_err(failed)?;
             }
             let reason = DropReason::OriginChanged;
             let drop_all = Command::DropSnapshots {

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use snapstore::VolumeId;
 use uuid::Uuid;
 
 use super::devices::Key;
@@ -75,6 +76,12 @@ impl ListedDevice {
             tag,
             name: name.to_owned(),
         }
+    }
+
+    /// Whether it serves this volume or a snapshot of it.
+    #[must_use]
+    pub fn is_of(&self, store: Uuid, volume: VolumeId) -> bool {
+        (self.store, self.volume) == (store, volume.0)
     }
 
     /// What it serves.

@@ -15,11 +15,12 @@ use crate::device::Identity;
 
 impl Daemon {
     /// Removes devices of a store of which the volume, or the mapped snapshot, is
-    /// no more. Those that can be served again later stay.
+    /// no more, and those that never started. Those that can be served again later stay.
     pub(super) fn clean_devices(&self, store: &Store) {
         let Some(devices) = &self.devices else {
             return;
         };
+        devices.remove_strays(store);
         let (volumes, exports) = (store.volumes(), &self.exports);
         let known = |key: Key| {
             let volume = VolumeId(key.volume);
@@ -46,6 +47,15 @@ impl Daemon {
             problem: self.waits_for(entry),
         };
         waiting.iter().map(view).collect()
+    }
+
+    /// Whether a device of this volume, or of a snapshot of it, waits.
+    pub(super) fn volume_waits(&self, store: &Store, volume: VolumeId) -> bool {
+        let listed = self.state.get().devices;
+        let mut of_volume = listed
+            .iter()
+            .filter(|entry| entry.is_of(store.uuid, volume));
+        of_volume.any(|entry| self.is_there(entry))
     }
 
     fn is_there(&self, entry: &ListedDevice) -> bool {

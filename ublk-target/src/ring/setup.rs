@@ -24,8 +24,9 @@ pub(crate) const BUFFERS: u16 = 16 << 10;
 const FILES_UPDATE: u8 = 6;
 
 /// Operations a ring may be asked for.
-const OPERATIONS: [u8; 13] = [
+const OPERATIONS: [u8; 14] = [
     opcode::Nop::CODE,
+    opcode::Timeout::CODE,
     opcode::Read::CODE,
     opcode::Write::CODE,
     opcode::ReadFixed::CODE,

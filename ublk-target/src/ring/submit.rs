@@ -42,9 +42,11 @@ pub(crate) enum Kind {
     Fetch,
     /// A tag's pages registered or taken back; the rest says whose.
     Pages,
+    /// A moment has passed.
+    Tick,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Device,
     Kind::Receive,
     Kind::Send,
@@ -54,7 +56,11 @@ const KINDS: [Kind; 9] = [
     Kind::Nothing,
     Kind::Fetch,
     Kind::Pages,
+    Kind::Tick,
 ];
+
+/// How long a moment is.
+static MOMENT: types::Timespec = types::Timespec::new().nsec(4_000_000);
 
 impl Kind {
     /// User data for `rest`.
@@ -171,6 +177,11 @@ impl Submitter {
     /// Queues an operation that ends the next wait.
     pub(crate) fn nudge(&mut self) -> io::Result<()> {
         self.push(opcode::Nop::new().build(), Kind::Nothing.data(0))
+    }
+
+    /// Waits for a moment to pass.
+    pub(crate) fn tick(&mut self) -> io::Result<()> {
+        self.push(opcode::Timeout::new(&MOMENT).build(), Kind::Tick.data(0))
     }
 
     /// Waits for the eventfd.

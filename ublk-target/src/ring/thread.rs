@@ -154,6 +154,7 @@ impl Thread {
                 let (blocks, mut io) = self.blocks();
                 blocks.pages(rest, result, &mut io)?;
             }
+            Kind::Tick => self.blocks.ticked(),
             Kind::Event if !self.stopping => {
                 if let Some(port) = self.lanes.port(self.me) {
                     self.submit.watch(port.event().as_raw_fd())?;

@@ -218,7 +218,7 @@ impl Runtime {
             return Err(error.into());
         }
         let params = params::params(&plan.limits, plan.size, plan.read_only, &info);
-        if let Err(error) = control.set_params(info.dev_id, &params) {
+        if let Err(error) = set_params(control, info.dev_id, &params) {
             control.delete(info.dev_id)?;
             return Err(error.into());
         }
@@ -441,6 +441,17 @@ fn plan<E: Stepper>(store: &Arc<StoreHandle<E>>, target: ExportTarget) -> Result
         target: lane_target,
         limits: Limits::of(&origin)?,
     })
+}
+
+/// What the driver does not know it ignores without a word, so look at what it kept.
+fn set_params(control: &Control, id: u32, asked: &uapi::Params) -> Result<(), UblkError> {
+    control.set_params(id, asked)?;
+    let ignored = params::heeded(id, asked, &control.params(id)?)?;
+    if !ignored.is_empty() {
+        let ignored = ignored.join(", ");
+        tracing::warn!(device = id, %ignored, "the driver ignored some parameters");
+    }
+    Ok(())
 }
 
 fn mode(flags: u64, target: Target) -> Mode {

@@ -120,7 +120,8 @@ impl Control {
     ///
     /// # Errors
     /// `EEXIST` where the number is taken. After a time-out the device may appear
-    /// later, belonging to nobody: [`Self::devices`] shows it by its identity.
+    /// later, belonging to nobody: [`Self::devices`] shows it by its identity, and
+    /// the daemon removes it when it makes the next.
     pub fn add(&self, want: &NewDevice) -> Result<DevInfo, UblkError> {
         let info = DevInfo {
             nr_hw_queues: want.queues,
@@ -354,8 +355,16 @@ impl Control {
     /// # Errors
     /// What reading `/sys` or asking the driver gave.
     pub fn devices(&self) -> Result<Vec<DevInfo>, UblkError> {
+        self.devices_but(&[])
+    }
+
+    /// As [`Self::devices`], without those of these numbers.
+    ///
+    /// # Errors
+    /// As [`Self::devices`].
+    pub fn devices_but(&self, known: &[u32]) -> Result<Vec<DevInfo>, UblkError> {
         let mut found = Vec::new();
-        for id in numbers()? {
+        for id in numbers()?.into_iter().filter(|id| !known.contains(id)) {
             match self.info(id) {
                 Ok(info) => found.push(info),
                 Err(UblkError::NoDevice(_)) => {}

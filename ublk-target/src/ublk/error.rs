@@ -77,6 +77,17 @@ pub enum UblkError {
         /// Names of the features, separated by commas.
         missing: String,
     },
+    /// The driver keeps other parameters than it was told.
+    #[error(
+        "the ublk driver ignored of device {id}: {what}; csnap does not serve without (Linux 6.1 \
+         and newer take them)"
+    )]
+    Ignored {
+        /// Which device.
+        id: u32,
+        /// Names, separated by commas.
+        what: String,
+    },
     /// The driver made a device of an unprivileged user.
     #[error(
         "ublk device {0} was made unprivileged, which silently loses recovery: run csnapd with \
@@ -111,6 +122,19 @@ pub enum UblkError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The device below has blocks that the driver cannot have.
+    #[error(
+        "{path} has logical blocks of {block} bytes, and a ublk device has blocks of at most \
+         {limit}; it takes a device with smaller blocks"
+    )]
+    BlockSize {
+        /// The device below.
+        path: PathBuf,
+        /// Bytes in a block of it.
+        block: u32,
+        /// Most bytes in a block of a ublk device.
+        limit: u32,
     },
     /// Who uses a device cannot be learned.
     #[error("cannot learn who uses /dev/ublkb{id}: {source}; is /proc mounted?")]

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use super::UblkError;
 use crate::device::{Device, Identity, direct_memory_alignment, queue};
 
+/// The driver takes logical blocks up to a page.
+pub const LARGEST_BLOCK: u32 = 4096;
+
 /// What a device can do. See the kernel's `Documentation/ABI/stable/sysfs-block`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -68,16 +71,30 @@ impl Limits {
     /// The limits of an open device or file.
     ///
     /// # Errors
-    /// [`UblkError::Sysfs`].
+    /// [`UblkError::Sysfs`]; [`UblkError::BlockSize`] for a device that no block
+    /// device of ublk can stand for.
     pub fn of(device: &Device) -> Result<Self, UblkError> {
-        match device.identity() {
+        let limits = match device.identity() {
             Identity::Block(number) => {
                 let (major, minor) = (libc::major(number), libc::minor(number));
                 let dir = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
                 Self::of_queue(&queue(&dir))
             }
             Identity::File { .. } => Self::of_file(device),
+        };
+        limits?.checked(device.path())
+    }
+
+    /// Smaller blocks than the device's own would promise requests it refuses.
+    fn checked(self, path: &Path) -> Result<Self, UblkError> {
+        if self.logical_block <= LARGEST_BLOCK {
+            return Ok(self);
         }
+        Err(UblkError::BlockSize {
+            path: path.to_owned(),
+            block: self.logical_block,
+            limit: LARGEST_BLOCK,
+        })
     }
 
     fn of_queue(queue: &Path) -> Result<Self, UblkError> {
@@ -180,6 +197,20 @@ mod tests {
         assert!(error.contains("max_segments"), "{error}");
         let error = Limits::of_queue(Path::new("/nowhere")).unwrap_err();
         assert!(error.to_string().contains("/nowhere/logical_block_size"));
+    }
+
+    #[test]
+    fn larger_blocks_than_the_drivers_are_refused_by_name_and_size() {
+        let of = |block: &str| {
+            let dir = queue_with(&[("logical_block_size", block)]);
+            let limits = Limits::of_queue(dir.path()).unwrap();
+            limits.checked(Path::new("/dev/large"))
+        };
+        assert_eq!(of("4096").unwrap().logical_block, 4096);
+        let error = of("16384").unwrap_err().to_string();
+        for part in ["/dev/large", "16384", "4096"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -11,14 +11,13 @@
 
 use zerocopy::FromZeros;
 
+use super::UblkError;
 use super::features::Features;
-use super::limits::Limits;
+use super::limits::{LARGEST_BLOCK, Limits};
 use super::uapi::{DevInfo, PARAMS_LEN_6_12, ParamBasic, ParamDiscard, Params, SECTOR, param};
 
 /// The block layer refuses a largest request below a page.
 const PAGE: u32 = 4096;
-/// The driver takes logical blocks up to a page.
-const BLOCKS: (u32, u32) = (512, PAGE);
 /// Most bytes in one discard or write of zeroes: in the worst case each chunk of
 /// it is copied out first, and the request holds its tag that long.
 const MAX_ZEROES: u64 = 32 << 20;
@@ -51,11 +50,61 @@ pub fn params(limits: &Limits, size_bytes: u64, read_only: bool, agreed: &DevInf
     params
 }
 
-/// Types of `asked` the driver ignored. Without DMA_ALIGN or SEGMENT a device
-/// that needs them must not be served without copies.
+/// Types of `asked` the driver ignored.
 #[must_use]
 pub fn ignored(asked: &Params, got: &Params) -> u32 {
     asked.types & !got.types
+}
+
+/// Names of what device `id` was asked for and the driver ignored, without harm.
+///
+/// # Errors
+/// [`UblkError::Ignored`] when data would suffer: another size or block size,
+/// writes to what nobody may write, flushes that never come, pages that the device
+/// below refuses.
+pub fn heeded(id: u32, asked: &Params, got: &Params) -> Result<Vec<&'static str>, UblkError> {
+    let (ours, theirs) = (&asked.basic, &got.basic);
+    let lost = |attrs: u32| ours.attrs & attrs != theirs.attrs & attrs;
+    let ignored = ignored(asked, got);
+    let needed = [
+        ("its size and block size", ignored & param::BASIC != 0),
+        (
+            "block size",
+            ours.logical_bs_shift != theirs.logical_bs_shift,
+        ),
+        ("size", ours.dev_sectors != theirs.dev_sectors),
+        ("read-only", lost(param::READ_ONLY)),
+        ("volatile cache", lost(param::VOLATILE_CACHE)),
+        ("forced writes", lost(param::FUA)),
+        ("alignment of memory", ignored & param::DMA_ALIGN != 0),
+        ("pieces of memory", ignored & param::SEGMENT != 0),
+    ];
+    let wished = [
+        (
+            "physical block size",
+            ours.physical_bs_shift != theirs.physical_bs_shift,
+        ),
+        (
+            "least good request",
+            ours.io_min_shift != theirs.io_min_shift,
+        ),
+        ("best request", ours.io_opt_shift != theirs.io_opt_shift),
+        ("largest request", ours.max_sectors != theirs.max_sectors),
+        ("rotational", lost(param::ROTATIONAL)),
+        ("discard and write-zeroes", ignored & param::DISCARD != 0),
+    ];
+    let names = |all: &[(&'static str, bool)]| -> Vec<&'static str> {
+        let differ = all.iter().filter(|(_, differs)| *differs);
+        differ.map(|(name, _)| *name).collect()
+    };
+    let missing = names(&needed);
+    if missing.is_empty() {
+        return Ok(names(&wished));
+    }
+    Err(UblkError::Ignored {
+        id,
+        what: missing.join(", "),
+    })
 }
 
 fn basic(limits: &Limits, size_bytes: u64, read_only: bool, agreed: &DevInfo) -> ParamBasic {
@@ -127,7 +176,7 @@ fn power(bytes: u32) -> u32 {
 }
 
 fn block(bytes: u32) -> u32 {
-    power(bytes).clamp(BLOCKS.0, BLOCKS.1)
+    power(bytes).min(LARGEST_BLOCK)
 }
 
 fn shift(bytes: u32) -> u8 {
@@ -283,5 +332,42 @@ mod tests {
         let mut got = made;
         got.types &= !param::SEGMENT;
         assert_eq!(ignored(&made, &got), param::SEGMENT);
+    }
+
+    #[test]
+    fn what_the_driver_ignores_is_named_and_what_data_needs_is_refused() {
+        let asked = params(&NVME, 1 << 30, false, &agreed(0, 1 << 20));
+        assert_eq!(heeded(3, &asked, &asked).unwrap(), [""; 0]);
+        let mut got = asked;
+        got.types &= !param::DISCARD;
+        got.basic.max_sectors /= 2;
+        let ignored = heeded(3, &asked, &got).unwrap();
+        assert_eq!(ignored, ["largest request", "discard and write-zeroes"]);
+        let refused = |change: fn(&mut Params)| {
+            let mut got = asked;
+            change(&mut got);
+            heeded(3, &asked, &got).unwrap_err().to_string()
+        };
+        for (error, name) in [
+            (refused(|got| got.basic.logical_bs_shift = 12), "block size"),
+            (refused(|got| got.basic.dev_sectors -= 1), "size"),
+            (
+                refused(|got| got.basic.attrs |= param::READ_ONLY),
+                "read-only",
+            ),
+            (
+                refused(|got| got.basic.attrs ^= param::VOLATILE_CACHE),
+                "volatile cache",
+            ),
+            (
+                refused(|got| got.basic.attrs ^= param::FUA),
+                "forced writes",
+            ),
+        ] {
+            assert!(
+                error.contains("device 3") && error.contains(name),
+                "{error}"
+            );
+        }
     }
 }

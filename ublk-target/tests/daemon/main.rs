@@ -8,6 +8,7 @@
 )]
 
 mod resize;
+mod status;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,6 @@ use ublk_target::control::views::{
 };
 use ublk_target::daemon::devices::DeviceOptions;
 use ublk_target::daemon::front::Wish;
-use ublk_target::daemon::safety::Safety;
 use ublk_target::daemon::state::StateFile;
 use ublk_target::daemon::{Daemon, Settings};
 use ublk_target::device::StoreDevice;
@@ -79,7 +79,7 @@ impl World {
                 link_dir: self.path("links"),
                 run_dir: self.path("run"),
             },
-            safety: Safety::default(),
+            safety: status::SAFETY,
         };
         let daemon = Daemon::new(settings, runtime, Arc::new(self.state())).unwrap();
         daemon.attach_listed();

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use snapstore::VolumeId;
 use uuid::Uuid;
 
 use super::{Devices, Found, Key};
@@ -101,6 +102,17 @@ impl Devices {
             self.discard(&entry, "it was given up")?;
         }
         Ok(())
+    }
+
+    /// Gives up what waits in devices of a volume, its snapshots' included: the origin
+    /// is no more what they were made for.
+    ///
+    /// # Errors
+    /// When one cannot be removed, or is served by another process.
+    pub fn give_up_volume(&self, store: Uuid, volume: VolumeId) -> Result<(), Failure> {
+        let listed = self.state.get().devices;
+        let mut of_volume = listed.iter().filter(|entry| entry.is_of(store, volume));
+        of_volume.try_for_each(|entry| self.discard(entry, "its origin was changed without csnap"))
     }
 
     /// Whether the kernel still has a device that is listed and waits.

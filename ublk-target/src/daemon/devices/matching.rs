@@ -2,7 +2,8 @@
 //!
 //! | listed | in the kernel, with our identity | then |
 //! |---|---|---|
-//! | no | any | not ours to touch: a copy of the store may be served elsewhere |
+//! | no | dead, and nobody has its server's end | an ADD that was given up made it late: delete it |
+//! | no | any other | not ours to touch: a copy of the store may be served elsewhere |
 //! | yes | none (with that number) | it is gone: make a new one |
 //! | yes | quiesced, or failing I/O | it waits for us: recover it |
 //! | yes | live | its server is ending, or still there: wait |
@@ -43,6 +44,13 @@ pub fn find(key: Key, listed: &[ListedDevice], devices: &[DevInfo]) -> Found {
         }
     }
     found
+}
+
+/// Whether a device of the kernel may be one that an ADD made after it was given up,
+/// if its identity is ours: it never started, and it is not listed.
+#[must_use]
+pub fn is_stray(listed: &[ListedDevice], device: &DevInfo) -> bool {
+    device.state == state::DEAD && !listed.iter().any(|entry| is_of(entry, device))
 }
 
 /// Whether a device of the kernel is the one that is listed.
@@ -146,5 +154,20 @@ mod tests {
             device(8, key(Some(1)), state::QUIESCED),
         ];
         assert_eq!(find(web, &list, &devices), Found::Waiting(7));
+    }
+
+    #[test]
+    fn only_a_dead_device_that_is_not_listed_is_a_stray() {
+        let web = key(None);
+        let dead = device(3, web, state::DEAD);
+        assert!(is_stray(&[], &dead));
+        assert!(is_stray(&[listed(Some(4), web)], &dead), "made again since");
+        assert!(is_stray(&[listed(Some(3), key(Some(1)))], &dead));
+        for id in [Some(3), None] {
+            assert!(!is_stray(&[listed(id, web)], &dead), "just being made");
+        }
+        for kernel in [state::LIVE, state::QUIESCED, state::FAIL_IO] {
+            assert!(!is_stray(&[], &device(3, web, kernel)), "of somebody");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod identity;
 mod left;
 mod links;
 mod matching;
+mod strays;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 pub use identity::Key;
 pub use left::{device_path, exists};
 pub use links::{DEFAULT_DIR, LinkError, Links};
-pub use matching::{Found, find};
+pub use matching::{Found, find, is_stray};
 
 use super::events::{Events, NewEvent};
 use super::failures::busy;
@@ -184,6 +185,7 @@ impl Devices {
         let key = Key::new(store.uuid, target);
         let how = self.settle(key, name)?;
         if how == BlockOpen::New {
+            self.remove_strays(store);
             let listed = ListedDevice::new(key, name, None);
             self.state.update(|state| state.list_device(listed))?;
         }

@@ -25,6 +25,7 @@ impl Daemon {
             pid: std::process::id(),
             started_ms: self.started_ms,
             threads: u32::try_from(self.runtime.lanes()).unwrap_or(u32::MAX),
+            protections: Some(self.settings.safety.into()),
             frontend: self.choice.name,
             frontend_why: self.choice.why.clone(),
             ublk_features: self.ublk.as_ref().map_or(Vec::new(), |f| front::names(*f)),

@@ -58,10 +58,14 @@ pub(crate) struct Blocks {
     shares: Slab<Share>,
     /// Free places in the table of buffers.
     indexes: Vec<u16>,
-    /// Requests that wait.
+    /// Requests that wait for buffers.
     stalled: Vec<u32>,
-    /// Some of them because their pages could not be registered.
-    refused: bool,
+    /// Requests that wait because their pages could not be registered yet.
+    refused: Vec<u32>,
+    /// Those are to be tried again: something was given back, or a moment passed.
+    try_refused: bool,
+    /// A moment is being waited for.
+    ticking: bool,
     /// Buffers the kernel has until everything queued is submitted.
     leaving: Vec<BufferId>,
 }
@@ -72,7 +76,9 @@ impl Blocks {
             shares: Slab::new(),
             indexes: (1..BUFFERS).rev().collect(),
             stalled: Vec::new(),
-            refused: false,
+            refused: Vec::new(),
+            try_refused: false,
+            ticking: false,
             leaving: Vec::new(),
         }
     }
@@ -118,12 +124,14 @@ impl Blocks {
 
     /// A request's pages were registered or taken back.
     pub(crate) fn pages(&mut self, rest: u32, result: i32, io: &mut Io<'_>) -> io::Result<()> {
+        self.try_refused |= result >= 0;
         self.with(rest, io, |share, at, io| share.pages(at, result, io))
     }
 
     /// A request of a block device is done.
     pub(crate) fn done(&mut self, done: &Done, io: &mut Io<'_>) -> io::Result<()> {
         let outcome = done.result;
+        self.try_refused = true;
         self.with(done.tag as u32, io, |share, at, io| {
             share.done(at, outcome, io)
         })
@@ -137,6 +145,7 @@ impl Blocks {
             .filter(|(_, share)| number.is_none_or(|number| share.served().number == number))
             .map(|(key, _)| key)
             .collect();
+        self.try_refused = true;
         for key in meant {
             if let Some(share) = self.shares.get_mut(key) {
                 share.stand_aside();
@@ -145,26 +154,43 @@ impl Blocks {
         }
     }
 
-    /// Tries requests that wait again.
+    /// Tries requests that wait again, where something has changed.
     pub(crate) fn retry_stalled(&mut self, io: &mut Io<'_>) -> io::Result<()> {
-        if self.stalled.is_empty() {
-            return Ok(());
-        }
-        self.refused = false;
         let mut waiting = std::mem::take(&mut self.stalled);
-        for rest in waiting.drain(..) {
-            self.with(rest, io, |share, at, io| share.retry(at, io))?;
-        }
+        self.retry(&mut waiting, io)?;
         // Keep the capacity, and what has to wait again.
         waiting.append(&mut self.stalled);
         self.stalled = waiting;
+        if std::mem::take(&mut self.try_refused) {
+            let mut waiting = std::mem::take(&mut self.refused);
+            self.retry(&mut waiting, io)?;
+            waiting.append(&mut self.refused);
+            self.refused = waiting;
+        }
+        if !self.refused.is_empty() && !self.ticking {
+            self.ticking = true;
+            io.submit.tick()?;
+        }
         Ok(())
     }
 
+    fn retry(&mut self, waiting: &mut Vec<u32>, io: &mut Io<'_>) -> io::Result<()> {
+        for rest in waiting.drain(..) {
+            self.with(rest, io, |share, at, io| share.retry(at, io))?;
+        }
+        Ok(())
+    }
+
+    /// A moment has passed.
+    pub(crate) fn ticked(&mut self) {
+        self.ticking = false;
+        self.try_refused = true;
+    }
+
     /// Whether a request waits for what no completion will announce: buffers that
-    /// the next submission frees, or the driver's memory.
+    /// the next submission frees.
     pub(crate) fn is_restless(&self) -> bool {
-        !self.stalled.is_empty() && (!self.leaving.is_empty() || self.refused)
+        !self.stalled.is_empty() && !self.leaving.is_empty()
     }
 
     /// Everything queued has been submitted: buffers handed back are free.
@@ -187,10 +213,7 @@ impl Blocks {
         match go(share, at, io)? {
             Next::Nothing => {}
             Next::Stalled => self.stalled.push(rest),
-            Next::Refused => {
-                self.stalled.push(rest);
-                self.refused = true;
-            }
+            Next::Refused => self.refused.push(rest),
             Next::Free(buffer) => self.leaving.push(buffer),
         }
         self.let_go(key, io);
@@ -267,4 +290,76 @@ fn resources(
         indexes.push(index);
     }
     buffer.map(|buffer| (buffer, index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share::tests::{refused, with_io};
+    use super::*;
+    use crate::ring::submit::Kind;
+
+    fn ticks(io: &mut Io<'_>) -> usize {
+        let mut reaped = Vec::new();
+        io.submit.submit_and_wait().unwrap();
+        io.submit.reap(&mut reaped);
+        reaped.iter().filter(|one| one.kind == Kind::Tick).count()
+    }
+
+    fn blocks() -> Blocks {
+        let mut blocks = Blocks::new();
+        assert_eq!(blocks.shares.insert(refused()), 0);
+        blocks
+    }
+
+    fn fetching(blocks: &Blocks) -> usize {
+        blocks.shares.get(0).unwrap().fetching()
+    }
+
+    #[test]
+    fn what_could_not_be_registered_waits_for_a_moment_to_pass() {
+        with_io(|io| {
+            let mut blocks = blocks();
+            blocks.pages(0, -libc::ENOMEM, io).unwrap();
+            for _ in 0..3 {
+                blocks.retry_stalled(io).unwrap();
+                assert!(!blocks.is_restless(), "the thread may sleep");
+                assert_eq!(fetching(&blocks), 0, "not tried, not failed");
+            }
+            assert_eq!(ticks(io), 1);
+            assert!(io.submit.is_idle(), "one moment for all rounds");
+            blocks.ticked();
+            // It is tried: without descriptors that ends in an answer.
+            blocks.retry_stalled(io).unwrap();
+            assert_eq!(fetching(&blocks), 1);
+        });
+    }
+
+    #[test]
+    fn another_request_that_ends_is_a_reason_to_try_again() {
+        with_io(|io| {
+            let mut blocks = blocks();
+            blocks.pages(0, -libc::EBUSY, io).unwrap();
+            let elsewhere = Done {
+                tag: tag_of(9, 0),
+                result: Ok(()),
+                extents: Vec::new(),
+            };
+            blocks.done(&elsewhere, io).unwrap();
+            blocks.retry_stalled(io).unwrap();
+            assert_eq!(fetching(&blocks), 1);
+        });
+    }
+
+    #[test]
+    fn standing_aside_what_waits_is_left_to_the_successor() {
+        with_io(|io| {
+            let mut blocks = blocks();
+            blocks.pages(0, -libc::ENOMEM, io).unwrap();
+            blocks.stand_aside(None, io);
+            assert!(!blocks.shares.is_empty());
+            blocks.retry_stalled(io).unwrap();
+            assert!(blocks.shares.is_empty(), "let go of");
+            assert!(io.submit.is_idle(), "and not answered");
+        });
+    }
 }

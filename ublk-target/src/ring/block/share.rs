@@ -22,8 +22,9 @@ use super::served::{Mode, Served};
 use crate::lane::{BufferId, Request, Target, Verb};
 use crate::ublk::uapi::{self, IoCmd, IoDesc, op};
 
-/// How often registering a request's pages is tried before the request fails.
-const REGISTRATIONS: u16 = 1024;
+/// After so many failures to register a request's pages a person is told: its user
+/// has waited for long.
+const NOTICE: u32 = 1024;
 
 /// A tag as its thread knows it.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ struct Tag {
     index: u16,
     phase: Phase,
     /// Registrations that failed.
-    failures: u16,
+    failures: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +173,8 @@ impl Share {
     /// Goes on with a request that had to wait.
     pub(super) fn retry(&mut self, at: usize, io: &mut Io<'_>) -> io::Result<Next> {
         match self.tags.get(at).map(|tag| tag.phase) {
+            // It has not begun.
+            Some(Phase::Stalled) if self.aside => Ok(self.abandon(at)),
             Some(Phase::Stalled) => self.start(at, false, io),
             _ => Ok(Next::Nothing),
         }
@@ -184,7 +187,7 @@ impl Share {
         };
         match tag.phase {
             Phase::Registering if result >= 0 => return self.start(at, true, io),
-            Phase::Registering => tag.failures += 1,
+            Phase::Registering => {}
             Phase::Unregistering { result: done } => {
                 if result < 0 {
                     tracing::error!(result, "the pages of a request cannot be taken back");
@@ -193,8 +196,15 @@ impl Share {
             }
             _ => return Ok(Next::Nothing),
         }
-        if tag.failures < REGISTRATIONS && result != uapi::IO_ABORT {
+        if will_pass(result) {
             tag.phase = Phase::Stalled;
+            tag.failures = tag.failures.saturating_add(1);
+            if tag.failures == NOTICE {
+                tracing::warn!(
+                    result,
+                    "the pages of a request cannot be registered for long"
+                );
+            }
             return Ok(Next::Refused);
         }
         tracing::error!(result, "the pages of a request cannot be registered");
@@ -259,6 +269,11 @@ impl Share {
     pub(super) fn finished(&self) -> Option<usize> {
         let idle = self.over + self.fetching == self.tags.len();
         (idle && (self.aside || self.fetching == 0)).then_some(self.fetching)
+    }
+
+    #[cfg(test)]
+    pub(super) fn fetching(&self) -> usize {
+        self.fetching
     }
 
     /// Marks it as left. Whether it was not before.
@@ -398,6 +413,15 @@ impl Share {
     }
 }
 
+/// Whether registering pages may succeed later: memory is short, or the place in
+/// the table is still held by an operation that is ending.
+fn will_pass(result: i32) -> bool {
+    matches!(
+        -result,
+        libc::ENOMEM | libc::EBUSY | libc::EAGAIN | libc::EINTR
+    )
+}
+
 fn wants_registration(mode: Mode, desc: &IoDesc) -> bool {
     match mode {
         Mode::Auto => desc.op_flags & op::NEED_REG_BUF != 0,
@@ -423,7 +447,7 @@ fn translate(desc: &IoDesc, target: Target) -> Option<Verb> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::lane::{Lane, LaneConfig, VolumeSlot};
     use crate::ring::block::Serving;
@@ -459,7 +483,14 @@ mod tests {
         share
     }
 
-    fn with_io(run: impl FnOnce(&mut Io<'_>)) {
+    /// With a request whose pages are being registered.
+    pub(in crate::ring::block) fn refused() -> Share {
+        let mut share = share(Mode::Register, Target::Origin);
+        share.tags[0].phase = Phase::Registering;
+        share
+    }
+
+    pub(in crate::ring::block) fn with_io(run: impl FnOnce(&mut Io<'_>)) {
         let (mut memory, Reserved { copies, zeroes }) = Memory::new(0).unwrap();
         let mut submit = Submitter::new(setup::ring(64, &memory).unwrap());
         let mut lane = Lane::new(LaneConfig {
@@ -495,6 +526,26 @@ mod tests {
             share.stand_aside();
             let next = share.done(0, Err(libc::ESHUTDOWN), io).unwrap();
             assert_eq!(next, Next::Free(BufferId(7)));
+        });
+    }
+
+    #[test]
+    fn a_request_fails_for_what_does_not_pass_and_for_nothing_else() {
+        with_io(|io| {
+            for errno in [libc::ENOMEM, libc::EBUSY, libc::EAGAIN] {
+                let mut share = refused();
+                for _ in 0..3 * NOTICE {
+                    share.tags[0].phase = Phase::Registering;
+                    assert_eq!(share.pages(0, -errno, io).unwrap(), Next::Refused);
+                }
+                assert_eq!(share.fetching, 0, "not answered");
+            }
+            assert!(io.submit.is_idle());
+            for result in [uapi::IO_ABORT, -libc::EINVAL, -libc::EOPNOTSUPP] {
+                let mut share = refused();
+                assert_eq!(share.pages(0, result, io).unwrap(), Next::Nothing);
+                assert_eq!(share.fetching, 1, "answered");
+            }
         });
     }
 
