@@ -12,7 +12,7 @@ use crate::lane::lane_of;
 
 /// Copies a lane makes before another one is asked to help: about as much work
 /// as waking it is worth.
-const COPIES_TOGETHER: usize = 4;
+const COPIES_TOGETHER: usize = 8;
 
 impl<E: Stepper> Core<E> {
     /// Sends every effect in `visit.scratch` on its way.

@@ -111,10 +111,16 @@ impl Thread {
             self.submit.nudge()?;
         }
         self.hurry = false;
-        self.submit.submit_and_wait()?;
-        if let Some(port) = port {
+        self.submit()?;
+        if let Some(port) = self.lanes.port(self.me) {
             port.unpark();
         }
+        Ok(())
+    }
+
+    /// Submits everything and waits for a completion.
+    fn submit(&mut self) -> io::Result<()> {
+        self.submit.submit_and_wait()?;
         if self.submit.all_submitted() {
             self.blocks.submitted(&mut self.memory);
         }
@@ -206,6 +212,7 @@ impl Thread {
             let (clients, mut io) = self.clients();
             clients.pump(&mut io)?;
             self.acknowledge();
+            self.gather()?;
             self.enter_engines()?;
             self.submit_operations()?;
             self.tell_errors();
@@ -215,6 +222,18 @@ impl Thread {
         }
         self.let_go();
         Ok(())
+    }
+
+    /// Submits what is queued before the engine is told anything: fast devices finish
+    /// at once, and a copy read and written is one visit to the engine, not two.
+    fn gather(&mut self) -> io::Result<()> {
+        if self.lane.out.ops.is_empty() || !self.has_events() {
+            return Ok(());
+        }
+        self.submit_operations()?;
+        self.submit.nudge()?;
+        self.submit()?;
+        self.reap()
     }
 
     /// Hands finished requests to where they came from.
