@@ -121,7 +121,7 @@ impl StoreHandlers for Handlers {
             return;
         };
         let volume = self.name_of(volume);
-        let message = format!("the origin of {volume} fails: {what}");
+        let message = format!("the origin of {volume} failed {what}");
         let event = NewEvent::new(Level::Error, "origin-failed", message);
         self.events.add(event.store(&self.path).volume(volume));
     }

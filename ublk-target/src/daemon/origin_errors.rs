@@ -48,9 +48,8 @@ impl OriginErrors {
     /// What is wrong with a volume's origin, if anything was.
     pub fn problem(&self, volume: VolumeId) -> Option<Problem> {
         self.0.lock().get(&volume).map(|errors| Problem {
-            message: format!("its origin fails: {errors}"),
-            next: "see the kernel's log for the device; replace it and attach the store again"
-                .into(),
+            message: format!("its origin failed {errors}"),
+            next: "see the kernel's log for the device; if it goes on, replace it; this count begins anew when the store is attached".into(),
         })
     }
 }

@@ -86,6 +86,11 @@ impl Clients {
         self.ready.append(&mut self.stalled);
     }
 
+    /// Whether some connection waits for a buffer.
+    pub(crate) fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
     /// Whether some connection has something to do.
     pub(crate) fn is_ready(&self) -> bool {
         !self.ready.is_empty()

@@ -1,8 +1,9 @@
 //! The I/O thread: one ring, one lane, a share of the connections.
 //!
-//! Loop: reap every completion, read the mail, let requests and engines go on
-//! until they have nothing more to do, queue all submissions, enter the kernel
-//! once. The thread sleeps in that one call and nowhere else.
+//! Loop: reap every completion; submit at once what follows from them without the
+//! engine, and reap that too; read the mail, let requests and engines go on until
+//! they have nothing more to do, queue all submissions and enter the kernel. The
+//! thread sleeps in that call and nowhere else.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -90,6 +90,7 @@ impl Thread {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         loop {
             self.reap()?;
+            self.gather()?;
             self.read_mail()?;
             self.clients.retry_stalled();
             let (blocks, mut io) = self.blocks();
@@ -102,16 +103,31 @@ impl Thread {
         }
     }
 
+    /// Submits what follows from the completions before the engine is told of them:
+    /// fast devices finish it at once, and a copy read and written is one visit to
+    /// the engine, not two.
+    fn gather(&mut self) -> io::Result<()> {
+        if self.lane.out.ops.is_empty() || !self.has_events() {
+            return Ok(());
+        }
+        self.submit_operations()?;
+        self.submit.nudge()?;
+        self.enter_kernel()?;
+        self.reap()
+    }
+
     /// Submits everything and waits, if there is nothing else to do.
     fn sleep(&mut self) -> io::Result<()> {
         let port = self.lanes.port(self.me);
-        self.hurry |= self.blocks.is_restless();
+        // Buffers that the submission frees are announced by no completion.
+        let waited_for = self.blocks.is_stalled() || self.clients.is_stalled();
+        self.hurry |= waited_for && self.blocks.is_leaving();
         let parked = !self.hurry && port.is_some_and(|port| port.park());
         if !parked {
             self.submit.nudge()?;
         }
         self.hurry = false;
-        self.submit()?;
+        self.enter_kernel()?;
         if let Some(port) = self.lanes.port(self.me) {
             port.unpark();
         }
@@ -119,7 +135,7 @@ impl Thread {
     }
 
     /// Submits everything and waits for a completion.
-    fn submit(&mut self) -> io::Result<()> {
+    fn enter_kernel(&mut self) -> io::Result<()> {
         self.submit.submit_and_wait()?;
         if self.submit.all_submitted() {
             self.blocks.submitted(&mut self.memory);
@@ -212,7 +228,6 @@ impl Thread {
             let (clients, mut io) = self.clients();
             clients.pump(&mut io)?;
             self.acknowledge();
-            self.gather()?;
             self.enter_engines()?;
             self.submit_operations()?;
             self.tell_errors();
@@ -222,18 +237,6 @@ impl Thread {
         }
         self.let_go();
         Ok(())
-    }
-
-    /// Submits what is queued before the engine is told anything: fast devices finish
-    /// at once, and a copy read and written is one visit to the engine, not two.
-    fn gather(&mut self) -> io::Result<()> {
-        if self.lane.out.ops.is_empty() || !self.has_events() {
-            return Ok(());
-        }
-        self.submit_operations()?;
-        self.submit.nudge()?;
-        self.submit()?;
-        self.reap()
     }
 
     /// Hands finished requests to where they came from.

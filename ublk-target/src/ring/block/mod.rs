@@ -187,10 +187,14 @@ impl Blocks {
         self.try_refused = true;
     }
 
-    /// Whether a request waits for what no completion will announce: buffers that
-    /// the next submission frees.
-    pub(crate) fn is_restless(&self) -> bool {
-        !self.stalled.is_empty() && !self.leaving.is_empty()
+    /// Whether a request waits for a buffer.
+    pub(crate) fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    /// Whether the next submission frees buffers.
+    pub(crate) fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
     }
 
     /// Everything queued has been submitted: buffers handed back are free.
@@ -322,7 +326,7 @@ mod tests {
             blocks.pages(0, -libc::ENOMEM, io).unwrap();
             for _ in 0..3 {
                 blocks.retry_stalled(io).unwrap();
-                assert!(!blocks.is_restless(), "the thread may sleep");
+                assert!(!blocks.is_stalled(), "the thread may sleep");
                 assert_eq!(fetching(&blocks), 0, "not tried, not failed");
             }
             assert_eq!(ticks(io), 1);
