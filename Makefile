@@ -60,6 +60,8 @@ guest-setup: ## fetch and build what the virtual machine needs (as root, once)
 guest-test: ## csnap on block devices in the virtual machine, on both kernels, and its own tests
 	@scripts/guest-setup
 	$(CARGO) test -p csnap-tests --features guest --test guest_harness -- --test-threads=1
+	$(CARGO) build --release --bins -p ublk-target -p ctl
+	$(CARGO) test -p csnap-tests --features guest --test guest_units
 	@scripts/guest-tests
 
 lint: ## formatting, clippy, licences and dependencies

@@ -58,6 +58,15 @@ impl Session {
         self.write(&text)
     }
 
+    /// Refuses a wrong `-o` for what is printed when the work is done, before it is
+    /// begun.
+    ///
+    /// # Errors
+    /// As [`Self::print`].
+    pub fn check_fields<T: table::Row>(&self) -> Done {
+        table::list::<T>(&[], &self.style).map(drop)
+    }
+
     /// Prints everything about each item.
     ///
     /// # Errors

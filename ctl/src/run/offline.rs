@@ -80,6 +80,7 @@ impl Row for Created {
 
 /// Makes an empty store.
 pub(super) fn create(session: &mut Session, path: &Path, wanted: &Wanted) -> Done {
+    session.check_fields::<Created>()?;
     let chunk_size = u32::try_from(wanted.chunk_size)
         .ok()
         .filter(|size| size.is_power_of_two() && (4096..=1 << 20).contains(size))

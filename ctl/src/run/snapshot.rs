@@ -38,6 +38,7 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             .map(drop)
         }
         SnapshotVerb::Map { snapshots } => {
+            session.check_fields::<SnapshotView>()?;
             let mapped = each(session, snapshots, |snapshot| Request::SnapshotMap {
                 snapshot,
             })?;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
-use ublk_target::control::views::StoreView;
+use ublk_target::control::views::{StoreView, VolumeView};
 
 use super::{counted, offline, unexpected, volume};
 use crate::Done;
@@ -57,6 +57,7 @@ fn attach(
     accept_changed_origin: Vec<String>,
     consent: Consent,
 ) -> Done {
+    session.check_fields::<VolumeView>()?;
     if !accept_changed_origin.is_empty() {
         let what = format!(
             "This drops all snapshots of {} ({}) if the origin was changed without csnap; \

@@ -20,6 +20,7 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
             policy,
         } => {
             check_name(&name).map_err(super::store::usage)?;
+            session.check_fields::<VolumeView>()?;
             let origin = super::store::absolute(origin.as_ref())?;
             let policy = policy.into();
             one(
@@ -50,11 +51,13 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
             consent,
         } => delete(session, name, force, consent),
         VolumeVerb::Set { name, policy } => {
+            session.check_fields::<VolumeView>()?;
             let policy = policy.into();
             one(session, Request::VolumeSet { name, policy })
                 .and_then(|volume| session.show(&[volume]))
         }
         VolumeVerb::Resize { name, size } => {
+            session.check_fields::<VolumeView>()?;
             let size = size.bytes();
             one(session, Request::VolumeResize { name, size })
                 .and_then(|volume| session.show(&[volume]))

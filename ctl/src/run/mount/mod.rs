@@ -75,6 +75,7 @@ pub(super) fn mount(session: &mut Session, args: &MountArgs) -> Done {
         let message = format!("a snapshot never changes: it cannot be mounted {bad}");
         return Err(Failure::new(ErrorCode::Usage, message));
     }
+    session.check_fields::<Mounted>()?;
     let (dir, made) = directory(args)?;
     let result = map_and_mount(session, args, &dir);
     if result.is_err() && made {
@@ -235,9 +236,12 @@ fn run_mount(kind: &str, options: &str, device: &Path, dir: &Path) -> Done {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let message = format!("mount failed: {}", said.trim());
-    Err(Failure::new(ErrorCode::Error, message).next(format!(
-        "dmesg says more; mount -t {kind} needs a kernel or a program that knows {kind}"
-    )))
+    let mut next =
+        format!("dmesg says more; mount -t {kind} needs a kernel or a program that knows {kind}");
+    if !Path::new("/dev/loop-control").exists() {
+        next += "; --partition needs loop devices (modprobe loop)";
+    }
+    Err(Failure::new(ErrorCode::Error, message).next(next))
 }
 
 fn no_program(error: std::io::Error) -> Failure {

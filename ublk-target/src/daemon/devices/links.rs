@@ -12,7 +12,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use snapstore::engine::valid_name;
 
@@ -112,8 +112,21 @@ impl Links {
     }
 }
 
+/// Also by way of `..`: udev puts a relative link in the place of ours. By the names
+/// alone, because the device may be gone.
 fn leads_to(link: &Path, device: &Path) -> bool {
-    fs::read_link(link).is_ok_and(|target| target == device)
+    let Ok(target) = fs::read_link(link) else {
+        return false;
+    };
+    let mut path = link.parent().map(Path::to_owned).unwrap_or_default();
+    for component in target.components() {
+        match component {
+            Component::ParentDir => _ = path.pop(),
+            // An absolute target begins anew.
+            other => path.push(other),
+        }
+    }
+    path == device
 }
 
 /// Whether a link may be put at `path`: nothing is there, or a link that leads
@@ -191,6 +204,21 @@ mod tests {
         assert_eq!(names(&links), ["db", "web"]);
         links.remove(&a);
         assert_eq!(names(&links), ["web"]);
+    }
+
+    #[test]
+    fn a_relative_link_that_udev_made_is_the_same_link() {
+        let (_dir, links, a, b) = world();
+        let path = links.set("web", &a).unwrap();
+        fs::remove_file(&path).unwrap();
+        symlink("../ublkb0", &path).unwrap();
+        assert_eq!(links.get("web", &b), None);
+        assert_eq!(links.get("web", &a), Some(path.clone()));
+        assert_eq!(links.set("web", &a).unwrap(), path);
+        // Also when the device went first.
+        fs::remove_file(&a).unwrap();
+        links.remove(&a);
+        assert_eq!(names(&links), [""; 0]);
     }
 
     #[test]
