@@ -32,7 +32,7 @@ use super::udev::Announcements;
 use crate::control::protocol::Failure;
 use crate::control::views::{AgreedView, Level};
 use crate::export::ExportTarget;
-use crate::runtime::{BlockDevice, BlockError, BlockOpen, BlockOptions, Runtime, Spread};
+use crate::runtime::{BlockDevice, BlockError, BlockOpen, BlockOptions, Removed, Runtime, Spread};
 use crate::ublk::uapi::SECTOR;
 use crate::ublk::{Control, UblkError, ZeroCopy};
 
@@ -302,26 +302,23 @@ impl Devices {
         self.events.add(event.store(&store.path));
     }
 
-    /// Removes a device. Without `force` refuses while somebody has it open: then
-    /// all is as before.
+    /// Removes a device. Without `force` refuses while somebody has it open.
     ///
     /// # Errors
-    /// See [`BlockError`].
+    /// See [`BlockDevice::remove`]: then all is as before.
     pub fn remove(&self, device: &Device, force: bool) -> Result<(), BlockError> {
         self.links.remove(&device.path());
-        match device.block.remove(force) {
-            Ok(()) => {
+        let removed = device.block.remove(force);
+        match removed {
+            Ok(Removed::Gone) => {
                 self.udev.withdraw(device.block.id());
                 self.forget(device.key);
-                Ok(())
             }
-            Err(error) => {
-                if matches!(error, BlockError::Open { .. }) {
-                    self.link(device);
-                }
-                Err(error)
-            }
+            // It stays listed: the next who serves the same deletes it.
+            Ok(Removed::Stopped) => {}
+            Err(_) => self.link(device),
         }
+        removed.map(drop)
     }
 
     /// As [`Self::remove`] without force, told to a person.
@@ -352,10 +349,11 @@ impl Devices {
             Err(error) => {
                 // What cannot be removed may still be handed over.
                 tracing::warn!(device = %device.path().display(), %error, "it cannot be removed");
-                self.link(device);
             }
         }
-        device.block.hand_over()?;
+        if !device.block.hand_over()? {
+            return Ok(Left::Removed);
+        }
         let message = format!(
             "{} of {} is open: its I/O waits for the next csnapd",
             device.path().display(),
