@@ -92,6 +92,18 @@ pub enum BlockError {
          restart csnapd"
     )]
     HalfTaken(u32),
+    /// What waits in it was meant for another device below.
+    #[error(
+        "/dev/ublkb{id} waits with the I/O of its users, and what it serves lies on a device by \
+         now that differs in {what}: requests would fail; attach it on one like before, or give \
+         up what waits with `csnapctl store detach --force`"
+    )]
+    Unsuited {
+        /// Its number.
+        id: u32,
+        /// Names, separated by commas.
+        what: String,
+    },
     /// It cannot change its size.
     #[error("this kernel cannot change the size of {} while it is there; unmap or detach it, then serve it again", .0.display())]
     FixedSize(PathBuf),
@@ -170,6 +182,7 @@ impl Runtime {
                 if self.half_taken.lock().contains(&id) {
                     return Err(BlockError::HalfTaken(id));
                 }
+                suits(control, id, &plan)?;
                 control.start_recovery(id)?;
                 control.info(id)?
             }
@@ -464,6 +477,20 @@ fn deleted(said: Result<(), UblkError>, again: impl FnOnce() -> Result<(), UblkE
             Removed::Stopped
         }
     }
+}
+
+/// Refuses to take over a device of which requests would be refused below: it goes
+/// on waiting.
+fn suits(control: &Control, id: u32, plan: &Plan) -> Result<(), BlockError> {
+    let info = control.info(id)?;
+    let asked = params::params(&plan.limits, plan.size, plan.read_only, &info);
+    let unsuited = params::unsuited(&asked, &control.params(id)?);
+    if !unsuited.is_empty() {
+        let what = unsuited.join(", ");
+        return Err(BlockError::Unsuited { id, what });
+    }
+    features::check_mode(&info, plan.target == Target::Origin)?;
+    Ok(())
 }
 
 fn plan<E: Stepper>(store: &Arc<StoreHandle<E>>, target: ExportTarget) -> Result<Plan, BlockError> {
