@@ -21,7 +21,7 @@ use ublk_target::control::views::{PolicyName, VolumeState};
 use ublk_target::daemon::devices::DeviceOptions;
 use ublk_target::daemon::front::Wish;
 use ublk_target::daemon::safety::Safety;
-use ublk_target::daemon::state::StateFile;
+use ublk_target::daemon::state::{ListedDevice, StateFile};
 use ublk_target::daemon::{Daemon, Settings};
 use ublk_target::device::StoreDevice;
 use ublk_target::runtime::{Runtime, RuntimeConfig, Spread};
@@ -263,38 +263,51 @@ fn map_a_snapshot(daemon: &Daemon) {
     daemon.handle(Request::SnapshotMap { snapshot }).unwrap();
 }
 
-/// The driver has finished an ADD after csnapd gave it up.
+/// The driver has finished an ADD after csnapd gave it up, or was killed.
 #[test]
-fn a_device_that_nobody_knows_is_removed_with_the_next_and_at_the_start() {
+fn a_device_whose_making_was_given_up_is_removed_and_no_other() {
     let control = Control::open().expect(NEEDS);
     let dir = tempfile::tempdir().unwrap();
+    let state_of = || StateFile::open(&dir.path().join("state")).unwrap();
     let first = with_volume(dir.path());
-    let listed = StateFile::open(&dir.path().join("state")).unwrap().get();
-    let identity = listed.devices[0].key().identity();
+    let key = state_of().get().devices[0].key();
     // What csnapd makes gets the free number, and is started.
     let is_there = |device: &DevInfo| match control.info(device.dev_id) {
         Ok(now) => (now.state, now.ublksrv_flags) == (state::DEAD, device.ublksrv_flags),
         Err(UblkError::NoDevice(_)) => false,
         Err(other) => panic!("{other}"),
     };
-    let (stray, foreign) = (new(&control, identity), new(&control, 5));
-    // As that of another csnapd, which serves a copy of the store.
-    let served = new(&control, identity);
+    // As those of another csnapd, which serves a copy of the store: just made, and
+    // about to be started.
+    let (made, served) = (new(&control, key.identity()), new(&control, key.identity()));
+    let foreign = new(&control, 5);
     let server = CharDevice::open(served.dev_id, PROMPT).unwrap();
     map_a_snapshot(&first);
-    assert!(!is_there(&stray));
-    assert!(is_there(&foreign) && is_there(&served));
     first.stop();
     drop(first);
-    let stray = new(&control, identity);
+    let others = || is_there(&made) && is_there(&served) && is_there(&foreign);
+    assert!(others());
+
     let second = daemon(dir.path());
-    assert!(!is_there(&stray));
-    assert!(is_there(&foreign) && is_there(&served));
     second.stop();
+    drop(second);
+    assert!(others(), "nothing is listed");
+
+    control.delete(made.dev_id).unwrap();
+    let given_up = || state_of().update(|s| s.list_device(ListedDevice::new(key, "web", None)));
+    given_up().unwrap();
+    let third = daemon(dir.path());
+    third.stop();
+    drop(third);
+    assert!(is_there(&served), "somebody has its server's end");
+
     drop(server);
-    for device in [foreign, served] {
-        control.delete(device.dev_id).unwrap();
-    }
+    given_up().unwrap();
+    let fourth = daemon(dir.path());
+    assert!(!is_there(&served));
+    assert!(is_there(&foreign));
+    fourth.stop();
+    control.delete(foreign.dev_id).unwrap();
 }
 
 /// What waits in a device was meant for an origin that is no more what it was.

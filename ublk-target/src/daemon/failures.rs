@@ -100,9 +100,10 @@ impl From<BlockError> for Failure {
                 error.to_string(),
                 "unmount it or end what uses it; or use --force",
             ),
-            BlockError::Lanes(_) | BlockError::FixedSize(_) | BlockError::HalfTaken(_) => {
-                Self::new(ErrorCode::Error, error.to_string())
-            }
+            BlockError::Lanes(_)
+            | BlockError::FixedSize(_)
+            | BlockError::HalfTaken(_)
+            | BlockError::Unsuited { .. } => Self::new(ErrorCode::Error, error.to_string()),
         }
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! A *device* is listed before it is made, then again with its number, and
 //! forgotten after it is gone: at any instant every device of ours that is in the
-//! kernel is listed.
+//! kernel is listed, but for one that the driver made too late (see `devices`).
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -15,12 +15,11 @@ use crate::device::Identity;
 
 impl Daemon {
     /// Removes devices of a store of which the volume, or the mapped snapshot, is
-    /// no more, and those that never started. Those that can be served again later stay.
+    /// no more. Those that can be served again later stay.
     pub(super) fn clean_devices(&self, store: &Store) {
         let Some(devices) = &self.devices else {
             return;
         };
-        devices.remove_strays(store);
         let (volumes, exports) = (store.volumes(), &self.exports);
         let known = |key: Key| {
             let volume = VolumeId(key.volume);

@@ -92,9 +92,30 @@ pub enum BlockError {
          restart csnapd"
     )]
     HalfTaken(u32),
+    /// What waits in it was meant for another device below.
+    #[error(
+        "/dev/ublkb{id} waits with the I/O of its users, and what it serves lies on a device by \
+         now that differs in {what}: requests would fail; attach it on one like before, or give \
+         up what waits with `csnapctl store detach --force`"
+    )]
+    Unsuited {
+        /// Its number.
+        id: u32,
+        /// Names, separated by commas.
+        what: String,
+    },
     /// It cannot change its size.
     #[error("this kernel cannot change the size of {} while it is there; unmap or detach it, then serve it again", .0.display())]
     FixedSize(PathBuf),
+}
+
+/// What became of a device that is served no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone, or goes once nobody holds it any more.
+    Gone,
+    /// It is stopped, and the driver did not delete it.
+    Stopped,
 }
 
 /// What was agreed with the driver.
@@ -161,6 +182,7 @@ impl Runtime {
                 if self.half_taken.lock().contains(&id) {
                     return Err(BlockError::HalfTaken(id));
                 }
+                suits(control, id, &plan)?;
                 control.start_recovery(id)?;
                 control.info(id)?
             }
@@ -317,28 +339,35 @@ impl BlockDevice {
     /// Takes the device away. Requests in flight are carried out first.
     ///
     /// # Errors
-    /// [`BlockError::Open`] when somebody has it open and this is not `force`d;
-    /// it is served as before then. With force they get I/O errors.
-    pub fn remove(&self, force: bool) -> Result<(), BlockError> {
+    /// [`BlockError::Open`] when somebody has it open and this is not `force`d, or
+    /// what the driver said: it is served as before then. With force its users get
+    /// I/O errors.
+    pub fn remove(&self, force: bool) -> Result<Removed, BlockError> {
         let mut served = self.served.lock();
         if served.is_none() {
-            return Ok(());
+            return Ok(Removed::Gone);
         }
-        if !force {
-            self.stop_unused()?;
+        let stopped = if force {
+            self.control.stop(self.id).map_err(BlockError::from)
         } else {
-            self.control.stop(self.id)?;
+            self.stop_unused()
+        };
+        match stopped {
+            // Somebody has deleted it.
+            Ok(()) | Err(BlockError::Ublk(UblkError::NoDevice(_))) => {}
+            Err(error) => return Err(error),
         }
         let left = served.take().is_none_or(|s| s.wait_until_left(PATIENCE));
         if !left {
             tracing::error!(device = self.id, "an I/O thread did not let go in time");
-            return Ok(self.control.delete_async(self.id)?);
         }
-        if force {
+        let later = || self.control.delete_async(self.id);
+        Ok(if left && !force {
+            deleted(self.control.delete(self.id), later)
+        } else {
             // Whoever has it open may keep it for long; its number stays taken.
-            return Ok(self.control.delete_async(self.id)?);
-        }
-        Ok(self.control.delete(self.id)?)
+            deleted(later(), later)
+        })
     }
 
     fn stop_unused(&self) -> Result<(), BlockError> {
@@ -363,14 +392,14 @@ impl BlockDevice {
 
     /// Leaves the device to the next daemon: nothing fails, its users wait.
     /// Requests in flight are carried out first; what comes later stays with the
-    /// driver.
+    /// driver. False if it was not served any more.
     ///
     /// # Errors
     /// When requests did not finish in time. They are issued again to the
     /// successor all the same.
-    pub fn hand_over(&self) -> Result<(), BlockError> {
+    pub fn hand_over(&self) -> Result<bool, BlockError> {
         let Some(served) = self.served.lock().take() else {
-            return Ok(());
+            return Ok(false);
         };
         if self.agreed.features.has(uapi::feature::QUIESCE) {
             let quiesced = self.control.quiesce(self.id, PATIENCE);
@@ -380,7 +409,7 @@ impl BlockDevice {
         }
         self.stand_aside();
         match served.wait_until_left(PATIENCE) {
-            true => Ok(()),
+            true => Ok(true),
             false => Err(BlockError::Lanes(self.id)),
         }
     }
@@ -428,6 +457,40 @@ impl BlockDevice {
         }
         Ok(())
     }
+}
+
+/// What the driver said to deleting a device that is stopped. There is no way back
+/// then, so a failure is none of who asked: it is tried once more, without waiting
+/// for those who hold the device.
+fn deleted(said: Result<(), UblkError>, again: impl FnOnce() -> Result<(), UblkError>) -> Removed {
+    let said = match said {
+        Ok(()) | Err(UblkError::NoDevice(_)) => return Removed::Gone,
+        Err(error) => {
+            tracing::warn!(%error, "a device that is stopped was not deleted at once");
+            again()
+        }
+    };
+    match said {
+        Ok(()) | Err(UblkError::NoDevice(_)) => Removed::Gone,
+        Err(error) => {
+            tracing::error!(%error, "a device that is stopped cannot be deleted");
+            Removed::Stopped
+        }
+    }
+}
+
+/// Refuses to take over a device of which requests would be refused below: it goes
+/// on waiting.
+fn suits(control: &Control, id: u32, plan: &Plan) -> Result<(), BlockError> {
+    let info = control.info(id)?;
+    let asked = params::params(&plan.limits, plan.size, plan.read_only, &info);
+    let unsuited = params::unsuited(&asked, &control.params(id)?);
+    if !unsuited.is_empty() {
+        let what = unsuited.join(", ");
+        return Err(BlockError::Unsuited { id, what });
+    }
+    features::check_mode(&info, plan.target == Target::Origin)?;
+    Ok(())
 }
 
 fn plan<E: Stepper>(store: &Arc<StoreHandle<E>>, target: ExportTarget) -> Result<Plan, BlockError> {
@@ -486,3 +549,25 @@ fn agreed(info: &uapi::DevInfo, params: uapi::Params, per_io: bool) -> Agreed {
 }
 
 const _: () = assert!(uapi::MAX_QUEUE_DEPTH as usize <= MOST_TAGS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_device_goes_whatever_the_driver_says() {
+        let late = || {
+            Err(UblkError::TimedOut {
+                command: "remove",
+                id: Some(3),
+                after: PATIENCE,
+            })
+        };
+        let gone = || Err(UblkError::NoDevice(3));
+        assert_eq!(deleted(Ok(()), late), Removed::Gone);
+        assert_eq!(deleted(gone(), late), Removed::Gone);
+        assert_eq!(deleted(late(), || Ok(())), Removed::Gone);
+        assert_eq!(deleted(late(), gone), Removed::Gone);
+        assert_eq!(deleted(late(), late), Removed::Stopped);
+    }
+}

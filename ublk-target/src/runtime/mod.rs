@@ -30,7 +30,7 @@ mod block;
 mod spread;
 mod store;
 
-pub use block::{Agreed, BlockDevice, BlockError, BlockOpen, BlockOptions};
+pub use block::{Agreed, BlockDevice, BlockError, BlockOpen, BlockOptions, Removed};
 pub use spread::Spread;
 pub use store::StoreHandle;
 

@@ -121,7 +121,7 @@ impl Control {
     /// # Errors
     /// `EEXIST` where the number is taken. After a time-out the device may appear
     /// later, belonging to nobody: [`Self::devices`] shows it by its identity, and
-    /// the daemon removes it when it makes the next.
+    /// the daemon removes it when it serves the same again.
     pub fn add(&self, want: &NewDevice) -> Result<DevInfo, UblkError> {
         let info = DevInfo {
             nr_hw_queues: want.queues,
@@ -355,16 +355,8 @@ impl Control {
     /// # Errors
     /// What reading `/sys` or asking the driver gave.
     pub fn devices(&self) -> Result<Vec<DevInfo>, UblkError> {
-        self.devices_but(&[])
-    }
-
-    /// As [`Self::devices`], without those of these numbers.
-    ///
-    /// # Errors
-    /// As [`Self::devices`].
-    pub fn devices_but(&self, known: &[u32]) -> Result<Vec<DevInfo>, UblkError> {
         let mut found = Vec::new();
-        for id in numbers()?.into_iter().filter(|id| !known.contains(id)) {
+        for id in numbers()? {
             match self.info(id) {
                 Ok(info) => found.push(info),
                 Err(UblkError::NoDevice(_)) => {}

@@ -202,6 +202,21 @@ pub fn check(agreed: &DevInfo) -> Result<(), UblkError> {
     })
 }
 
+/// Whether a device that waits moves data as csnap serves such a device now: that
+/// of a snapshot only where nothing comes into buffers that serve reads.
+///
+/// # Errors
+/// [`UblkError::Lacks`].
+pub fn check_mode(agreed: &DevInfo, live_origin: bool) -> Result<(), UblkError> {
+    if live_origin || Features(agreed.flags).has(bit::NEED_GET_DATA) {
+        return Ok(());
+    }
+    Err(UblkError::Lacks {
+        id: agreed.dev_id,
+        missing: Features(bit::NEED_GET_DATA).to_string(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,5 +286,13 @@ mod tests {
         assert!(error.contains("have: user-recovery-reissue;"), "{error}");
         let error = check(&agreed(REQUIRED | bit::UNPRIVILEGED_DEV)).unwrap_err();
         assert!(matches!(error, UblkError::Unprivileged(5)));
+    }
+
+    #[test]
+    fn the_device_of_a_snapshot_is_taken_over_only_as_it_is_made_now() {
+        assert!(check_mode(&agreed(REQUIRED), true).is_ok());
+        assert!(check_mode(&agreed(REQUIRED | bit::NEED_GET_DATA), false).is_ok());
+        let error = check_mode(&agreed(REQUIRED), false).unwrap_err();
+        assert!(error.to_string().contains("need-get-data"), "{error}");
     }
 }

@@ -107,6 +107,34 @@ pub fn heeded(id: u32, asked: &Params, got: &Params) -> Result<Vec<&'static str>
     })
 }
 
+/// Names of what a device that was made with `got` promises its users and the
+/// device below, as `asked` tells of it, refuses.
+#[must_use]
+pub fn unsuited(asked: &Params, got: &Params) -> Vec<&'static str> {
+    let looser = |asked: u64, got: u64| asked & !got != 0;
+    let alignment = |params: &Params| match params.types & param::DMA_ALIGN {
+        0 => 0,
+        _ => u64::from(params.dma_alignment),
+    };
+    let (ours, theirs) = (&asked.basic, &got.basic);
+    let differ = [
+        (
+            "its block size",
+            theirs.logical_bs_shift < ours.logical_bs_shift,
+        ),
+        (
+            "its alignment of memory",
+            looser(alignment(asked), alignment(got)),
+        ),
+        (
+            "its pieces of memory",
+            looser(ours.virt_boundary_mask, theirs.virt_boundary_mask),
+        ),
+    ];
+    let unsuited = differ.iter().filter(|(_, differs)| *differs);
+    unsuited.map(|(name, _)| *name).collect()
+}
+
 fn basic(limits: &Limits, size_bytes: u64, read_only: bool, agreed: &DevInfo) -> ParamBasic {
     let logical = block(limits.logical_block);
     let physical = power(limits.physical_block).max(logical);
@@ -332,6 +360,39 @@ mod tests {
         let mut got = made;
         got.types &= !param::SEGMENT;
         assert_eq!(ignored(&made, &got), param::SEGMENT);
+    }
+
+    #[test]
+    fn a_device_that_waits_suits_an_origin_that_takes_as_much() {
+        let zero_copy = agreed(feature::AUTO_BUF_REG, 1 << 20);
+        let of = |limits: &Limits, agreed| params(limits, 1 << 30, false, agreed);
+        let blocks = Limits {
+            logical_block: 4096,
+            ..NVME
+        };
+        let aligned = Limits {
+            dma_alignment: 511,
+            ..NVME
+        };
+        let anywhere = Limits {
+            virt_boundary_mask: 0,
+            ..NVME
+        };
+        let between = |asked: &Limits, got: &Limits| {
+            unsuited(&of(asked, &zero_copy), &of(got, &zero_copy)).join(", ")
+        };
+        assert_eq!(between(&NVME, &NVME), "");
+        assert_eq!(between(&blocks, &NVME), "its block size");
+        assert_eq!(between(&aligned, &NVME), "its alignment of memory");
+        assert_eq!(between(&NVME, &anywhere), "its pieces of memory");
+        for stricter in [&blocks, &aligned] {
+            assert_eq!(between(&NVME, stricter), "");
+        }
+        assert_eq!(between(&anywhere, &NVME), "");
+        // What is copied lies in buffers that suit everything.
+        let copied = agreed(0, 1 << 20);
+        let (asked, got) = (of(&aligned, &copied), of(&NVME, &copied));
+        assert_eq!(unsuited(&asked, &got), [""; 0]);
     }
 
     #[test]

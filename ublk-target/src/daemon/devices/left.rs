@@ -44,7 +44,14 @@ impl Devices {
                 self.forget(entry.key());
                 return Ok(());
             }
-            Found::Dead(id) | Found::Waiting(id) => id,
+            Found::Dead(id) => {
+                self.delete_dead(entry.key(), id)?;
+                self.links.remove(&device_path(id));
+                self.udev.withdraw(id);
+                self.forget(entry.key());
+                return Ok(());
+            }
+            Found::Waiting(id) => id,
             Found::Served { id, pid } => {
                 let path = device_path(id);
                 let message = format!("{} is served by process {pid}", path.display());

@@ -2,15 +2,15 @@
 //!
 //! | listed | in the kernel, with our identity | then |
 //! |---|---|---|
-//! | no | dead, and nobody has its server's end | an ADD that was given up made it late: delete it |
-//! | no | any other | not ours to touch: a copy of the store may be served elsewhere |
+//! | no | any | not ours to touch: a copy of the store may be served elsewhere |
 //! | yes | none (with that number) | it is gone: make a new one |
 //! | yes | quiesced, or failing I/O | it waits for us: recover it |
 //! | yes | live | its server is ending, or still there: wait |
-//! | yes | dead | it never started, or stopped: delete it, make a new one |
+//! | yes | dead | it never started, or stopped: delete it unless somebody has its server's end, make a new one |
 //!
 //! A listing without a number was written before the device was made; csnapd was
-//! killed before it knew the number. Then the identity alone decides.
+//! killed before it knew the number, or the making was given up. Then the identity
+//! alone decides.
 
 use super::identity::Key;
 use crate::daemon::state::ListedDevice;
@@ -46,11 +46,10 @@ pub fn find(key: Key, listed: &[ListedDevice], devices: &[DevInfo]) -> Found {
     found
 }
 
-/// Whether a device of the kernel may be one that an ADD made after it was given up,
-/// if its identity is ours: it never started, and it is not listed.
+/// Whether a device of the kernel was made for `key` and never started, or stopped.
 #[must_use]
-pub fn is_stray(listed: &[ListedDevice], device: &DevInfo) -> bool {
-    device.state == state::DEAD && !listed.iter().any(|entry| is_of(entry, device))
+pub fn is_dead(key: Key, device: &DevInfo) -> bool {
+    device.state == state::DEAD && device.ublksrv_flags == key.identity()
 }
 
 /// Whether a device of the kernel is the one that is listed.
@@ -130,6 +129,16 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_went_to_another_device_is_not_dead() {
+        let (web, snapshot) = (key(None), key(Some(1)));
+        assert!(is_dead(web, &device(3, web, state::DEAD)));
+        assert!(!is_dead(web, &device(3, snapshot, state::DEAD)));
+        for kernel in [state::LIVE, state::QUIESCED, state::FAIL_IO] {
+            assert!(!is_dead(web, &device(3, web, kernel)));
+        }
+    }
+
+    #[test]
     fn what_is_not_ours_is_not_found() {
         let web = key(None);
         let waiting = device(3, web, state::QUIESCED);
@@ -154,20 +163,7 @@ mod tests {
             device(8, key(Some(1)), state::QUIESCED),
         ];
         assert_eq!(find(web, &list, &devices), Found::Waiting(7));
-    }
-
-    #[test]
-    fn only_a_dead_device_that_is_not_listed_is_a_stray() {
-        let web = key(None);
-        let dead = device(3, web, state::DEAD);
-        assert!(is_stray(&[], &dead));
-        assert!(is_stray(&[listed(Some(4), web)], &dead), "made again since");
-        assert!(is_stray(&[listed(Some(3), key(Some(1)))], &dead));
-        for id in [Some(3), None] {
-            assert!(!is_stray(&[listed(id, web)], &dead), "just being made");
-        }
-        for kernel in [state::LIVE, state::QUIESCED, state::FAIL_IO] {
-            assert!(!is_stray(&[], &device(3, web, kernel)), "of somebody");
-        }
+        // The making was given up, and the driver has not come to it yet.
+        assert_eq!(find(web, &list, &devices[2..]), Found::Gone);
     }
 }

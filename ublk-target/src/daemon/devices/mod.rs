@@ -1,9 +1,14 @@
 //! Block devices of the kernel: made, recovered, linked, handed over, removed.
 //!
 //! Order when one is made: listed in the state file, made, listed with its number
-//! and announced to udev, started, linked. When it goes: the link, the device, the listing. So after a kill at any
-//! point everything of ours that is in the kernel is listed, and no link leads to
-//! what is not ours (`links`, `matching`).
+//! and announced to udev, started, linked. When it goes: the link, the device, the
+//! listing. So after a kill at any point everything of ours that is in the kernel
+//! is listed, and no link leads to what is not ours (`links`, `matching`). One
+//! exception: a device whose making was given up stays listed, but if the driver
+//! makes it only after another was made for the same thing, or after that thing is
+//! gone, it is not. It never starts and holds nothing but its number. csnapd does
+//! not look for such devices: they look like those of another csnapd that serves
+//! a copy of the store.
 //!
 //! A device that an earlier csnapd left is recovered if what it serves is served
 //! again, removed if that is gone for good, and otherwise left alone: its I/O
@@ -13,7 +18,6 @@ mod identity;
 mod left;
 mod links;
 mod matching;
-mod strays;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +26,7 @@ use std::time::{Duration, Instant};
 pub use identity::Key;
 pub use left::{device_path, exists};
 pub use links::{DEFAULT_DIR, LinkError, Links};
-pub use matching::{Found, find, is_stray};
+pub use matching::{Found, find, is_dead};
 
 use super::events::{Events, NewEvent};
 use super::failures::busy;
@@ -32,9 +36,9 @@ use super::udev::Announcements;
 use crate::control::protocol::Failure;
 use crate::control::views::{AgreedView, Level};
 use crate::export::ExportTarget;
-use crate::runtime::{BlockDevice, BlockError, BlockOpen, BlockOptions, Runtime, Spread};
+use crate::runtime::{BlockDevice, BlockError, BlockOpen, BlockOptions, Removed, Runtime, Spread};
 use crate::ublk::uapi::SECTOR;
-use crate::ublk::{Control, UblkError, ZeroCopy};
+use crate::ublk::{CharDevice, Control, UblkError, ZeroCopy};
 
 /// How long a device of a csnapd that was killed may need to become free: until
 /// the last I/O of the dead process has landed.
@@ -128,6 +132,15 @@ fn fit(device: &Device) {
     }
 }
 
+/// Whether the driver may still make a device of which this is the failure: it is
+/// then found by its identity when the same is served again.
+fn made_late(error: &BlockError) -> bool {
+    matches!(
+        error,
+        BlockError::Ublk(UblkError::TimedOut { id: None, .. })
+    )
+}
+
 /// What became of a device at an orderly stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
@@ -185,7 +198,6 @@ impl Devices {
         let key = Key::new(store.uuid, target);
         let how = self.settle(key, name)?;
         if how == BlockOpen::New {
-            self.remove_strays(store);
             let listed = ListedDevice::new(key, name, None);
             self.state.update(|state| state.list_device(listed))?;
         }
@@ -200,7 +212,9 @@ impl Devices {
             .runtime
             .open_block(&self.control, &store.handle, target, how, &options)
             .map_err(|error| {
-                self.forget_if_gone(key);
+                if !made_late(&error) {
+                    self.forget_if_gone(key);
+                }
                 Failure::from(error)
             })?;
         let name = name.to_owned();
@@ -217,7 +231,7 @@ impl Devices {
             Found::Gone => Ok(BlockOpen::New),
             Found::Waiting(id) => Ok(BlockOpen::Recover { id }),
             Found::Dead(id) => {
-                self.control.delete(id)?;
+                self.delete_dead(key, id)?;
                 Ok(BlockOpen::New)
             }
             Found::Served { id, pid } => {
@@ -228,6 +242,28 @@ impl Devices {
                 );
                 Err(busy(message, "end that process, or wait for its last I/O"))
             }
+        }
+    }
+
+    /// Deletes a device that never started, or stopped, unless somebody has its
+    /// server's end: then it is another csnapd's, which serves a copy of the store.
+    fn delete_dead(&self, key: Key, id: u32) -> Result<(), UblkError> {
+        // Held until it is deleted, so that nobody begins to serve it meanwhile.
+        let server = match CharDevice::open(id, PATIENCE) {
+            Ok(server) => server,
+            Err(error) => {
+                tracing::warn!(id, %error, "a device that is not served is left alone");
+                return Ok(());
+            }
+        };
+        let deleted = match self.control.info(id) {
+            Ok(now) if is_dead(key, &now) => self.control.delete_async(id),
+            other => other.map(drop),
+        };
+        drop(server);
+        match deleted {
+            Err(UblkError::NoDevice(_)) => Ok(()),
+            other => other,
         }
     }
 
@@ -302,26 +338,23 @@ impl Devices {
         self.events.add(event.store(&store.path));
     }
 
-    /// Removes a device. Without `force` refuses while somebody has it open: then
-    /// all is as before.
+    /// Removes a device. Without `force` refuses while somebody has it open.
     ///
     /// # Errors
-    /// See [`BlockError`].
+    /// See [`BlockDevice::remove`]: then all is as before.
     pub fn remove(&self, device: &Device, force: bool) -> Result<(), BlockError> {
         self.links.remove(&device.path());
-        match device.block.remove(force) {
-            Ok(()) => {
+        let removed = device.block.remove(force);
+        match removed {
+            Ok(Removed::Gone) => {
                 self.udev.withdraw(device.block.id());
                 self.forget(device.key);
-                Ok(())
             }
-            Err(error) => {
-                if matches!(error, BlockError::Open { .. }) {
-                    self.link(device);
-                }
-                Err(error)
-            }
+            // It stays listed: the next who serves the same deletes it.
+            Ok(Removed::Stopped) => {}
+            Err(_) => self.link(device),
         }
+        removed.map(drop)
     }
 
     /// As [`Self::remove`] without force, told to a person.
@@ -352,10 +385,11 @@ impl Devices {
             Err(error) => {
                 // What cannot be removed may still be handed over.
                 tracing::warn!(device = %device.path().display(), %error, "it cannot be removed");
-                self.link(device);
             }
         }
-        device.block.hand_over()?;
+        if !device.block.hand_over()? {
+            return Ok(Left::Removed);
+        }
         let message = format!(
             "{} of {} is open: its I/O waits for the next csnapd",
             device.path().display(),
@@ -378,8 +412,26 @@ impl Devices {
     fn forget_if_gone(&self, key: Key) {
         match self.found(key) {
             Ok(Found::Gone) => self.forget(key),
-            Ok(Found::Dead(id)) if self.control.delete(id).is_ok() => self.forget(key),
+            Ok(Found::Dead(id)) if self.delete_dead(key, id).is_ok() => self.forget(key),
             Ok(_) | Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_making_that_was_given_up_may_still_make_a_device() {
+        let given_up = |command, id| {
+            let after = PATIENCE;
+            BlockError::Ublk(UblkError::TimedOut { command, id, after })
+        };
+        assert!(made_late(&given_up("make", None)));
+        assert!(!made_late(&given_up("start", Some(3))));
+        assert!(!made_late(&BlockError::Lanes(3)));
+        let refused = UblkError::Unsupported { command: "make" };
+        assert!(!made_late(&refused.into()));
     }
 }
