@@ -65,8 +65,9 @@ struct Options {
     /// Directory of links to block devices, by name
     #[arg(long, value_name = "DIR", default_value = devices::DEFAULT_DIR)]
     link_dir: PathBuf,
-    /// I/O threads; 0 means one per processor, at most 8
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// I/O threads, at most 64; 0 means one per processor, at most 8
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=64))]
     threads: usize,
     /// Requests one I/O thread can have queued at once
     #[arg(long, value_name = "N", default_value_t = 256,
