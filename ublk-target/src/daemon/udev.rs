@@ -3,8 +3,9 @@
 //!
 //! Rules cannot ask the daemon: udev waits for them, and the daemon may be waiting
 //! for udev to close the device. Contract: the file is whole before the device is
-//! started, for the rules run at once; it may stay after a kill and is made again
-//! by the recovery. Names in it were checked by the engine (letters, digits, `.`,
+//! started, for the rules run at once, and goes when its number is forgotten, for
+//! that may become somebody else's. It may stay after a kill: the next csnapd makes
+//! it again, or clears it away. Names in it were checked by the engine (letters, digits, `.`,
 //! `_`, `-`), so nothing in a value needs quoting.
 
 use std::fs;
@@ -41,6 +42,16 @@ impl Announcements {
     /// Forgets a device that is gone.
     pub fn withdraw(&self, number: u32) {
         let _ = fs::remove_file(self.path(number));
+    }
+
+    /// Forgets all devices but those of these numbers.
+    pub fn keep_only(&self, numbers: &[u32]) {
+        let kept: Vec<PathBuf> = numbers.iter().map(|&number| self.path(number)).collect();
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        for path in paths.filter(|path| !kept.contains(path)) {
+            let _ = fs::remove_file(path);
+        }
     }
 
     fn path(&self, number: u32) -> PathBuf {
@@ -81,5 +92,22 @@ mod tests {
         devices.withdraw(3);
         devices.withdraw(3);
         assert_eq!(fs::read_dir(run.path().join("udev")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_daemon_left_behind_is_cleared_away() {
+        let run = tempfile::tempdir().unwrap();
+        let devices = Announcements::new(run.path());
+        devices.keep_only(&[]);
+        for number in [3, 4, 33] {
+            devices.announce(number, "web", None).unwrap();
+        }
+        fs::write(run.path().join("udev/ublkb5.new"), b"CSNAP_").unwrap();
+        devices.keep_only(&[3, 7]);
+        let left: Vec<_> = fs::read_dir(run.path().join("udev"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["ublkb3"]);
     }
 }

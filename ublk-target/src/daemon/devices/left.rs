@@ -47,7 +47,6 @@ impl Devices {
             Found::Dead(id) => {
                 self.delete_dead(entry.key(), id)?;
                 self.links.remove(&device_path(id));
-                self.udev.withdraw(id);
                 self.forget(entry.key());
                 return Ok(());
             }
@@ -63,7 +62,6 @@ impl Devices {
         self.control.stop(id)?;
         // Somebody may have it open and hold on to it for long.
         self.control.delete_async(id)?;
-        self.udev.withdraw(id);
         self.forget(entry.key());
         let message = format!("{} of {} was removed: {why}", path.display(), entry.name);
         self.events

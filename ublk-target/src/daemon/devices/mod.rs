@@ -141,6 +141,13 @@ fn made_late(error: &BlockError) -> bool {
     )
 }
 
+/// The number that is listed for `key`, unless it has become another's since.
+fn only_of(key: Key, listed: &[ListedDevice]) -> Option<u32> {
+    let id = listed.iter().find(|entry| entry.key() == key)?.id?;
+    let mut others = listed.iter().filter(|entry| entry.key() != key);
+    others.all(|entry| entry.id != Some(id)).then_some(id)
+}
+
 /// What became of a device at an orderly stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
@@ -173,6 +180,9 @@ impl Devices {
     ) -> Self {
         let links = Links::new(options.link_dir.clone());
         let udev = Announcements::new(&options.run_dir);
+        let listed = state.get().devices;
+        let numbers: Vec<u32> = listed.iter().filter_map(|entry| entry.id).collect();
+        udev.keep_only(&numbers);
         Self {
             control,
             options,
@@ -198,6 +208,7 @@ impl Devices {
         let key = Key::new(store.uuid, target);
         let how = self.settle(key, name)?;
         if how == BlockOpen::New {
+            self.withdraw(key);
             let listed = ListedDevice::new(key, name, None);
             self.state.update(|state| state.list_device(listed))?;
         }
@@ -346,10 +357,7 @@ impl Devices {
         self.links.remove(&device.path());
         let removed = device.block.remove(force);
         match removed {
-            Ok(Removed::Gone) => {
-                self.udev.withdraw(device.block.id());
-                self.forget(device.key);
-            }
+            Ok(Removed::Gone) => self.forget(device.key),
             // It stays listed: the next who serves the same deletes it.
             Ok(Removed::Stopped) => {}
             Err(_) => self.link(device),
@@ -400,7 +408,16 @@ impl Devices {
         Ok(Left::HandedOver)
     }
 
+    /// Takes the announcement back of the number that is listed for `key`.
+    fn withdraw(&self, key: Key) {
+        let listed = self.state.get().devices;
+        if let Some(id) = only_of(key, &listed) {
+            self.udev.withdraw(id);
+        }
+    }
+
     fn forget(&self, key: Key) {
+        self.withdraw(key);
         // It is found to be gone at the next start.
         if let Err(error) = self.state.update(|state| state.forget_device(key)) {
             tracing::warn!(%error, "a device that is gone stays listed");
@@ -433,5 +450,21 @@ mod tests {
         assert!(!made_late(&BlockError::Lanes(3)));
         let refused = UblkError::Unsupported { command: "make" };
         assert!(!made_late(&refused.into()));
+    }
+
+    #[test]
+    fn a_number_that_another_device_has_by_now_is_not_taken_back() {
+        let key = |volume| Key {
+            store: uuid::Uuid::from_u128(1),
+            volume,
+            tag: None,
+        };
+        let listed = |volume, id| ListedDevice::new(key(volume), "web", id);
+        let list = [listed(1, Some(3)), listed(2, None), listed(4, Some(5))];
+        assert_eq!(only_of(key(1), &list), Some(3));
+        assert_eq!(only_of(key(2), &list), None);
+        assert_eq!(only_of(key(9), &list), None);
+        let list = [listed(1, Some(3)), listed(2, Some(3))];
+        assert_eq!(only_of(key(1), &list), None);
     }
 }
