@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
+use nix::sys::signal::SigSet;
 use snapstore::engine::Config;
 use tracing_subscriber::EnvFilter;
 use ublk_target::control::client::{DEFAULT_RUN_DIR, socket_path};
@@ -90,6 +91,13 @@ struct Options {
     log: String,
 }
 
+impl Options {
+    fn nbd_path(&self) -> PathBuf {
+        let default = || self.run_dir.join("nbd.sock");
+        self.nbd_socket.clone().unwrap_or_else(default)
+    }
+}
+
 /// How data moves.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ZeroCopyArg {
@@ -164,17 +172,13 @@ fn run(options: &Options) -> Result<(), Failure> {
         .then(|| process::lock(&options.state_dir))
         .transpose()?;
     let state = Arc::new(StateFile::open(&options.state_dir)?);
-    let nbd_path = options
-        .nbd_socket
-        .clone()
-        .unwrap_or_else(|| options.run_dir.join("nbd.sock"));
     let runtime = Arc::new(Runtime::start(RuntimeConfig {
         lanes: options.threads,
         queue_depth: options.queue_depth,
         buffer_bytes: (options.buffer_mib as usize) << 20,
     })?);
     let settings = Settings {
-        nbd_socket: nbd_path.clone(),
+        nbd_socket: options.nbd_path(),
         engine: engine_config(options),
         frontend: options.frontend,
         devices: DeviceOptions {
@@ -188,28 +192,40 @@ fn run(options: &Options) -> Result<(), Failure> {
     };
     let daemon = Arc::new(Daemon::new(settings, runtime.clone(), state)?);
     daemon.attach_listed();
+    let served = serve_until_told(options, socket, &signals, &daemon, runtime);
+    daemon.stop();
+    served
+}
+
+/// Serves the sockets until a signal comes. On return, with an error too, they are
+/// closed.
+fn serve_until_told(
+    options: &Options,
+    passed: Option<UnixListener>,
+    signals: &SigSet,
+    daemon: &Arc<Daemon>,
+    runtime: Arc<Runtime>,
+) -> Result<(), Failure> {
+    let nbd_path = options.nbd_path();
     let nbd = daemon
         .serves_nbd()
         .then(|| nbd_socket::serve(&nbd_path, daemon.exports(), runtime))
         .transpose()?;
-    let control = serve_control(socket, &options.run_dir, daemon.clone());
-    let control = match control {
+    let control = match serve_control(passed, &options.run_dir, daemon.clone()) {
         Ok(control) => control,
         Err(error) => {
             nbd.into_iter().for_each(Listener::stop);
-            daemon.stop();
             return Err(error.into());
         }
     };
     tracing::info!(control = %socket_path(&options.run_dir).display(), nbd = %nbd_path.display(), "ready");
     process::notify("READY=1");
-    let signal = process::wait(&signals)?;
-    tracing::info!(%signal, "stopping");
+    let told = process::wait(signals).inspect(|signal| tracing::info!(%signal, "stopping"));
     process::notify("STOPPING=1");
     daemon.prepare_to_stop();
     nbd.into_iter().for_each(Listener::stop);
     control.stop();
-    daemon.stop();
+    told?;
     Ok(())
 }
 

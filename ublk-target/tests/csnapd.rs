@@ -93,10 +93,8 @@ fn call(dir: &Path, request: Request) -> Answer {
         .unwrap()
 }
 
-#[test]
-fn killed_and_restarted_it_has_everything_again() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let dir = dir.path();
+/// Attaches a new store with a volume `web`.
+fn attach_web(dir: &Path, policy: PolicyName) {
     let path = file(&dir.join("store"), 16 << 20);
     let options = CreateOptions {
         uuid: [7; 16],
@@ -106,7 +104,6 @@ fn killed_and_restarted_it_has_everything_again() {
         journal_blocks: None,
     };
     create(&mut StoreDevice::open(&path, false).unwrap(), &options).unwrap();
-    let mut csnapd = Csnapd::start(dir);
     call(
         dir,
         Request::StoreAttach {
@@ -115,7 +112,6 @@ fn killed_and_restarted_it_has_everything_again() {
         },
     );
     let origin = file(&dir.join("origin"), 1 << 20);
-    let policy = PolicyName::SnapshotFirst;
     call(
         dir,
         Request::VolumeCreate {
@@ -125,6 +121,15 @@ fn killed_and_restarted_it_has_everything_again() {
             policy,
         },
     );
+}
+
+#[test]
+fn killed_and_restarted_it_has_everything_again() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = dir.path();
+    let mut csnapd = Csnapd::start(dir);
+    let policy = PolicyName::SnapshotFirst;
+    attach_web(dir, policy);
     let target = TakeTarget {
         volume: "web".into(),
         name: Some("a".into()),
@@ -195,6 +200,34 @@ fn one_instance_and_an_orderly_stop() {
     assert!(!socket_path(&dir.join("run")).exists());
     let failure = Client::connect(&dir.join("run")).unwrap_err();
     assert_eq!(failure.code, ErrorCode::Unreachable);
+}
+
+#[test]
+fn a_start_that_fails_half_way_ends_in_order() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = dir.path();
+    let mut csnapd = Csnapd::start(dir);
+    attach_web(dir, PolicyName::OriginFirst);
+    csnapd.signal(Signal::SIGTERM);
+    assert!(csnapd.end().success());
+    let occupied = dir.join("occupied");
+    std::fs::create_dir(&occupied).unwrap();
+    let mut failing = command(dir);
+    failing.args(["--frontend", "nbd", "--nbd-socket"]);
+    let failed = failing.arg(occupied).output();
+    assert_eq!(failed.unwrap().status.code(), Some(1));
+    let _csnapd = Csnapd::start(dir);
+    let events = Request::Events {
+        since: 0,
+        limit: 100,
+        wait_ms: 0,
+    };
+    let Answer::Events { items, .. } = call(dir, events) else {
+        panic!("no events");
+    };
+    let attached = items.iter().find(|event| event.kind == "store-attached");
+    let message = &attached.unwrap().message;
+    assert!(message.ends_with("after an orderly stop"), "{message}");
 }
 
 #[test]

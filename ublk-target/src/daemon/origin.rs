@@ -43,8 +43,12 @@ impl NotServed {
 
     /// A volume that could not be served because something failed.
     pub fn failed(failure: &Failure, store: &Path) -> Self {
-        let next = failure.next.clone().unwrap_or_default();
-        Self::refused(&failure.message, format!("{next}; {}", try_again(store)))
+        let again = try_again(store);
+        let next = match &failure.next {
+            Some(first) => format!("{first}; {again}"),
+            None => again,
+        };
+        Self::refused(&failure.message, next)
     }
 }
 
@@ -241,4 +245,25 @@ pub fn changed(info: &VolumeInfo, store: &Path, betrayed: Betrayed) -> NotServed
 
 fn try_again(store: &Path) -> String {
     format!("csnapctl store attach {}", store.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::ErrorCode;
+
+    #[test]
+    fn advice_begins_with_what_the_failure_advises() {
+        let next = |failure: &Failure| {
+            let why = NotServed::failed(failure, Path::new("/dev/store"));
+            why.problem.next
+        };
+        let failure = Failure::new(ErrorCode::Error, "no room");
+        assert_eq!(next(&failure), "csnapctl store attach /dev/store");
+        let failure = failure.next("make room");
+        assert_eq!(
+            next(&failure),
+            "make room; csnapctl store attach /dev/store"
+        );
+    }
 }

@@ -4,7 +4,8 @@
 //! origin is flushed and fingerprinted through the file that served it, the engine
 //! closes (a clean checkpoint), the lanes let go, the devices below are closed. The
 //! fingerprints come after the last write and before those devices are free for
-//! others, so nothing can slip between.
+//! others, so nothing can slip between. That holds too for an origin that is let go
+//! alone, because it could not be served.
 //!
 //! A block device that is handed over stays in the kernel. What its users ask for
 //! from then on waits there, so it is no write behind our back: the next csnapd
@@ -23,6 +24,8 @@ use super::store::Store;
 use super::withdraw::Leaving;
 use crate::control::protocol::{ErrorCode, Failure};
 use crate::control::views::Level;
+use crate::device::OriginDevice;
+use crate::runtime::AttachError;
 
 impl Daemon {
     /// Detaches a store. It stays in the state file.
@@ -42,12 +45,13 @@ impl Daemon {
         for info in &volumes {
             let sealed = if cut_off.contains(&info.name) {
                 Err(busy("its clients did not finish in time", "attach again"))
+            } else if let Some(origin) = store.handle.origin(info.id) {
+                seal(store, info, &origin)
             } else {
-                self.seal(store, info)
+                // It never was served, or was sealed when it was let go.
+                Ok(())
             };
-            if let Err(failure) = sealed {
-                self.events.add(not_sealed(store, info, &failure));
-            }
+            self.report_sealed(store, info, sealed);
         }
         let closed = store
             .handle
@@ -74,21 +78,23 @@ impl Daemon {
         closed
     }
 
-    /// Flushes an origin and records what it looks like now.
-    fn seal(&self, store: &Store, info: &VolumeInfo) -> Result<(), Failure> {
-        let Some(origin) = store.handle.origin(info.id) else {
-            return Ok(());
-        };
-        let failed = |error: snapstore::IoError| {
-            Failure::new(ErrorCode::Error, format!("{}: {error}", info.origin))
-        };
-        origin.sync().map_err(failed)?;
-        let fingerprint = Some(fingerprint::of_device(&origin, info.size).map_err(failed)?);
-        store.handle.command(Command::SetFingerprint {
-            volume: info.id,
-            fingerprint,
-        })?;
-        Ok(())
+    /// Lets go of an origin that cannot be served, for the next try: off the lanes,
+    /// then sealed, since the store has forgotten what it looked like.
+    pub(super) fn let_go(&self, store: &Store, info: &VolumeInfo, origin: &OriginDevice) {
+        match store.handle.detach_origin(info.id) {
+            Ok(()) | Err(AttachError::NotAttached(_)) => {
+                self.report_sealed(store, info, seal(store, info, origin));
+            }
+            Err(error) => {
+                tracing::error!(volume = info.name, %error, "the origin is still held");
+            }
+        }
+    }
+
+    fn report_sealed(&self, store: &Store, info: &VolumeInfo, sealed: Result<(), Failure>) {
+        if let Err(failure) = sealed {
+            self.events.add(not_sealed(store, info, &failure));
+        }
     }
 
     /// Takes the store off the lanes and out of the list, whatever its state.
@@ -112,6 +118,20 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Flushes an origin and records what it looks like now.
+fn seal(store: &Store, info: &VolumeInfo, origin: &OriginDevice) -> Result<(), Failure> {
+    let failed = |error: snapstore::IoError| {
+        Failure::new(ErrorCode::Error, format!("{}: {error}", info.origin))
+    };
+    origin.sync().map_err(failed)?;
+    let fingerprint = Some(fingerprint::of_device(origin, info.size).map_err(failed)?);
+    store.handle.command(Command::SetFingerprint {
+        volume: info.id,
+        fingerprint,
+    })?;
+    Ok(())
 }
 
 fn not_sealed(store: &Store, info: &VolumeInfo, why: &Failure) -> NewEvent {

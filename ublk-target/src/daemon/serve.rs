@@ -98,11 +98,14 @@ impl Daemon {
         info: &VolumeInfo,
         origin: OriginDevice,
     ) -> Result<(), Failure> {
-        store.handle.attach_origin(info.id, origin)?;
+        let origin = Arc::new(origin);
         let target = ExportTarget::Origin(info.id);
-        if let Err(failure) = self.admit(store, info.name.clone(), target) {
-            // The device is to be free for the next try.
-            store.handle.detach_origin(info.id)?;
+        let attached = store.handle.attach_origin(info.id, origin.clone());
+        let admitted = attached
+            .map_err(Failure::from)
+            .and_then(|()| self.admit(store, info.name.clone(), target));
+        if let Err(failure) = admitted {
+            self.let_go(store, info, &origin);
             return Err(failure);
         }
         let live = |snapshot: &SnapshotInfo| snapshot.state == SnapshotState::Live;

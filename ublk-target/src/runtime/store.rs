@@ -102,12 +102,16 @@ impl<E: Stepper> StoreHandle<E> {
     ///
     /// # Errors
     /// When the store has no such volume, or the device does not fit it.
-    pub fn attach_origin(&self, volume: VolumeId, origin: OriginDevice) -> Result<(), AttachError> {
+    pub fn attach_origin(
+        &self,
+        volume: VolumeId,
+        device: Arc<OriginDevice>,
+    ) -> Result<(), AttachError> {
         let mut origins = self.origins.lock();
         if origins.contains_key(&volume) {
             return Err(AttachError::Attached(volume));
         }
-        origin.must_not_share(&self.store)?;
+        device.must_not_share(&self.store)?;
         let known = self.query(|engine| {
             Some((
                 engine.unique_map(volume)?,
@@ -116,8 +120,8 @@ impl<E: Stepper> StoreHandle<E> {
             ))
         });
         let (unique, size, chunk_size) = known.ok_or(AttachError::NoVolume(volume))?;
-        if origin.size() < size {
-            let found = origin.size();
+        if device.size() < size {
+            let found = device.size();
             return Err(AttachError::TooSmall {
                 volume,
                 expected: size,
@@ -126,7 +130,6 @@ impl<E: Stepper> StoreHandle<E> {
         }
         let place = self.shared.take_device()?;
         let slot = VolumeSlot(self.shared.next_slot());
-        let device = Arc::new(origin);
         let config = VolumeConfig {
             store: self.slot,
             volume,

@@ -78,7 +78,7 @@ impl Rig {
             panic!("no volume")
         };
         store
-            .attach_origin(volume, OriginDevice::open(&origin, false).unwrap())
+            .attach_origin(volume, OriginDevice::open(&origin, false).unwrap().into())
             .unwrap();
         Self {
             runtime,

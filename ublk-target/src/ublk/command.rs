@@ -172,9 +172,7 @@ fn judge(call: Call, result: i32) -> Result<(), UblkError> {
         (..=0, _) => Ok(()),
         (libc::ENODEV, Some(id)) => Err(UblkError::NoDevice(id)),
         (libc::EOPNOTSUPP, _) => Err(UblkError::Unsupported { command }),
-        (libc::EPERM | libc::EACCES, _) if result == -libc::EPERM => {
-            Err(UblkError::Denied { command, id })
-        }
+        (libc::EPERM, _) => Err(UblkError::Denied { command, id }),
         (errno, _) => Err(UblkError::Command {
             command,
             id,

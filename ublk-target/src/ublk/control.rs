@@ -37,7 +37,7 @@ const RECOVERY: Duration = Duration::from_secs(90);
 /// Between two questions whether that is over: a kill is noticed after about
 /// 60 ms, so this adds little to it.
 const RECOVERY_STEP: Duration = Duration::from_millis(5);
-/// The step doubles up to this: each question costs a ring.
+/// The step doubles up to this: what takes long is seldom asked for.
 const RECOVERY_LONGEST_STEP: Duration = Duration::from_millis(100);
 /// Beyond the time the driver itself was given to quiesce.
 const MARGIN: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod let_go;
 mod resize;
 mod status;
 

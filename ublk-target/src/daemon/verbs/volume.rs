@@ -207,8 +207,9 @@ impl Daemon {
         if let Err(failure) = self.admit(store, info.name.clone(), target) {
             let why = NotServed::failed(&failure, &store.path);
             store.not_served.lock().insert(info.id, why);
-            // The next try opens it again.
-            let _ = store.handle.detach_origin(info.id);
+            if let Some(origin) = store.handle.origin(info.id) {
+                self.let_go(store, info, &origin);
+            }
         }
     }
 
