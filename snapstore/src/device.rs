@@ -66,3 +66,21 @@ pub trait Origins {
         out: &mut [u32],
     ) -> Result<(), IoError>;
 }
+
+/// No origin at all: enough for a store that was just made, of which recovery has
+/// nothing to ask.
+#[derive(Clone, Copy, Debug)]
+pub struct NoOrigins;
+
+impl Origins for NoOrigins {
+    fn chunk_checksums(
+        &mut self,
+        _: Checksum,
+        _: VolumeId,
+        _: u64,
+        _: u64,
+        _: &mut [u32],
+    ) -> Result<(), IoError> {
+        Err(IoError::Absent)
+    }
+}

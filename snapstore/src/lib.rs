@@ -39,7 +39,7 @@ pub mod unique;
 
 pub use block::{BLOCK_SIZE, Block};
 pub use checksum::Checksum;
-pub use device::{BlockDevice, IoError, Origins};
+pub use device::{BlockDevice, IoError, NoOrigins, Origins};
 pub use engine::{Effect, Effects, Engine, Event, EventBatch};
 pub use ids::{Owner, Tag, VolumeId};
 pub use unique::UniqueMap;

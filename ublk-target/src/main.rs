@@ -55,7 +55,7 @@ struct Options {
     frontend: Wish,
     /// How the data of block devices moves, where the kernel can
     #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
-    zero_copy: ZeroCopyArg,
+    zero_copy: ZeroCopy,
     /// Requests each queue of a block device can hold
     #[arg(long, value_name = "N", default_value_t = 128,
           value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -95,27 +95,6 @@ impl Options {
     fn nbd_path(&self) -> PathBuf {
         let default = || self.run_dir.join("nbd.sock");
         self.nbd_socket.clone().unwrap_or_else(default)
-    }
-}
-
-/// How data moves.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ZeroCopyArg {
-    /// The kernel registers the pages of requests by itself
-    Auto,
-    /// csnapd registers them
-    Register,
-    /// Copied
-    Off,
-}
-
-impl From<ZeroCopyArg> for ZeroCopy {
-    fn from(arg: ZeroCopyArg) -> Self {
-        match arg {
-            ZeroCopyArg::Auto => Self::Auto,
-            ZeroCopyArg::Register => Self::Register,
-            ZeroCopyArg::Off => Self::Off,
-        }
     }
 }
 
@@ -182,7 +161,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         engine: engine_config(options),
         frontend: options.frontend,
         devices: DeviceOptions {
-            zero_copy: options.zero_copy.into(),
+            zero_copy: options.zero_copy,
             queue_depth: options.ublk_depth,
             spread: options.ublk_spread.into(),
             link_dir: options.link_dir.clone(),

@@ -6,7 +6,7 @@ use super::*;
 use crate::block::{BLOCK_SIZE, Block};
 use crate::checksum::Checksum;
 use crate::create::{CreateOptions, create};
-use crate::device::{BlockDevice, IoError, Origins};
+use crate::device::{BlockDevice, IoError, NoOrigins};
 use crate::format::journal::Record;
 use crate::ids::Owner;
 use crate::recover::{OpenError, load};
@@ -38,21 +38,6 @@ impl BlockDevice for Disk {
 
     fn flush(&mut self) -> Result<(), IoError> {
         Ok(())
-    }
-}
-
-struct Nothing;
-
-impl Origins for Nothing {
-    fn chunk_checksums(
-        &mut self,
-        _: Checksum,
-        _: VolumeId,
-        _: u64,
-        _: u64,
-        _: &mut [u32],
-    ) -> Result<(), IoError> {
-        Err(IoError::Absent)
     }
 }
 
@@ -104,7 +89,7 @@ impl Rig {
     fn open(mut disk: Disk) -> Self {
         let loaded = load(&mut disk).unwrap();
         let config = Config::default();
-        let (engine, _) = loaded.recover(&mut disk, &mut Nothing, config).unwrap();
+        let (engine, _) = loaded.recover(&mut disk, &mut NoOrigins, config).unwrap();
         Self {
             disk,
             engine,

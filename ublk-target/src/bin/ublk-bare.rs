@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use ublk_target::bare;
-use ublk_target::ublk::{self, Control};
+use ublk_target::ublk::{self, Control, ZeroCopy};
 
 /// Serve a device over ublk without snapshots: for benchmarks only
 ///
@@ -47,13 +47,6 @@ struct Options {
     remove: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ZeroCopy {
-    Auto,
-    Register,
-    Off,
-}
-
 fn main() -> ExitCode {
     let options = Options::parse();
     tracing_subscriber::fmt()
@@ -87,11 +80,7 @@ fn run(options: Options) -> Result<(), bare::Failure> {
         flush: options.flush,
         threads: options.threads,
         depth: options.depth,
-        zero_copy: match options.zero_copy {
-            ZeroCopy::Auto => ublk::ZeroCopy::Auto,
-            ZeroCopy::Register => ublk::ZeroCopy::Register,
-            ZeroCopy::Off => ublk::ZeroCopy::Off,
-        },
+        zero_copy: options.zero_copy,
         recover: options.recover,
     })
 }

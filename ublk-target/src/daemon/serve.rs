@@ -19,6 +19,7 @@ use crate::control::protocol::Failure;
 use crate::control::views::Level;
 use crate::device::OriginDevice;
 use crate::export::ExportTarget;
+use crate::ublk::char;
 
 impl Daemon {
     /// Serves a volume, or records why not.
@@ -181,7 +182,7 @@ impl Daemon {
         match id.filter(|_| self.devices.is_none()) {
             None => Ok(()),
             Some(id) => {
-                let path = devices::device_path(id);
+                let path = char::disk(id);
                 let message = format!(
                     "{} of {name} waits with the I/O of its users: it cannot be served over NBD as well",
                     path.display()

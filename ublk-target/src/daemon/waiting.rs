@@ -7,11 +7,12 @@ use snapstore::engine::SnapshotState;
 use snapstore::{Tag, VolumeId};
 
 use super::Daemon;
-use super::devices::{self, Key, device_path};
+use super::devices::{self, Key};
 use super::state::ListedDevice;
 use super::store::Store;
 use crate::control::views::{Problem, WaitingView};
 use crate::device::Identity;
+use crate::ublk::char;
 
 impl Daemon {
     /// Removes devices of a store of which the volume, or the mapped snapshot, is
@@ -40,7 +41,7 @@ impl Daemon {
         let mut waiting = self.state.get().devices;
         waiting.retain(|entry| !self.exports.has_device(entry.key()) && self.is_there(entry));
         let view = |entry: &ListedDevice| WaitingView {
-            device: entry.id.map(|id| device_path(id).display().to_string()),
+            device: entry.id.map(|id| char::disk(id).display().to_string()),
             name: entry.name.clone(),
             store: self.path_of(entry),
             problem: self.waits_for(entry),

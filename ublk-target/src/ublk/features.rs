@@ -39,17 +39,16 @@ pub enum Use {
     Refused,
 }
 
-/// How user data reaches the devices below.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How user data reaches the devices below, where the driver can do that; copied
+/// otherwise. As people choose it: what stands here is in `--help`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ZeroCopy {
-    /// Request pages appear in the ring's table by themselves, where the driver
-    /// can do that; otherwise copied.
+    /// The kernel registers the pages of requests by itself
     #[default]
     Auto,
-    /// Request pages are registered by command, where the driver can do that;
-    /// otherwise copied.
+    /// csnapd registers them
     Register,
-    /// Always copied.
+    /// Copied
     Off,
 }
 

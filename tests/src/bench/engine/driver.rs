@@ -12,10 +12,11 @@ use snapstore::engine::{Command, Config, Counters, Notice, Policy, Reply, Source
 use snapstore::ids::{CommandId, IoId};
 use snapstore::recover::{OpenError, load};
 use snapstore::{
-    BLOCK_SIZE, Checksum, Effect, Effects, Engine, Event, EventBatch, Owner, Tag, VolumeId,
+    BLOCK_SIZE, Checksum, Effect, Effects, Engine, Event, EventBatch, NoOrigins, Owner, Tag,
+    VolumeId,
 };
 
-use super::memory::{MemoryStore, NoOrigins};
+use super::memory::MemoryStore;
 use crate::e2e::{Fault, Outcome};
 use crate::ensure;
 

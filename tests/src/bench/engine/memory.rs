@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use snapstore::{Block, BlockDevice, Checksum, IoError, Origins, VolumeId};
+use snapstore::{Block, BlockDevice, IoError};
 
 /// Metadata blocks by their number.
 #[derive(Clone, Debug)]
@@ -72,22 +72,5 @@ impl BlockDevice for MemoryStore {
 
     fn flush(&mut self) -> Result<(), IoError> {
         Ok(())
-    }
-}
-
-/// Origins of a store that was just made: recovery has nothing to ask of them.
-#[derive(Clone, Copy, Debug)]
-pub struct NoOrigins;
-
-impl Origins for NoOrigins {
-    fn chunk_checksums(
-        &mut self,
-        _: Checksum,
-        _: VolumeId,
-        _: u64,
-        _: u64,
-        _: &mut [u32],
-    ) -> Result<(), IoError> {
-        Err(IoError::Absent)
     }
 }

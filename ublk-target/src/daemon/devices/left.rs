@@ -1,7 +1,7 @@
 //! Devices that an earlier csnapd left and that are not served now: which wait for
 //! what, and which go because nothing will ever serve them again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use snapstore::VolumeId;
 use uuid::Uuid;
@@ -12,12 +12,7 @@ use crate::control::views::Level;
 use crate::daemon::events::NewEvent;
 use crate::daemon::failures::busy;
 use crate::daemon::state::ListedDevice;
-
-/// Path of the block device of a number.
-#[must_use]
-pub fn device_path(id: u32) -> PathBuf {
-    PathBuf::from(format!("/dev/ublkb{id}"))
-}
+use crate::ublk::char::disk;
 
 impl Devices {
     /// Removes devices of a store that nothing will serve again: `wanted` says no.
@@ -46,18 +41,18 @@ impl Devices {
             }
             Found::Dead(id) => {
                 self.delete_dead(entry.key(), id)?;
-                self.links.remove(&device_path(id));
+                self.links.remove(&disk(id));
                 self.forget(entry.key());
                 return Ok(());
             }
             Found::Waiting(id) => id,
             Found::Served { id, pid } => {
-                let path = device_path(id);
+                let path = disk(id);
                 let message = format!("{} is served by process {pid}", path.display());
                 return Err(busy(message, "end that process"));
             }
         };
-        let path = device_path(id);
+        let path = disk(id);
         self.links.remove(&path);
         self.control.stop(id)?;
         // Somebody may have it open and hold on to it for long.
@@ -128,7 +123,7 @@ impl Devices {
 }
 
 fn path_text(id: u32) -> String {
-    device_path(id).display().to_string()
+    disk(id).display().to_string()
 }
 
 /// Whether the kernel has a device of this number, whosever it is: what can be

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use identity::Key;
-pub use left::{device_path, exists};
+pub use left::exists;
 pub use links::{DEFAULT_DIR, LinkError, Links};
 pub use matching::{Found, find, is_dead};
 
@@ -37,6 +37,7 @@ use crate::control::protocol::Failure;
 use crate::control::views::{AgreedView, Level};
 use crate::export::ExportTarget;
 use crate::runtime::{BlockDevice, BlockError, BlockOpen, BlockOptions, Removed, Runtime, Spread};
+use crate::ublk::char::disk;
 use crate::ublk::uapi::SECTOR;
 use crate::ublk::{CharDevice, Control, UblkError, ZeroCopy};
 
@@ -246,7 +247,7 @@ impl Devices {
                 Ok(BlockOpen::New)
             }
             Found::Served { id, pid } => {
-                let path = device_path(id);
+                let path = disk(id);
                 let message = format!(
                     "{} of {name} is still served by process {pid}",
                     path.display()
