@@ -90,11 +90,8 @@ impl Thread {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         loop {
             self.reap()?;
-            self.gather()?;
             self.read_mail()?;
-            self.clients.retry_stalled();
-            let (blocks, mut io) = self.blocks();
-            blocks.retry_stalled(&mut io)?;
+            self.retry_stalled()?;
             self.settle()?;
             if self.stopping && self.submit.is_idle() {
                 return Ok(());
@@ -113,7 +110,15 @@ impl Thread {
         self.submit_operations()?;
         self.submit.nudge()?;
         self.enter_kernel()?;
-        self.reap()
+        self.reap()?;
+        self.retry_stalled()
+    }
+
+    /// What waits for a buffer or for pages may look again.
+    fn retry_stalled(&mut self) -> io::Result<()> {
+        self.clients.retry_stalled();
+        let (blocks, mut io) = self.blocks();
+        blocks.retry_stalled(&mut io)
     }
 
     /// Submits everything and waits, if there is nothing else to do.
@@ -223,11 +228,10 @@ impl Thread {
 
     /// Lets requests, connections and engines go on until nothing moves.
     fn settle(&mut self) -> io::Result<()> {
+        self.go_on()?;
+        self.gather()?;
         loop {
-            self.deliver()?;
-            let (clients, mut io) = self.clients();
-            clients.pump(&mut io)?;
-            self.acknowledge();
+            self.go_on()?;
             self.enter_engines()?;
             self.submit_operations()?;
             self.tell_errors();
@@ -236,6 +240,15 @@ impl Thread {
             }
         }
         self.let_go();
+        Ok(())
+    }
+
+    /// Everything that needs no engine.
+    fn go_on(&mut self) -> io::Result<()> {
+        self.deliver()?;
+        let (clients, mut io) = self.clients();
+        clients.pump(&mut io)?;
+        self.acknowledge();
         Ok(())
     }
 

@@ -104,12 +104,12 @@ impl Plan {
     /// If a variable makes no sense.
     pub fn from_environment() -> Outcome<Self> {
         let quick = std::env::var("BENCH_QUICK").is_ok_and(|value| value == "1");
-        let origin = number("BENCH_ORIGIN_MIB", if quick { 64 } else { 512 })? * MIB;
+        let origin = number("BENCH_ORIGIN_MIB", if quick { 64 } else { 256 })? * MIB;
         Ok(Self {
             quick,
             rounds: number("BENCH_ROUNDS", if quick { 1 } else { 5 })? as usize,
             origin,
-            seconds: number("BENCH_SECONDS", if quick { 1 } else { 10 })? as u32,
+            seconds: number("BENCH_SECONDS", if quick { 1 } else { 4 })? as u32,
             takes: if quick { 2 } else { 4 },
             kinds: kinds(std::env::var("BENCH_ONLY").ok().as_deref())?,
             memory: memory_for(origin),
