@@ -50,14 +50,31 @@ impl Choice {
     }
 }
 
-/// Block devices were asked for, and there can be none.
+/// Block devices are wanted, and there can be none.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "block devices were asked for (--frontend {wish}), but {why}. ublk comes with Linux 6.1 and newer, as the module ublk_drv; without it, start with --frontend nbd"
-)]
-pub struct NoUblk {
-    wish: &'static str,
-    why: String,
+pub enum NoUblk {
+    /// A person asked for them.
+    #[error(
+        "block devices were asked for (--frontend {wish}), but {why}. ublk comes with Linux 6.1 \
+         and newer, as the module ublk_drv; without it, start with --frontend nbd"
+    )]
+    Asked {
+        /// In which words.
+        wish: &'static str,
+        /// What the system said.
+        why: String,
+    },
+    /// An earlier csnapd left devices whose users wait for this one.
+    #[error(
+        "{devices} of an earlier csnapd wait with the I/O of their users, but {why}. Mend that and \
+         start again; --frontend nbd starts all the same and lets them wait"
+    )]
+    Wait {
+        /// Their nodes, separated by commas.
+        devices: String,
+        /// What the system said.
+        why: String,
+    },
 }
 
 /// The kernel's driver, if it can do what csnap needs.
@@ -82,19 +99,28 @@ fn suffices(offered: Features) -> Result<(), UblkError> {
     })
 }
 
-/// Which front end it is to be, `driver` being what the kernel has.
+/// Which front end it is to be, `driver` being what the kernel has and `left` the
+/// devices in it of an earlier csnapd.
 ///
 /// # Errors
 /// [`NoUblk`].
-pub fn choose(wish: Wish, driver: Result<(), &UblkError>) -> Result<Choice, NoUblk> {
+pub fn choose(
+    wish: Wish,
+    driver: Result<(), &UblkError>,
+    left: &[String],
+) -> Result<Choice, NoUblk> {
     let choice = |name, why: String| Ok(Choice { name, why });
     match (wish, driver) {
         (Wish::Nbd, _) => choice(FrontendName::Nbd, told("nbd")),
         (Wish::Ublk, Ok(())) => choice(FrontendName::Ublk, told("ublk")),
         (Wish::Both, Ok(())) => choice(FrontendName::Both, told("both")),
         (Wish::Auto, Ok(())) => choice(FrontendName::Ublk, "the kernel has ublk".to_owned()),
-        (Wish::Auto, Err(error)) => choice(FrontendName::Nbd, error.to_string()),
-        (Wish::Ublk | Wish::Both, Err(error)) => Err(NoUblk {
+        (Wish::Auto, Err(error)) if left.is_empty() => choice(FrontendName::Nbd, error.to_string()),
+        (Wish::Auto, Err(error)) => Err(NoUblk::Wait {
+            devices: left.join(", "),
+            why: error.to_string(),
+        }),
+        (Wish::Ublk | Wish::Both, Err(error)) => Err(NoUblk::Asked {
             wish: if wish == Wish::Both { "both" } else { "ublk" },
             why: error.to_string(),
         }),
@@ -126,7 +152,7 @@ pub fn names(features: Features) -> Vec<String> {
 pub fn features_of_kernel() -> FeaturesView {
     let driver = driver();
     // Only a front end that was asked for can be refused.
-    let choice = choose(Wish::Auto, driver.as_ref().map(drop)).unwrap_or(Choice {
+    let choice = choose(Wish::Auto, driver.as_ref().map(drop), &[]).unwrap_or(Choice {
         name: FrontendName::Nbd,
         why: String::new(),
     });
@@ -161,8 +187,11 @@ pub fn features_view(
         driver: offered.is_some(),
         problem: problem.map(|error| Problem {
             message: error.to_string(),
-            next: "load the driver (modprobe ublk_drv), then restart csnapd; NBD works without"
-                .into(),
+            next: match error {
+                UblkError::Barred { .. } => "run csnapd as the unit that comes with it does",
+                _ => "load the driver (modprobe ublk_drv), then restart csnapd; NBD works without",
+            }
+            .into(),
         }),
         features: ALL.iter().map(|known| feature(known, has, used)).collect(),
     }
@@ -218,7 +247,7 @@ mod tests {
         let absent = UblkError::Absent {
             why: "no such file".into(),
         };
-        let choice = |wish, driver| choose(wish, driver).map(|c| c.name).ok();
+        let choice = |wish, driver| choose(wish, driver, &[]).map(|c| c.name).ok();
         use FrontendName as F;
         for (wish, with, without) in [
             (Wish::Auto, Some(F::Ublk), Some(F::Nbd)),
@@ -229,11 +258,27 @@ mod tests {
             assert_eq!(choice(wish, Ok(())), with, "{wish:?}");
             assert_eq!(choice(wish, Err(&absent)), without, "{wish:?}");
         }
-        let why = choose(Wish::Auto, Err(&absent)).unwrap().why;
+        let why = choose(Wish::Auto, Err(&absent), &[]).unwrap().why;
         assert!(why.contains("no such file"), "{why}");
-        let refused = choose(Wish::Both, Err(&absent)).unwrap_err().to_string();
+        let refused = choose(Wish::Both, Err(&absent), &[])
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("--frontend both"), "{refused}");
         assert!(refused.contains("modprobe ublk_drv"), "{refused}");
+    }
+
+    #[test]
+    fn devices_that_wait_are_not_left_for_nbd_unasked() {
+        let barred = UblkError::Barred {
+            path: "/dev/ublk-control".into(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        };
+        let left = ["/dev/ublkb3".to_owned()];
+        let refused = choose(Wish::Auto, Err(&barred), &left).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("/dev/ublkb3") && text.contains("CAP_SYS_ADMIN"));
+        assert!(!text.contains("modprobe"), "{text}");
+        assert!(choose(Wish::Nbd, Err(&barred), &left).is_ok());
     }
 
     #[test]
@@ -246,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_csnap_would_use_and_lacks_has_a_consequence() {
-        let choice = choose(Wish::Auto, Ok(())).unwrap();
+        let choice = choose(Wish::Auto, Ok(()), &[]).unwrap();
         let view = |bits| {
             let offered = Some(Features(bits));
             features_view("csnapd", choice.clone(), ZeroCopy::Auto, offered, None)
@@ -264,7 +309,7 @@ mod tests {
             assert_eq!(old.consequence.is_some(), lost, "{}", new.name);
             assert!(!lost || !old.used, "{}", new.name);
         }
-        let nbd = choose(Wish::Nbd, Ok(())).unwrap();
+        let nbd = choose(Wish::Nbd, Ok(()), &[]).unwrap();
         let view = features_view(
             "csnapd",
             nbd,

@@ -109,14 +109,15 @@ impl Daemon {
     /// A daemon that serves nothing yet.
     ///
     /// # Errors
-    /// When block devices were asked for and the kernel has no driver for them.
+    /// When block devices were asked for or wait, and there can be none.
     pub fn new(
         settings: Settings,
         runtime: Arc<Runtime>,
         state: Arc<StateFile>,
     ) -> Result<Self, NoUblk> {
         let driver = front::driver();
-        let choice = front::choose(settings.frontend, driver.as_ref().map(drop))?;
+        let left = devices::left_in_kernel(&state.get().devices);
+        let choice = front::choose(settings.frontend, driver.as_ref().map(drop), &left)?;
         let events: Arc<Events> = Arc::default();
         let (ublk, control) = match driver {
             Ok(control) => (Ok(control.features()), Some(Arc::new(control))),

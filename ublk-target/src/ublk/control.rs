@@ -87,12 +87,9 @@ impl Control {
     /// [`UblkError::Absent`] where the kernel has no ublk; [`UblkError::Denied`];
     /// what stands in the way of io_uring.
     pub fn open() -> Result<Self, UblkError> {
-        let absent = |error: io::Error| UblkError::Absent {
-            why: format!("cannot open {CONTROL}: {error}"),
-        };
         let file = File::options().read(true).write(true).open(CONTROL);
         let mut control = Self {
-            file: file.map_err(absent)?,
+            file: file.map_err(not_opened)?,
             features: Features(0),
         };
         let call = call("tell its features to", code::GET_FEATURES, None);
@@ -376,6 +373,18 @@ impl Control {
 }
 
 /// A command that takes a moment.
+fn not_opened(source: io::Error) -> UblkError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => UblkError::Barred {
+            path: CONTROL.into(),
+            source,
+        },
+        _ => UblkError::Absent {
+            why: format!("cannot open {CONTROL}: {source}"),
+        },
+    }
+}
+
 fn call(name: &'static str, code: u32, id: Option<u32>) -> Call {
     Call {
         name,

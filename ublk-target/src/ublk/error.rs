@@ -16,6 +16,17 @@ pub enum UblkError {
         /// What was tried and what the system said.
         why: String,
     },
+    /// The driver is there and may not be used.
+    #[error(
+        "may not open {path}: {source}; csnapd makes block devices with CAP_SYS_ADMIN, and under \
+         systemd where DeviceAllow= lists the driver"
+    )]
+    Barred {
+        /// Its node.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// There is no device of that number.
     #[error("there is no ublk device {0} (any more)")]
     NoDevice(u32),

@@ -132,3 +132,11 @@ fn path_text(id: u32) -> String {
 pub fn exists(id: u32) -> bool {
     Path::new(&format!("/sys/class/ublk-char/ublkc{id}")).exists()
 }
+
+/// The nodes of listed devices that the kernel still has, as far as can be told
+/// without its driver.
+#[must_use]
+pub fn left_in_kernel(listed: &[ListedDevice]) -> Vec<String> {
+    let ids = listed.iter().filter_map(|entry| entry.id);
+    ids.filter(|id| exists(*id)).map(path_text).collect()
+}

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use identity::Key;
-pub use left::exists;
+pub use left::{exists, left_in_kernel};
 pub use links::{DEFAULT_DIR, LinkError, Links};
 pub use matching::{Found, find, is_dead};
 
