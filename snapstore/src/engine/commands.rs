@@ -319,7 +319,7 @@ impl Engine {
         let size = known.record.size.get();
         if wanted < size {
             return Err(CommandError::Shrinks {
-                volume,
+                volume: text(&known.record.name),
                 size,
                 wanted,
             });

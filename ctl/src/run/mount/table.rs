@@ -105,6 +105,10 @@ fn processes(dir: &Path) -> impl Iterator<Item = String> {
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     numbers.filter_map(move |entry| {
         let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+        // The shell that started this very program is named if it is there.
+        if number == std::process::id() {
+            return None;
+        }
         let proc = entry.path();
         // The links are read, not followed: a file elsewhere may hang.
         let in_dir = |link: PathBuf| fs::read_link(link).is_ok_and(|to| to.starts_with(dir));

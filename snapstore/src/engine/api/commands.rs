@@ -158,12 +158,12 @@ pub enum CommandError {
     Invalid(String),
     /// A volume was to become smaller.
     #[error(
-        "volume {volume} has {size} bytes and cannot be cut to {wanted}: csnap never shrinks a volume. \
+        "volume {volume:?} has {size} bytes and cannot be cut to {wanted}: csnap never shrinks a volume. \
          Keep its origin as large as it is, or delete the volume with its snapshots and create it again"
     )]
     Shrinks {
-        /// Which.
-        volume: VolumeId,
+        /// Its name.
+        volume: String,
         /// Bytes it has.
         size: u64,
         /// Bytes it was to have.

@@ -71,7 +71,7 @@ fn what_a_volume_cannot_become_is_refused() {
     let mut rig = Rig::new(2048, Policy::OriginFirst);
     let size = CHUNKS * CHUNK;
     let shrinks = CommandError::Shrinks {
-        volume: VOLUME,
+        volume: "v".to_owned(),
         size,
         wanted: size - 512,
     };
