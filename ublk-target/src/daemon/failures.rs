@@ -49,7 +49,19 @@ impl From<DeviceError> for Failure {
             DeviceError::WrongType { .. } | DeviceError::Size { .. } => ErrorCode::Usage,
             _ => ErrorCode::Error,
         };
-        Self::new(code, error.to_string())
+        let failure = Self::new(code, error.to_string());
+        match &error {
+            // What the unit's ProtectSystem= looks like from inside.
+            DeviceError::Open { source, .. }
+                if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
+            {
+                failure.next(
+                    "files outside /dev that csnapd's unit is to write need ReadWritePaths= \
+                     (systemctl edit csnapd); else the file system is mounted read-only",
+                )
+            }
+            _ => failure,
+        }
     }
 }
 
@@ -150,4 +162,21 @@ pub(super) fn not_found(what: impl std::fmt::Display, next: &str) -> Failure {
 /// Something that is in use.
 pub(super) fn busy(message: impl Into<String>, next: &str) -> Failure {
     Failure::new(ErrorCode::Busy, message).next(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_the_unit_may_not_write_is_told_from_a_missing_one() {
+        let open = |errno| DeviceError::Open {
+            path: "/srv/images/store".into(),
+            source: std::io::Error::from_raw_os_error(errno),
+        };
+        let protected = Failure::from(open(libc::EROFS));
+        assert!(protected.next.unwrap().contains("ReadWritePaths="));
+        let missing = Failure::from(open(libc::ENOENT));
+        assert_eq!((missing.code, missing.next), (ErrorCode::NotFound, None));
+    }
 }
