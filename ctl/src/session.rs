@@ -37,6 +37,17 @@ impl Session {
         }
     }
 
+    /// Connects to the daemon.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub fn connect(&mut self) -> Done {
+        if self.client.is_none() {
+            self.client = Some(Client::connect(&self.run_dir)?);
+        }
+        Ok(())
+    }
+
     /// Asks the daemon, connecting first if needed.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! | [`core`](mod@core) | one engine under its combining lock, and the way of its effects |
 //! | [`ring`] | the I/O thread: io_uring, buffers, NBD connections |
 //! | [`reclaim`] | what a process must be that the kernel writes memory out through |
+//! | [`freeze`] | holding a file system still |
 //! | [`export`], [`runtime`] | what the daemon's control side calls |
 //! | [`nbd`] | the NBD protocol, without system calls |
 //! | [`ublk`] | the kernel's block devices in user space |
@@ -20,6 +21,7 @@ pub mod core;
 pub mod daemon;
 pub mod device;
 pub mod export;
+pub mod freeze;
 pub mod lane;
 pub mod nbd;
 pub mod reclaim;

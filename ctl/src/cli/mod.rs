@@ -1,6 +1,7 @@
 //! The command line: noun, then verb. Help texts are part of the product: every
 //! verb says what it does, what it does not, and shows an example.
 
+mod hold;
 mod mount;
 mod snapshot;
 mod store;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ublk_target::control::client::DEFAULT_RUN_DIR;
 use ublk_target::control::views::PolicyName;
 
+pub use hold::{HoldArgs, HolderArgs};
 pub use mount::{MountArgs, UmountArgs};
 pub use snapshot::SnapshotVerb;
 pub use store::StoreVerb;
@@ -119,6 +121,9 @@ pub enum Noun {
         #[arg(long, value_name = "N")]
         since: Option<u64>,
     },
+    /// Hold file systems still; csnapctl starts this itself
+    #[command(hide = true)]
+    Hold(HolderArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:\n  csnapctl completion bash \
                             > /usr/share/bash-completion/completions/csnapctl\n  \

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::Consent;
+use super::hold::HoldArgs;
 use super::mount::{MountArgs, UmountArgs};
 use crate::names::{SnapshotArg, TargetArg};
 
@@ -32,7 +33,8 @@ pub enum SnapshotVerb {
     /// snapshots' names.
     #[command(after_help = "Examples:\n  csnapctl snapshot take web@monday\n  \
                             csnapctl snapshot take web db\n  \
-                            csnapctl snapshot take web@before-upgrade --priority 10")]
+                            csnapctl snapshot take web@before-upgrade --priority 10\n  \
+                            csnapctl snapshot take web@still --freeze /srv/web")]
     Take {
         /// Volumes, with or without a name for the snapshot
         #[arg(required = true, value_name = "VOLUME[@NAME]")]
@@ -40,6 +42,9 @@ pub enum SnapshotVerb {
         /// When the store is full the lowest is dropped first
         #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
         priority: i32,
+        /// What is held still meanwhile
+        #[command(flatten)]
+        hold: HoldArgs,
     },
     /// List snapshots: when, how large, and the bytes only they hold
     #[command(

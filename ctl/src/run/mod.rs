@@ -2,6 +2,7 @@
 
 mod events;
 mod features;
+mod hold;
 mod mount;
 mod offline;
 mod snapshot;
@@ -28,6 +29,7 @@ pub fn command(session: &mut Session, noun: Noun) -> Done {
         Noun::Status => status::command(session),
         Noun::Features => features::command(session),
         Noun::Events { follow, since } => events::command(session, follow, since),
+        Noun::Hold(args) => hold::holder(&args),
         Noun::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "csnapctl", &mut script);

@@ -1,12 +1,13 @@
 //! `csnapctl snapshot ...`
 
-use ublk_target::control::protocol::{Answer, Request, SnapshotName};
+use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, SnapshotName};
 use ublk_target::control::utc;
 use ublk_target::control::views::{SnapshotView, TakenView};
 
+use super::hold::{End, Hold};
 use super::{counted, unexpected};
 use crate::Done;
-use crate::cli::{Consent, SnapshotVerb};
+use crate::cli::{Consent, HoldArgs, SnapshotVerb};
 use crate::names::{SnapshotArg, TargetArg, check_name};
 use crate::output::{SCHEMA, human};
 use crate::session::Session;
@@ -14,7 +15,11 @@ use crate::session::Session;
 /// Carries out a snapshot verb.
 pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
     match verb {
-        SnapshotVerb::Take { targets, priority } => take(session, targets, priority),
+        SnapshotVerb::Take {
+            targets,
+            priority,
+            hold,
+        } => take(session, targets, priority, &hold),
         SnapshotVerb::List { volume } => {
             let snapshots = all(session, volume.as_deref())?;
             session.print(&snapshots)
@@ -73,16 +78,61 @@ fn print_mapped(session: &mut Session, mapped: &[SnapshotView]) -> Done {
     }
 }
 
-fn take(session: &mut Session, targets: Vec<TargetArg>, priority: i32) -> Done {
+fn take(session: &mut Session, targets: Vec<TargetArg>, priority: i32, hold: &HoldArgs) -> Done {
+    let names: Vec<String> = targets.iter().map(TargetArg::to_string).collect();
     let targets = targets.into_iter().map(|target| target.0).collect();
-    match session.call(Request::SnapshotTake { targets, priority })? {
-        Answer::Taken(taken) if session.style.json => {
-            let document = serde_json::json!({ "schema": SCHEMA, "taken": taken });
-            session.write(&format!("{document:#}\n"))
+    let request = Request::SnapshotTake { targets, priority };
+    if hold.is_empty() {
+        let taken = taken(session, request)?;
+        return print_taken(session, &taken);
+    }
+    // Nothing held still waits for a daemon that is not there.
+    session.connect()?;
+    let hold = Hold::begin(hold, &names.join(" "))?;
+    let taken = taken(session, request);
+    let end = hold.end();
+    let taken = taken?;
+    match end {
+        End::Done => print_taken(session, &taken),
+        End::Late => Err(take_back(session, &taken)),
+        End::Failed(why) => {
+            print_taken(session, &taken)?;
+            Err(Failure::new(ErrorCode::Error, why)
+                .next("the snapshot is taken and good; look after what was to follow"))
         }
-        Answer::Taken(TakenView { snapshots, .. }) => session.write(&(snapshots.join("\n") + "\n")),
+    }
+}
+
+/// What was taken when nothing was held still any more is not what was asked for.
+fn take_back(session: &mut Session, taken: &TakenView) -> Failure {
+    let mut message = "the time to hold everything still was over before the snapshot was taken; \
+                       it was deleted again"
+        .to_owned();
+    let exactly = |text: &String| -> Option<SnapshotName> {
+        let SnapshotArg(name) = text.parse().ok()?;
+        let tag = Some(taken.tag);
+        Some(SnapshotName { tag, ..name })
+    };
+    let snapshots = taken.snapshots.iter().filter_map(exactly).collect();
+    if let Err(failure) = session.call(Request::SnapshotDelete { snapshots }) {
+        message = format!("{message}, which failed: {}", failure.message);
+    }
+    Failure::new(ErrorCode::Error, message).next("give it more time: --hold-timeout")
+}
+
+fn taken(session: &mut Session, request: Request) -> Done<TakenView> {
+    match session.call(request)? {
+        Answer::Taken(taken) => Ok(taken),
         other => Err(unexpected(&other)),
     }
+}
+
+fn print_taken(session: &mut Session, taken: &TakenView) -> Done {
+    if session.style.json {
+        let document = serde_json::json!({ "schema": SCHEMA, "taken": taken });
+        return session.write(&format!("{document:#}\n"));
+    }
+    session.write(&(taken.snapshots.join("\n") + "\n"))
 }
 
 /// Every snapshot, page by page.

@@ -144,6 +144,15 @@ impl Bed {
         self.daemon.take().map_or(Ok(()), Daemon::stop)
     }
 
+    /// The daemon's process.
+    ///
+    /// # Errors
+    /// If none runs.
+    pub fn pid(&self) -> Outcome<u32> {
+        let daemon = self.daemon.as_ref().map(Daemon::pid);
+        daemon.ok_or_else(|| Fault::wrong("no daemon runs"))
+    }
+
     /// `kill -9`.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ use crate::ensure;
 
 /// What `csnapctl` promises to exit with.
 pub mod exit {
+    /// Any other error.
+    pub const ERROR: i32 = 1;
     /// Wrong arguments.
     pub const USAGE: i32 = 2;
     /// No such thing.

@@ -62,6 +62,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts one and waits until `csnapctl status` answers (it may have something to complain of).
     ///
     /// # Errors

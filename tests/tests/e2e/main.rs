@@ -8,6 +8,7 @@ mod fio;
 mod full_store;
 mod grow;
 mod harness;
+mod hold;
 mod judges;
 mod kill;
 mod life;

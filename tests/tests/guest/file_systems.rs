@@ -74,11 +74,31 @@ fn fsfreeze(how: &str, dir: &Path) -> Outcome {
     tools::run(tools::program("fsfreeze").arg(how).arg(dir)).map(drop)
 }
 
+/// How a snapshot was taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// Within a freeze of the test's own: the manifest is all there is.
+    Still,
+    /// By `snapshot take --freeze`: the manifest is what was synced before.
+    Held,
+    /// Unfrozen, likewise.
+    Moving,
+}
+
 /// A snapshot and what it must show.
 struct Kept {
     full: String,
-    frozen: bool,
+    taken: Taken,
     manifest: Manifest,
+}
+
+impl Kept {
+    fn judge(&self, seen: &Manifest, what: &str) -> Outcome {
+        match self.taken {
+            Taken::Still => tree::same(&self.manifest, seen, what),
+            Taken::Held | Taken::Moving => tree::includes(seen, &self.manifest, what),
+        }
+    }
 }
 
 struct Story {
@@ -122,19 +142,29 @@ impl Story {
         taken?;
         self.kept.push(Kept {
             full,
-            frozen: true,
+            taken: Taken::Still,
             manifest: manifest?,
         });
         Ok(())
     }
 
+    fn take_held(&mut self, name: &str, busy: &Busy) -> Outcome {
+        let freeze = format!("--freeze {}", self.live.display());
+        self.take_busy(name, busy, Taken::Held, &freeze)
+    }
+
     fn take_unfrozen(&mut self, name: &str, busy: &Busy) -> Outcome {
+        self.take_busy(name, busy, Taken::Moving, "")
+    }
+
+    fn take_busy(&mut self, name: &str, busy: &Busy, taken: Taken, how: &str) -> Outcome {
         let full = format!("{VOLUME}@{name}");
         let manifest = busy.promised();
-        self.rig.bed.ctl.ok(&format!("snapshot take {full}"))?;
+        let ctl = &self.rig.bed.ctl;
+        ctl.ok(&format!("snapshot take {full} {how}"))?;
         self.kept.push(Kept {
             full,
-            frozen: false,
+            taken,
             manifest,
         });
         Ok(())
@@ -147,10 +177,9 @@ impl Story {
                 "{} was taken before there was a file",
                 kept.full
             );
-            if kept.frozen {
-                self.judge_frozen(kept)?;
-            } else {
-                self.judge_unfrozen(kept)?;
+            match kept.taken {
+                Taken::Still | Taken::Held => self.judge_frozen(kept)?,
+                Taken::Moving => self.judge_unfrozen(kept)?,
             }
         }
         Ok(())
@@ -164,7 +193,7 @@ impl Story {
         let seen = tree::manifest(&dir);
         let device = self.rig.snapshot_device(full);
         ctl.ok(&format!("snapshot umount {full}"))?;
-        tree::same(&kept.manifest, &seen?, full)?;
+        kept.judge(&seen?, full)?;
         ensure!(!device?.path.exists(), "umount of {full} leaves it mapped");
         ctl.ok(&format!("snapshot map {full}"))?;
         kernel::settle()?;
@@ -173,7 +202,7 @@ impl Story {
         } else {
             // XFS leaves its log dirty at a freeze on purpose, for unlinked files.
             let seen = self.replayed(full)?;
-            tree::same(&kept.manifest, &seen, &format!("{full}, its log replayed"))?;
+            kept.judge(&seen, &format!("{full}, its log replayed"))?;
         }
         kernel::settle()?;
         ctl.ok(&format!("snapshot unmap {full}")).map(drop)
@@ -189,7 +218,7 @@ impl Story {
         let seen = self.replayed(full)?;
         kernel::settle()?;
         ctl.ok(&format!("snapshot unmap {full}"))?;
-        tree::includes(&seen, &kept.manifest, full)
+        kept.judge(&seen, full)
     }
 
     /// What a writable copy of a mapped snapshot holds when its log was replayed;
@@ -221,6 +250,8 @@ fn a_busy_tree(test: &str, kind: Kind) -> Outcome {
         sleep_ms(1500);
         story.take_frozen(&format!("frozen{round}"))?;
         sleep_ms(1500);
+        story.take_held(&format!("held{round}"), &busy)?;
+        sleep_ms(1500);
         story.take_unfrozen(&format!("moving{round}"), &busy)?;
     }
     let steps = busy.finish()?;
@@ -230,7 +261,7 @@ fn a_busy_tree(test: &str, kind: Kind) -> Outcome {
     umount(&story.live)?;
     kind.check(&story.device)?;
     note(&format!(
-        "{test}: {steps} steps of a busy tree, {files} files compared in 6 snapshots"
+        "{test}: {steps} steps of a busy tree, {files} files compared in 9 snapshots"
     ))?;
     story.rig.finish()
 }

@@ -34,6 +34,11 @@ use crate::names::{SnapshotArg, SnapshotOrDir};
 use crate::output::table::{Column, Kind, Row};
 use crate::session::Session;
 
+/// Whether something is mounted on a directory.
+pub(super) fn is_mount_point(dir: &Path) -> bool {
+    table::at(dir).is_some()
+}
+
 /// A snapshot that was mounted.
 #[derive(Debug, Serialize)]
 struct Mounted {
