@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::plan::Plan;
-use super::sample::{self, Message, Told};
+use super::plan::{Medium, Plan};
+use super::sample::{self, Message, Row, Told};
 use super::table;
 use crate::e2e::fault::Trying;
 use crate::e2e::{Fault, Outcome, tools};
@@ -29,19 +29,29 @@ pub fn run(plan: &Plan, results: &Path) -> Outcome<String> {
     let text = serde_json::to_string_pretty(plan)?;
     std::fs::write(&plan_file, text).trying(|| format!("write {}", plan_file.display()))?;
     let mut told = Told::default();
-    let rows = results.join("guest.json");
+    let file = results.join("guest.json");
+    let mut kept = sample::read(&file);
+    kept.retain(|row| !plan.media.contains(&Medium::of(&row.sample.key.case)));
     // After each sample: a run that is broken off has something to show.
     let ended = listen(guest(plan, &plan_file)?, &mut told, &|told| {
-        sample::write(&told.rows(), &rows)
+        sample::write(&together(told, &kept), &file)
     });
     told.machine.qemu = qemu();
-    let page = write(plan, &told, results)?;
+    let page = write(plan, &told, &kept, results)?;
     ended.map(|()| page)
 }
 
-fn write(plan: &Plan, told: &Told, results: &Path) -> Outcome<String> {
-    let rows = told.rows();
-    let conditions = table::conditions(&told.machine, plan.rounds, plan.seconds, plan.origin);
+/// The rows of this run and of earlier ones.
+fn together(told: &Told, kept: &[Row]) -> Vec<Row> {
+    let mut rows = told.rows();
+    rows.extend_from_slice(kept);
+    rows.sort_by(|a, b| a.sample.key.cmp(&b.sample.key));
+    rows
+}
+
+fn write(plan: &Plan, told: &Told, kept: &[Row], results: &Path) -> Outcome<String> {
+    let rows = together(told, kept);
+    let conditions = table::conditions(&rows, &told.machine, plan.seconds, plan.origin);
     let page = table::markdown(&rows, &conditions);
     sample::write(&rows, &results.join("guest.json"))?;
     let path = results.join("guest.md");
@@ -132,6 +142,7 @@ mod tests {
             seconds: 1,
             takes: 2,
             kinds: Kind::ALL.to_vec(),
+            media: Medium::ALL.to_vec(),
             memory: 3,
             checksum: "xxh3".into(),
         };

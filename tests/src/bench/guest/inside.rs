@@ -10,7 +10,7 @@ use snapstore::Checksum;
 use super::bed;
 use super::cases::Run;
 use super::media::Media;
-use super::plan::{Plan, Setting};
+use super::plan::{Medium, Plan, Setting};
 use super::sample::{Key, Machine, Message, Sample};
 use crate::bench::parts::checksum;
 use crate::e2e::fault::Trying;
@@ -27,13 +27,23 @@ pub fn run(plan: &Path) -> Outcome {
     for _ in 0..plan.rounds {
         checksums()?;
     }
+    plan.media.iter().try_for_each(|medium| match medium {
+        Medium::Ram => on_ram(&plan),
+        Medium::Cache => on_cached(&plan),
+    })
+}
+
+fn on_ram(plan: &Plan) -> Outcome {
     note("filling the RAM disks");
-    let media = Media::ram(&plan)?;
-    rounds(&plan, &media, &plan.settings(), |run, bed| run.all(bed))?;
-    media.drop_ram()?;
+    let media = Media::ram(plan)?;
+    rounds(plan, &media, &plan.settings(), |run, bed| run.all(bed))?;
+    media.drop_ram()
+}
+
+fn on_cached(plan: &Plan) -> Outcome {
     note("filling the devices with a volatile cache");
-    let media = Media::cached(&plan)?;
-    rounds(&plan, &media, &plan.cached_settings(), |run, bed| {
+    let media = Media::cached(plan)?;
+    rounds(plan, &media, &plan.cached_settings(), |run, bed| {
         run.cached(bed)
     })
 }

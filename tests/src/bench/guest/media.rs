@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::plan::Plan;
+use super::plan::{Medium, Plan};
 use crate::bench::fio::{End, Job};
 use crate::e2e::fault::Trying;
 use crate::e2e::{Outcome, tools};
@@ -66,7 +66,7 @@ impl Media {
             stores: (1..=STORES).map(device).collect(),
             used: plan.origin,
             size,
-            suffix: "",
+            suffix: Medium::Ram.suffix(),
         };
         media.write_over()?;
         Ok(media)
@@ -95,7 +95,7 @@ impl Media {
             stores: vec![device(1)?, device(2)?],
             used: plan.origin,
             size: plan.device(),
-            suffix: "-cache",
+            suffix: Medium::Cache.suffix(),
         };
         media.write_over()?;
         Ok(media)

@@ -62,6 +62,48 @@ impl Kind {
     }
 }
 
+/// What the devices below are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Medium {
+    /// RAM disks.
+    Ram,
+    /// Devices with a volatile cache.
+    Cache,
+}
+
+impl Medium {
+    /// Every medium, in the order of a run.
+    pub const ALL: [Self; 2] = [Self::Ram, Self::Cache];
+
+    /// Its name in the environment.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ram => "ram",
+            Self::Cache => "cache",
+        }
+    }
+
+    /// What the names of its cases end with.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Ram => "",
+            Self::Cache => "-cache",
+        }
+    }
+
+    /// The medium a case was measured on.
+    #[must_use]
+    pub fn of(case: &str) -> Self {
+        match case.ends_with(Self::Cache.suffix()) {
+            true => Self::Cache,
+            false => Self::Ram,
+        }
+    }
+}
+
 /// One target in one configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -89,6 +131,8 @@ pub struct Plan {
     pub takes: u32,
     /// What to measure.
     pub kinds: Vec<Kind>,
+    /// On what. Rows of a medium left out stay as an earlier run made them.
+    pub media: Vec<Medium>,
     /// Memory of the guest in GiB.
     pub memory: u32,
     /// Checksum of csnap's stores, as `csnapctl store create --checksum` takes it.
@@ -97,8 +141,8 @@ pub struct Plan {
 
 impl Plan {
     /// The full plan, or the quick one if `BENCH_QUICK=1`. `BENCH_ROUNDS`,
-    /// `BENCH_SECONDS`, `BENCH_ORIGIN_MIB`, `BENCH_CHECKSUM` and `BENCH_ONLY` (names
-    /// of targets with commas between) change it.
+    /// `BENCH_SECONDS`, `BENCH_ORIGIN_MIB`, `BENCH_CHECKSUM`, `BENCH_ONLY` (names of
+    /// targets with commas between) and `BENCH_MEDIA` (`ram` or `cache`) change it.
     ///
     /// # Errors
     /// If a variable makes no sense.
@@ -111,7 +155,8 @@ impl Plan {
             origin,
             seconds: number("BENCH_SECONDS", if quick { 1 } else { 4 })? as u32,
             takes: if quick { 2 } else { 4 },
-            kinds: kinds(std::env::var("BENCH_ONLY").ok().as_deref())?,
+            kinds: named("BENCH_ONLY", Kind::ALL, Kind::name)?,
+            media: named("BENCH_MEDIA", Medium::ALL, Medium::name)?,
             memory: memory_for(origin),
             checksum: checksum(std::env::var("BENCH_CHECKSUM").ok().as_deref())?.to_string(),
         })
@@ -195,17 +240,31 @@ fn checksum(name: Option<&str>) -> Outcome<Checksum> {
     known.map_err(|error| Fault::wrong(format!("BENCH_CHECKSUM: {error}")))
 }
 
-fn kinds(only: Option<&str>) -> Outcome<Vec<Kind>> {
-    let Some(only) = only else {
-        return Ok(Kind::ALL.to_vec());
+/// Those of `all` that a variable names, with commas between; all without it.
+fn named<T: Copy, const N: usize>(
+    variable: &str,
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> Outcome<Vec<T>> {
+    match std::env::var(variable) {
+        Ok(text) => chosen(&text, all, name).map_err(|odd| {
+            let known = all.map(name).join(", ");
+            Fault::wrong(format!("{variable}: {odd:?} is none of {known}"))
+        }),
+        Err(_) => Ok(all.to_vec()),
+    }
+}
+
+fn chosen<T: Copy, const N: usize>(
+    text: &str,
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> Result<Vec<T>, String> {
+    let one = |word: &str| {
+        let known = all.into_iter().find(|one| name(*one) == word.trim());
+        known.ok_or_else(|| word.to_owned())
     };
-    let named = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name);
-    let kind = |name: &str| {
-        let known = Kind::ALL.map(Kind::name).join(", ");
-        let odd = || Fault::wrong(format!("BENCH_ONLY: {name:?} is none of {known}"));
-        named(name.trim()).ok_or_else(odd)
-    };
-    only.split(',').map(kind).collect()
+    text.split(',').map(one).collect()
 }
 
 /// Stores of dm-snapshot, the one store of the others, the origin, and the system.
@@ -226,6 +285,7 @@ mod tests {
             seconds: 10,
             takes: 4,
             kinds,
+            media: Medium::ALL.to_vec(),
             memory: memory_for(512 << 20),
             checksum: "crc32c".into(),
         }
@@ -260,9 +320,17 @@ mod tests {
 
     #[test]
     fn targets_are_chosen_by_name() {
-        assert_eq!(kinds(Some("csnap, raw")).unwrap(), [Kind::Csnap, Kind::Raw]);
-        assert!(kinds(Some("lvm")).is_err());
-        assert_eq!(kinds(None).unwrap().len(), 6);
+        let kinds = |text| chosen(text, Kind::ALL, Kind::name);
+        assert_eq!(kinds("csnap, raw"), Ok(vec![Kind::Csnap, Kind::Raw]));
+        assert_eq!(kinds("raw,lvm"), Err("lvm".into()));
+    }
+
+    #[test]
+    fn a_case_tells_its_medium() {
+        for medium in Medium::ALL {
+            let case = format!("steady-overwrite{}", medium.suffix());
+            assert_eq!(Medium::of(&case), medium);
+        }
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Message {
 }
 
 /// A line of `target/bench/guest.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// Median of the samples.
     #[serde(flatten)]
@@ -182,6 +182,13 @@ fn median_of(samples: &[Sample], field: impl Fn(&Sample) -> Option<f64>) -> Opti
 pub fn write(rows: &[Row], path: &Path) -> Outcome {
     let text = serde_json::to_string_pretty(rows)?;
     std::fs::write(path, text + "\n").trying(|| format!("write {}", path.display()))
+}
+
+/// The rows an earlier run wrote; none if there was none, or its rows were others.
+#[must_use]
+pub fn read(path: &Path) -> Vec<Row> {
+    let text = std::fs::read(path).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 #[cfg(test)]

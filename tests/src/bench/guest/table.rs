@@ -37,7 +37,8 @@ pub fn markdown(rows: &[Row], conditions: &str) -> String {
 
 /// What it was measured on, in a sentence or two.
 #[must_use]
-pub fn conditions(machine: &Machine, rounds: usize, seconds: u32, origin: u64) -> String {
+pub fn conditions(rows: &[Row], machine: &Machine, seconds: u32, origin: u64) -> String {
+    let rounds = rounds(rows);
     format!(
         "Guest without KVM: {}, `-cpu max` ({}), {} CPUs, kernel {}; {}; {}. Median of {rounds} \
          interleaved rounds; origin of {} MiB on a RAM disk (brd), `-cache`: null_blk with a \
@@ -53,6 +54,15 @@ pub fn conditions(machine: &Machine, rounds: usize, seconds: u32, origin: u64) -
         machine.fio,
         origin >> 20,
     )
+}
+
+/// How many samples a row is the median of: a run may have been broken off.
+fn rounds(rows: &[Row]) -> String {
+    let counts = || rows.iter().map(|row| row.rounds);
+    match (counts().min(), counts().max()) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+        (least, _) => least.unwrap_or(0).to_string(),
+    }
 }
 
 fn line(text: &mut String, values: &Values<'_>, row: &Row) {
