@@ -39,6 +39,10 @@ pub struct Run<'a> {
     pub media: &'a Media,
     /// The target.
     pub setting: Setting,
+    /// It was all measured once: only what a bar is about is again.
+    pub again: bool,
+    /// Seconds of a timed case.
+    pub seconds: u32,
 }
 
 impl Run<'_> {
@@ -47,9 +51,20 @@ impl Run<'_> {
     /// # Errors
     /// If the target or fio fails.
     pub fn all(&self, bed: &mut dyn Bed) -> Outcome {
-        self.pass_through(bed)?;
         self.first(bed, "first-overwrite", &|device| self.whole_chunks(device))?;
         self.steady(bed)?;
+        if !self.again {
+            let seconds = self.plan.other_seconds;
+            Run { seconds, ..*self }.others(bed)?;
+        }
+        if self.takes() {
+            self.under_load(bed)?;
+        }
+        Ok(())
+    }
+
+    /// What no bar is about.
+    fn others(&self, bed: &mut dyn Bed) -> Outcome {
         if let Some(snapshot) = bed.newest()? {
             self.measure("snapshot-read", &self.timed(&snapshot, "randread"))?;
         }
@@ -59,10 +74,7 @@ impl Run<'_> {
                 self.part_of_each_chunk(device)
             })?;
         }
-        if self.takes() {
-            self.under_load(bed)?;
-        }
-        Ok(())
+        self.pass_through(bed)
     }
 
     /// The few of them that a volatile cache changes.
@@ -133,7 +145,7 @@ impl Run<'_> {
     /// Takes while random 4 KiB writes go on.
     fn under_load(&self, bed: &mut dyn Bed) -> Outcome {
         bed.stale()?;
-        let seconds = self.plan.seconds.max(4);
+        let seconds = self.seconds.max(4);
         let job = Job {
             end: End::Seconds(seconds),
             ..self.timed(bed.device(), "randwrite")
@@ -181,7 +193,7 @@ impl Run<'_> {
     }
 
     fn passes(&self, bed: &mut dyn Bed, job: MakeJob<'_>) -> Outcome<Vec<Speed>> {
-        let enough = f64::from(self.plan.seconds);
+        let enough = f64::from(self.seconds);
         let mut passes: Vec<Speed> = Vec::new();
         while passes.len() < PASSES && passes.iter().map(|p| p.seconds).sum::<f64>() < enough {
             bed.fresh()?;
@@ -191,7 +203,7 @@ impl Run<'_> {
     }
 
     fn timed(&self, device: &Path, kind: &'static str) -> Job {
-        let end = End::Seconds(self.plan.seconds);
+        let end = End::Seconds(self.seconds);
         Job::device(device, self.media.used, kind, SMALL, end)
     }
 

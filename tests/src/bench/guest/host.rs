@@ -51,7 +51,7 @@ fn together(told: &Told, kept: &[Row]) -> Vec<Row> {
 
 fn write(plan: &Plan, told: &Told, kept: &[Row], results: &Path) -> Outcome<String> {
     let rows = together(told, kept);
-    let conditions = table::conditions(&rows, &told.machine, plan.seconds, plan.origin);
+    let conditions = table::conditions(&rows, &told.machine, plan);
     let page = table::markdown(&rows, &conditions);
     sample::write(&rows, &results.join("guest.json"))?;
     let path = results.join("guest.md");
@@ -140,6 +140,7 @@ mod tests {
             rounds: 1,
             origin: 64 << 20,
             seconds: 1,
+            other_seconds: 1,
             takes: 2,
             kinds: Kind::ALL.to_vec(),
             media: Medium::ALL.to_vec(),

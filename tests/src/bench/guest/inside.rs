@@ -56,7 +56,13 @@ fn rounds(
     cases: fn(&Run<'_>, &mut dyn bed::Bed) -> Outcome,
 ) -> Outcome {
     for round in 1..=plan.rounds {
+        let again = round > 1;
         for &setting in settings {
+            let on_ram = media.suffix == Medium::Ram.suffix();
+            let judged = on_ram && plan.judged(setting);
+            if again && on_ram && !judged {
+                continue;
+            }
             note(&format!(
                 "round {round} of {}{}: {} with {} snapshots, {} KiB chunks",
                 plan.rounds,
@@ -70,6 +76,12 @@ fn rounds(
                 plan,
                 media,
                 setting,
+                again,
+                seconds: if judged {
+                    plan.seconds
+                } else {
+                    plan.other_seconds
+                },
             };
             cases(&run, bed.as_mut())?;
             bed.end()?;

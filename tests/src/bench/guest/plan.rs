@@ -120,13 +120,16 @@ pub struct Setting {
 pub struct Plan {
     /// A first look only.
     pub quick: bool,
-    /// Rounds over all targets; a row is their median.
+    /// Rounds; a row is their median. What no bar is about is measured in the first
+    /// only: the whole matrix takes a quarter of an hour.
     pub rounds: usize,
     /// Bytes of the origin that are used.
     pub origin: u64,
-    /// Seconds of a timed case; a case that ends by itself is repeated until it
-    /// took so long.
+    /// Seconds of a timed case that a bar is about; one that ends by itself is
+    /// repeated until it took so long.
     pub seconds: u32,
+    /// Seconds of the others.
+    pub other_seconds: u32,
     /// Snapshots taken under load.
     pub takes: u32,
     /// What to measure.
@@ -153,7 +156,8 @@ impl Plan {
             quick,
             rounds: number("BENCH_ROUNDS", if quick { 1 } else { 5 })? as usize,
             origin,
-            seconds: number("BENCH_SECONDS", if quick { 1 } else { 4 })? as u32,
+            seconds: number("BENCH_SECONDS", if quick { 1 } else { 10 })? as u32,
+            other_seconds: if quick { 1 } else { 3 },
             takes: if quick { 2 } else { 4 },
             kinds: named("BENCH_ONLY", Kind::ALL, Kind::name)?,
             media: named("BENCH_MEDIA", Medium::ALL, Medium::name)?,
@@ -195,6 +199,17 @@ impl Plan {
             self.kinds.iter().flat_map(move |&kind| of(kind))
         });
         all.filter(wanted).collect()
+    }
+
+    /// Whether a bar is about it.
+    #[must_use]
+    pub fn judged(&self, setting: Setting) -> bool {
+        match setting.kind {
+            Kind::Raw | Kind::Bare => true,
+            Kind::BareCopy | Kind::DmThin => false,
+            Kind::DmSnapshot => matches!(setting.snapshots, 1 | 8),
+            Kind::Csnap => matches!(setting.snapshots, 1 | 8 | 64),
+        }
     }
 
     /// Few configurations, for devices with a volatile cache.
@@ -283,6 +298,7 @@ mod tests {
             rounds: 5,
             origin: 512 << 20,
             seconds: 10,
+            other_seconds: 3,
             takes: 4,
             kinds,
             media: Medium::ALL.to_vec(),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::plan::Plan;
 use super::sample::{Machine, Row};
 use crate::bench::report::Bar;
 
@@ -37,22 +38,24 @@ pub fn markdown(rows: &[Row], conditions: &str) -> String {
 
 /// What it was measured on, in a sentence or two.
 #[must_use]
-pub fn conditions(rows: &[Row], machine: &Machine, seconds: u32, origin: u64) -> String {
+pub fn conditions(rows: &[Row], machine: &Machine, plan: &Plan) -> String {
     let rounds = rounds(rows);
     format!(
         "Guest without KVM: {}, `-cpu max` ({}), {} CPUs, kernel {}; {}; {}. Median of {rounds} \
          interleaved rounds; origin of {} MiB on a RAM disk (brd), `-cache`: null_blk with a \
-         volatile cache; a timed case lasts {seconds} s, a pass over the origin is repeated up \
-         to that time. fio, io_uring, direct, queue depth 32, 4 KiB unless the case says \
-         otherwise; `first-overwrite` writes whole chunks, `first-overwrite-4k` the first 4 KiB \
-         of each. dm-thin has no blocks below 64 KiB.",
+         volatile cache; a timed case lasts {} s, a pass over the origin is repeated up to that \
+         time; what no bar is about {} s. fio, io_uring, direct, queue depth 32, 4 KiB unless \
+         the case says otherwise; `first-overwrite` writes whole chunks, `first-overwrite-4k` \
+         the first 4 KiB of each. dm-thin has no blocks below 64 KiB.",
         machine.qemu,
         machine.cpu,
         machine.cpus,
         machine.kernel,
         machine.crc,
         machine.fio,
-        origin >> 20,
+        plan.origin >> 20,
+        plan.seconds,
+        plan.other_seconds,
     )
 }
 
