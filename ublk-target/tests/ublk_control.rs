@@ -379,7 +379,8 @@ fn a_full_store_where_snapshots_come_first_holds_no_stop_up() {
         let daemon = with_volume(dir.path());
         let policy = Request::VolumeSet {
             name: "web".into(),
-            policy: PolicyName::SnapshotFirst,
+            policy: Some(PolicyName::SnapshotFirst),
+            full_wait_s: None,
         };
         daemon.handle(policy).unwrap();
         map_a_snapshot(&daemon);

@@ -1,6 +1,7 @@
 //! `csnapctl volume ...`
 
 use clap::Subcommand;
+use snapstore::engine::MAX_FULL_WAIT_S;
 
 use super::{Consent, PolicyArg};
 use crate::names::NewSize;
@@ -61,14 +62,22 @@ pub enum VolumeVerb {
         #[command(flatten)]
         consent: Consent,
     },
-    /// Change a volume
-    #[command(after_help = "Example:\n  csnapctl volume set web --policy snapshot-first")]
+    /// Change what a volume does when its store is full
+    #[command(
+        after_help = "Examples:\n  csnapctl volume set web --policy snapshot-first\n  \
+                            csnapctl volume set web --policy snapshot-first --full-wait 60"
+    )]
+    #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
     Set {
         /// The volume
         name: String,
         /// What goes first when the store is full
-        #[arg(long, value_enum)]
-        policy: PolicyArg,
+        #[arg(long, value_enum, group = "change")]
+        policy: Option<PolicyArg>,
+        /// With snapshot-first: how long a write waits for room before it fails
+        #[arg(long, value_name = "SECONDS", group = "change",
+              value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_FULL_WAIT_S)))]
+        full_wait: Option<u32>,
     },
     /// Make a volume as large as its origin has become
     ///

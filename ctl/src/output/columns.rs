@@ -59,6 +59,7 @@ impl Row for VolumeView {
         listed("origin", "ORIGIN", Kind::Text),
         hidden("store", "STORE", Kind::Text),
         hidden("policy", "POLICY", Kind::Text),
+        hidden("full_wait_s", "FULL-WAIT", Kind::Number),
         hidden("link", "LINK", Kind::Text),
         hidden("agreed", "AGREED", Kind::Text),
         hidden("clients", "CLIENTS", Kind::Number),

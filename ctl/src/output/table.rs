@@ -285,6 +285,7 @@ mod tests {
             origin: "/dev/\x1b[31m\tsda".into(),
             store: "/dev/sdb".into(),
             policy: PolicyName::SnapshotFirst,
+            full_wait_s: 60,
             device: None,
             link: None,
             agreed: None,

@@ -50,11 +50,18 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
             force,
             consent,
         } => delete(session, name, force, consent),
-        VolumeVerb::Set { name, policy } => {
+        VolumeVerb::Set {
+            name,
+            policy,
+            full_wait,
+        } => {
             session.check_fields::<VolumeView>()?;
-            let policy = policy.into();
-            one(session, Request::VolumeSet { name, policy })
-                .and_then(|volume| session.show(&[volume]))
+            let set = Request::VolumeSet {
+                name,
+                policy: policy.map(Into::into),
+                full_wait_s: full_wait,
+            };
+            one(session, set).and_then(|volume| session.show(&[volume]))
         }
         VolumeVerb::Resize { name, size } => {
             session.check_fields::<VolumeView>()?;

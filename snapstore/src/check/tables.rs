@@ -9,7 +9,8 @@ use super::trees::Leaf;
 use crate::device::BlockDevice;
 use crate::engine::TreeId;
 use crate::format::tables::{
-    HAS_FINGERPRINT, MAPPED, Name, PURGED, SnapshotPhase, SnapshotRecord, VolumeRecord, text,
+    HAS_FINGERPRINT, MAPPED, MAX_FULL_WAIT_S, Name, PURGED, SnapshotPhase, SnapshotRecord,
+    VolumeRecord, text,
 };
 use crate::ids::{Tag, VolumeId};
 use crate::recover::load_record;
@@ -120,12 +121,12 @@ fn unused_is_zero(tree: TreeId, key: Key) -> bool {
 /// Whether what [`Volume::new`] lets pass makes sense too.
 fn volume_fields(record: &VolumeRecord) -> bool {
     let size = record.size.get();
-    let reserved = [record.reserved.get(), record.parent_volume.get()];
     record.policy.get() <= 1
         && record.flags.get() & !HAS_FINGERPRINT == 0
         && size > 0
         && size.is_multiple_of(512)
-        && reserved == [0, 0]
+        && record.full_wait_s.get() <= MAX_FULL_WAIT_S
+        && record.parent_volume.get() == 0
         && record.parent_tag.get() == 0
         && named(&record.name)
 }

@@ -4,7 +4,8 @@ use super::commit::Done;
 use super::reads::drop_code;
 use super::take::Request;
 use super::{
-    Command, CommandError, DropReason, Effect, Effects, Engine, MAX_PATH, Policy, Reply, valid_name,
+    Command, CommandError, DropReason, Effect, Effects, Engine, MAX_FULL_WAIT_S, MAX_PATH, Policy,
+    Reply, valid_name,
 };
 use crate::format::journal::Record;
 use crate::format::tables::{
@@ -107,9 +108,11 @@ impl Engine {
                 tag,
                 priority,
             } => self.change_snapshot(id, volume, tag, |s| s.priority = priority.into()),
-            Command::SetPolicy { volume, policy } => {
-                self.change_volume(id, volume, |v| v.policy = policy_code(policy).into())
-            }
+            Command::SetPolicy {
+                volume,
+                policy,
+                full_wait_s,
+            } => self.set_policy(id, volume, policy, full_wait_s),
             Command::ResizeVolume { volume, size } => self.resize_volume(id, volume, size),
             Command::SetFingerprint {
                 volume,
@@ -308,6 +311,27 @@ impl Engine {
         Ok(())
     }
 
+    fn set_policy(
+        &mut self,
+        id: CommandId,
+        volume: VolumeId,
+        policy: Option<Policy>,
+        full_wait_s: Option<u32>,
+    ) -> Result<(), CommandError> {
+        if let Some(seconds) = full_wait_s.filter(|seconds| *seconds > MAX_FULL_WAIT_S) {
+            let text = format!("a write waits for room at most {MAX_FULL_WAIT_S} s, not {seconds}");
+            return Err(CommandError::Invalid(text));
+        }
+        self.change_volume(id, volume, |v| {
+            if let Some(policy) = policy {
+                v.policy = policy_code(policy).into();
+            }
+            if let Some(seconds) = full_wait_s {
+                v.full_wait_s = seconds.into();
+            }
+        })
+    }
+
     fn resize_volume(
         &mut self,
         id: CommandId,
@@ -391,7 +415,7 @@ fn new_volume(
         created_ms: created_ms.into(),
         held: 0.into(),
         parent_volume: 0.into(),
-        reserved: 0.into(),
+        full_wait_s: 0.into(),
         parent_tag: 0.into(),
         uuid,
         fingerprint: [0; 32],

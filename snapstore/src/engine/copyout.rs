@@ -59,6 +59,9 @@ impl Engine {
                 break;
             };
             let (run, others) = rest.split_at(got as usize);
+            if let Some(first) = run.first() {
+                self.patience.found_room(first.volume);
+            }
             self.start_copy(run, block, out);
             rest = others;
         }

@@ -102,6 +102,7 @@ fn volume_info(volume: &Volume, chunk_size: u64) -> VolumeInfo {
             1 => Policy::SnapshotFirst,
             _ => Policy::OriginFirst,
         },
+        full_wait_s: record.full_wait_s.get(),
         created_ms: record.created_ms.get(),
         snapshots: volume.snapshots.values().filter(visible).count() as u64,
         held_bytes: record.held.get() * chunk_size,

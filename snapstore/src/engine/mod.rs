@@ -31,6 +31,7 @@ mod commit;
 mod copyout;
 mod info;
 mod lookup;
+mod patience;
 mod purge;
 mod reads;
 mod space;
@@ -154,6 +155,7 @@ pub struct Engine {
     recovering: bool,
     /// Copyouts wait for space.
     starved: bool,
+    patience: patience::Patience,
     victim: Option<(VolumeId, Tag)>,
     /// Writes that wait for snapshots to be dropped.
     stalled: Vec<usize>,
@@ -220,6 +222,7 @@ impl Engine {
             purge_blocked: false,
             recovering: true,
             starved: false,
+            patience: patience::Patience::default(),
             victim: None,
             stalled: Vec::new(),
             invalidating: BTreeSet::new(),

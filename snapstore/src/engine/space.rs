@@ -4,8 +4,8 @@
 //! are set aside, as is what a batch of purges needs, so that giving space back
 //! never itself lacks space (hazard 17). When a copyout finds no room and nothing
 //! is on its way back, the victim (lowest priority, then oldest) is dropped, one
-//! at a time and durably before any write passes; a volume whose policy puts
-//! snapshots first waits instead.
+//! at a time and durably before any write passes. Volumes whose policy puts snapshots
+//! first wait instead (`patience`).
 
 use super::commit::Done;
 use super::lookup::TREES;
@@ -116,31 +116,12 @@ impl Engine {
         }
         self.starve_notice(out);
         self.refuse_wanted(out);
-        if let Some((volume, tag)) = self.choose_victim().filter(|_| !self.wanted.is_empty()) {
+        let first = |w: &super::copyout::Wanted| self.policy(w.volume) == Policy::OriginFirst;
+        let victim = self.wanted.iter().any(first).then(|| self.choose_victim());
+        if let Some((volume, tag)) = victim.flatten() {
             self.victim = Some((volume, tag));
             self.drop_snapshot(volume, tag, DropReason::StoreFull);
         }
-    }
-
-    /// Where snapshots come first, the writes that find no room fail.
-    fn refuse_wanted(&mut self, out: &mut Effects) {
-        let wanted = std::mem::take(&mut self.wanted);
-        let (refused, forced): (Vec<_>, Vec<_>) = wanted
-            .into_iter()
-            .partition(|w| self.policy(w.volume) == Policy::SnapshotFirst);
-        self.wanted = forced;
-        for wanted in refused {
-            let (volume, chunk) = (wanted.volume, wanted.chunk);
-            let busy = self.chunks.get_mut(&(volume, chunk));
-            for id in busy
-                .map(|b| std::mem::take(&mut b.waiters))
-                .unwrap_or_default()
-            {
-                self.fail_write(id, RequestError::NoSpace(volume), out);
-            }
-            self.copying_ended(volume, chunk);
-        }
-        self.starved = !self.wanted.is_empty();
     }
 
     fn starve_notice(&mut self, out: &mut Effects) {

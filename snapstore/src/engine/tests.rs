@@ -12,6 +12,7 @@ use crate::ids::Owner;
 use crate::recover::{OpenError, load};
 
 mod grow;
+mod patience;
 
 const VOLUME: VolumeId = VolumeId(1);
 
@@ -225,10 +226,13 @@ fn a_record_that_cannot_be_applied_leaves_no_command_unanswered() {
     let (volume, tag) = (VolumeId(77), Tag(1));
     rig.engine
         .append(Record::SnapshotPurged { volume, tag }, Done::Nothing);
-    let policy = Policy::SnapshotFirst;
     let volume = VOLUME;
     for _ in 0..2 {
-        let id = rig.command(Command::SetPolicy { volume, policy });
+        let id = rig.command(Command::SetPolicy {
+            volume,
+            policy: Some(Policy::SnapshotFirst),
+            full_wait_s: None,
+        });
         let answer = rig.replies.iter().find(|(answered, _)| *answered == id);
         let answer = answer.map(|(_, result)| result);
         assert!(

@@ -35,8 +35,8 @@ pub struct VolumeRecord {
     pub held: U64,
     /// Clone: volume of the parent snapshot; else 0.
     pub parent_volume: U32,
-    /// Zero.
-    pub reserved: U32,
+    /// Seconds a write waits in a full store where snapshots come first.
+    pub full_wait_s: U32,
     /// Clone: tag of the parent snapshot; else 0.
     pub parent_tag: U64,
     /// Identity.
@@ -71,6 +71,8 @@ pub struct SnapshotRecord {
     pub name: Name,
 }
 
+/// Most seconds a write waits for room in a full store.
+pub const MAX_FULL_WAIT_S: u32 = 3600;
 /// The volume is in use.
 pub const VOLUME_LIVE: u32 = 1;
 /// The volume's snapshots are being purged; then it goes.

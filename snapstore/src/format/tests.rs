@@ -89,7 +89,7 @@ fn structures_are_as_documented() {
     compare!(NodeHeader: level count value_len reserved a reserved2);
     compare!(LeafKey: b c);
     compare!(InteriorKey: a b c);
-    compare!(VolumeRecord: state kind policy flags size created_ms held parent_volume reserved
+    compare!(VolumeRecord: state kind policy flags size created_ms held parent_volume full_wait_s
         parent_tag uuid fingerprint name origin);
     compare!(SnapshotRecord: phase flags reason priority created_ms size name);
     compare!(JournalHead: seq flushed chain count used reserved);
@@ -174,7 +174,7 @@ fn samples() -> Vec<(Record, BTreeMap<&'static str, Vec<u8>>)> {
         created_ms: 6.into(),
         held: 7.into(),
         parent_volume: 8.into(),
-        reserved: 0.into(),
+        full_wait_s: 0.into(),
         parent_tag: 9.into(),
         uuid: [10; 16],
         fingerprint: [11; 32],

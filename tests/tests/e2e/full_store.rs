@@ -7,6 +7,7 @@ use csnap_tests::e2e::files::MIB;
 use csnap_tests::e2e::ledger::{BLOCK, stamped};
 use csnap_tests::e2e::{Bed, Fault, Outcome, Setup, ctl};
 use csnap_tests::{ensure, need_tools};
+use std::time::{Duration, Instant};
 
 const ORIGIN: u64 = 96 * MIB;
 /// Room for about 68 MiB of old contents.
@@ -134,6 +135,57 @@ fn snapshot_first_fails_the_write_and_keeps_the_snapshot() -> Outcome {
         ORIGIN / MIB
     );
     ensure!(bed.digest(&kept)? == digest, "{kept} changed");
+    bed.finish()
+}
+
+/// Writes the whole volume; how many writes were refused.
+fn overwrite_all(bed: &Bed) -> Outcome<u64> {
+    let mut client = Client::connect(&bed.nbd_socket(), VOLUME)?;
+    let mut refused = 0;
+    for piece in 0..ORIGIN >> 16 {
+        let done = client.call(piece << 16, &Ask::Write(vec![2; 16 * BLOCK], false))?;
+        refused += u64::from(done.error != 0);
+    }
+    Ok(refused)
+}
+
+#[test]
+fn snapshot_first_waits_for_room_as_long_as_it_was_told() -> Outcome {
+    let setup = Setup {
+        origin_bytes: ORIGIN,
+        store_bytes: 32 * MIB,
+        noise: Some(10),
+        ..Setup::default()
+    };
+    let bed = Bed::new("snapshot-first-wait", &setup)?;
+    let set = format!("volume set {VOLUME} --policy snapshot-first --full-wait");
+    bed.ctl.ok(&format!("{set} 300"))?;
+    bed.ctl.ok(&format!("snapshot take {VOLUME}@a"))?;
+    std::thread::scope(|scope| -> Outcome {
+        let writing = scope.spawn(|| overwrite_all(&bed));
+        let told = "waits-for-room";
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !bed.ctl.ok("events")?.contains(told) {
+            ensure!(Instant::now() < deadline, "no event says {told}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        ensure!(!writing.is_finished(), "it does not wait");
+        // Room: everything that waited goes on.
+        bed.delete(&format!("{VOLUME}@a"))?;
+        let panicked = |_| Fault::wrong("the writer panicked");
+        let refused = writing.join().map_err(panicked)??;
+        ensure!(refused == 0, "{refused} writes were refused");
+        Ok(())
+    })?;
+    // Too short a time: they are refused, once it is over at once.
+    bed.ctl.ok(&format!("{set} 2"))?;
+    bed.ctl.ok(&format!("snapshot take {VOLUME}@b"))?;
+    let clock = Instant::now();
+    let refused = overwrite_all(&bed)?;
+    let took = clock.elapsed();
+    ensure!(refused > 10, "{refused} writes were refused");
+    ensure!(took > Duration::from_secs(1), "it waited {took:?}");
+    ensure!(took < Duration::from_secs(60), "each waited: {took:?}");
     bed.finish()
 }
 

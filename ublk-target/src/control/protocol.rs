@@ -181,7 +181,11 @@ pub enum Request {
         /// The volume.
         name: String,
         /// What comes first when the store is full.
-        policy: PolicyName,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<PolicyName>,
+        /// Seconds a write waits for room where snapshots come first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        full_wait_s: Option<u32>,
     },
     /// Make a volume as large as its origin has become. Answer: `volume`.
     #[serde(rename = "volume.resize")]

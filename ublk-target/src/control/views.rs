@@ -176,6 +176,9 @@ pub struct VolumeView {
     pub store: String,
     /// What goes first when the store is full.
     pub policy: PolicyName,
+    /// Seconds a write waits for room where snapshots come first.
+    #[serde(default)]
+    pub full_wait_s: u32,
     /// Path of its block device, `/dev/ublkbN`, if it has one.
     pub device: Option<String>,
     /// A path that stays the same over restarts and leads to the device.

@@ -32,7 +32,11 @@ impl Backend for Daemon {
             R::VolumeDelete { name, uuid, force } => {
                 self.volume_delete(&name, uuid.as_deref(), force)
             }
-            R::VolumeSet { name, policy } => self.volume_set(&name, policy),
+            R::VolumeSet {
+                name,
+                policy,
+                full_wait_s,
+            } => self.volume_set(&name, policy, full_wait_s),
             R::VolumeResize { name, size } => self.volume_resize(&name, size),
             R::SnapshotTake { targets, priority } => self.snapshot_take(&targets, priority),
             R::SnapshotList { volume, after } => self.snapshot_list(volume.as_deref(), after),

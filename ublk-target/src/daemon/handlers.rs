@@ -67,6 +67,13 @@ impl Handlers {
                     "store {store} is {used_percent} % full; delete snapshots, or the least important will be dropped when it is full"
                 ),
             ),
+            Notice::WaitsForRoom { volume, seconds } => {
+                let volume = self.name_of(volume);
+                let message = format!(
+                    "store {store} is full: writes to {volume}, which keeps its snapshots, wait for room up to {seconds} s and then fail; delete snapshots"
+                );
+                NewEvent::new(Level::Error, "waits-for-room", message).volume(volume)
+            }
             Notice::SnapshotDropped { volume, name, reason, .. } => {
                 let volume = self.name_of(volume);
                 let message = format!("snapshot {volume}@{name} was dropped: {reason}");

@@ -56,6 +56,7 @@ impl Daemon {
             origin: info.origin,
             store: store.path.display().to_string(),
             policy: info.policy.into(),
+            full_wait_s: info.full_wait_s,
             created_ms: info.created_ms,
             uuid: Uuid::from_bytes(info.uuid).to_string(),
             problem: not_served

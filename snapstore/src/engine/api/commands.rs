@@ -10,7 +10,8 @@ pub enum Policy {
     /// The origin goes on; snapshots are dropped, lowest priority first, then oldest.
     #[default]
     OriginFirst,
-    /// Origin writes that need a copyout fail with "no space"; no snapshot is dropped.
+    /// Origin writes that need a copyout wait for room as long as the volume says,
+    /// then fail with "no space"; no snapshot is dropped.
     SnapshotFirst,
 }
 
@@ -80,12 +81,15 @@ pub enum Command {
         /// Lowest is dropped first.
         priority: i32,
     },
-    /// Sets a volume's full-store policy.
+    /// Sets what a volume does in a full store; `None` leaves it.
     SetPolicy {
         /// Which volume.
         volume: VolumeId,
-        /// The policy.
-        policy: Policy,
+        /// What comes first.
+        policy: Option<Policy>,
+        /// Where snapshots come first: seconds a write waits for room before it
+        /// fails, at most [`MAX_FULL_WAIT_S`].
+        full_wait_s: Option<u32>,
     },
     /// Makes a volume larger: replied when durable, before any request may reach
     /// beyond the old size. The origin has that size already. Snapshots keep the
@@ -120,6 +124,8 @@ pub enum Command {
 
 /// Longest origin path in bytes.
 pub const MAX_PATH: usize = 200;
+
+pub use crate::format::tables::MAX_FULL_WAIT_S;
 /// Longest volume or snapshot name in bytes.
 pub const MAX_NAME: usize = 63;
 /// Most volumes in one take.
@@ -204,6 +210,13 @@ pub enum Notice {
     SpaceLow {
         /// Percent of the store in use.
         used_percent: u8,
+    },
+    /// Writes of a volume that puts its snapshots first wait for room.
+    WaitsForRoom {
+        /// Whose.
+        volume: VolumeId,
+        /// After so long they fail.
+        seconds: u32,
     },
     /// A snapshot was durably dropped.
     SnapshotDropped {

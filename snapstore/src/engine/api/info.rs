@@ -19,6 +19,8 @@ pub struct VolumeInfo {
     pub origin: String,
     /// Full-store policy.
     pub policy: Policy,
+    /// Seconds a write waits for room where snapshots come first.
+    pub full_wait_s: u32,
     /// Unix time in ms.
     pub created_ms: u64,
     /// Live (and dropped) snapshots.

@@ -15,7 +15,7 @@ impl Rig {
         self.result(id)
     }
 
-    fn result(&self, id: CommandId) -> Option<Result<Reply, CommandError>> {
+    pub(super) fn result(&self, id: CommandId) -> Option<Result<Reply, CommandError>> {
         let mut found = self.replies.iter().filter(|(known, _)| *known == id);
         found.next().map(|(_, result)| result.clone())
     }

@@ -46,7 +46,8 @@ impl Oracle {
             }
             Command::SetPolicy {
                 volume,
-                policy: Policy::SnapshotFirst,
+                policy: Some(Policy::SnapshotFirst),
+                ..
             } => {
                 let open = self.open.values_mut().filter(|o| o.volume == *volume);
                 open.for_each(|o| o.strict = true);
@@ -279,9 +280,9 @@ impl Oracle {
                     .iter()
                     .for_each(|(volume, tag)| self.forget(*volume, *tag));
             }
-            Command::SetPolicy { volume, policy } => {
+            Command::SetPolicy { volume, policy, .. } => {
                 if let Some(volume) = self.volumes.get_mut(volume) {
-                    volume.policy = *policy;
+                    volume.policy = policy.unwrap_or(volume.policy);
                 }
             }
             Command::ResizeVolume { volume, size } => {
@@ -400,7 +401,7 @@ impl Oracle {
     pub(super) fn snapshots_may_be_first(&self, id: VolumeId) -> bool {
         let first = Policy::SnapshotFirst;
         let asked = |c: &Command| match c {
-            Command::SetPolicy { volume, policy } => *volume == id && *policy == first,
+            Command::SetPolicy { volume, policy, .. } => *volume == id && *policy == Some(first),
             _ => false,
         };
         self.volumes.get(&id).is_some_and(|v| v.policy == first)

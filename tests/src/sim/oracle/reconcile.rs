@@ -136,9 +136,9 @@ impl Oracle {
 
     /// A change that was cut off: whatever is found, old or new, is right.
     fn settle_change(&mut self, found: &Inventory, command: &Command) {
-        if let Command::SetPolicy { volume, policy } = command {
+        if let Command::SetPolicy { volume, policy, .. } = command {
             let info = found.volumes.iter().find(|v| v.id == *volume);
-            if info.is_some_and(|i| i.policy == *policy) {
+            if info.is_some_and(|i| Some(i.policy) == *policy) {
                 self.apply(command);
             }
         }

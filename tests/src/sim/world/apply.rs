@@ -146,7 +146,8 @@ impl World {
                 };
                 Command::SetPolicy {
                     volume: self.volume(volume)?,
-                    policy,
+                    policy: Some(policy),
+                    full_wait_s: None,
                 }
             }
             Action::CreateVolume => return self.create_volume(),

@@ -113,14 +113,16 @@ impl Daemon {
     pub(in crate::daemon) fn volume_set(
         &self,
         name: &str,
-        policy: PolicyName,
+        policy: Option<PolicyName>,
+        full_wait_s: Option<u32>,
     ) -> Result<Answer, Failure> {
         let (store, _) = self.volume(name)?;
         let _changing = store.changing.lock();
         let (_, info) = self.volume(name)?;
         let set = Command::SetPolicy {
             volume: info.id,
-            policy: policy.into(),
+            policy: policy.map(Into::into),
+            full_wait_s,
         };
         store.handle.command(set)?;
         self.volume_show(name)
