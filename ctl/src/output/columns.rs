@@ -33,6 +33,7 @@ impl Row for StoreView {
         listed("size", "SIZE", Kind::Bytes),
         listed("used", "USED", Kind::Bytes),
         listed("metadata", "METADATA", Kind::Bytes),
+        listed("full_in_s", "FULL IN", Kind::Span),
         listed("volumes", "VOLUMES", Kind::Number),
         listed("snapshots", "SNAPSHOTS", Kind::Number),
         hidden("purging", "PURGING", Kind::Number),

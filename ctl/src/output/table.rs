@@ -4,6 +4,8 @@
 //! reads it. So the table and the JSON cannot disagree, and `-o` takes the same
 //! names for both.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use ublk_target::control::protocol::{ErrorCode, Failure};
@@ -23,6 +25,8 @@ pub enum Kind {
     Bytes,
     /// Milliseconds since the epoch, as UTC.
     Time,
+    /// Seconds, as people say them.
+    Span,
     /// `message` of a problem.
     Problem,
 }
@@ -172,6 +176,10 @@ fn cell(row: &Map<String, Value>, column: &Column, style: &Style) -> String {
             n.as_u64().map_or_else(|| n.to_string(), human::size)
         }
         (Kind::Time, Value::Number(n)) => n.as_u64().map_or_else(|| n.to_string(), utc::readable),
+        (Kind::Span, Value::Number(n)) => n.as_u64().map_or_else(
+            || n.to_string(),
+            |seconds| utc::about(Duration::from_secs(seconds)),
+        ),
         (_, value) => plain(value),
     };
     // A path or a message may hold anything; it must not break the table or

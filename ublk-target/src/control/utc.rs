@@ -1,6 +1,6 @@
 //! UTC times as text, without a time zone database.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch now; 0 if the clock is before it.
 #[must_use]
@@ -58,6 +58,19 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
+/// "3 hours", "12 minutes": as exact as an estimate is.
+#[must_use]
+pub fn about(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (count, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7200 => (seconds / 60, "minute"),
+        7200..172_800 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +94,20 @@ mod tests {
             assert!(follows && this.2 <= 31, "{this:?} after {last:?}");
             last = this;
         }
+    }
+
+    #[test]
+    fn times_are_said_roughly() {
+        let said = |seconds| about(Duration::from_secs(seconds));
+        assert_eq!(
+            (said(1), said(90), said(7199), said(7200), said(200_000)),
+            (
+                "1 second".into(),
+                "90 seconds".into(),
+                "119 minutes".into(),
+                "2 hours".into(),
+                "2 days".into()
+            )
+        );
     }
 }

@@ -82,6 +82,10 @@ pub struct StoreView {
     pub used: u64,
     /// Bytes of those that are metadata.
     pub metadata: u64,
+    /// Seconds until it is full at the rate of the last ten minutes; absent when it does
+    /// not fill.
+    #[serde(default)]
+    pub full_in_s: Option<u64>,
     /// Number of volumes.
     pub volumes: u64,
     /// Number of snapshots.

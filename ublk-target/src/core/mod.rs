@@ -104,6 +104,12 @@ pub trait StoreHandlers: Send + Sync {
     /// thread: must not block.
     fn origin_failed(&self, volume: VolumeId, errno: i32);
 
+    /// Time passes; `space` tells the bytes in use and the bytes of the store, for a
+    /// moment of the engine's time.
+    fn ticked(&self, now: Instant, space: &dyn Fn() -> (u64, u64)) {
+        let _ = (now, space);
+    }
+
     /// Records durably, outside the store and its origins, that all snapshots of
     /// `volumes` are invalid. Called by a thread of its own.
     ///
@@ -315,6 +321,10 @@ impl<E: Stepper> Entry for Core<E> {
                 .push(Event::Paused { io, drained: false });
         }
         self.tell(Event::Tick { now_ms });
+        self.handlers.ticked(now, &|| {
+            let info = self.query(Stepper::store_info);
+            (info.used, info.size)
+        });
     }
 }
 

@@ -4,16 +4,18 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use snapstore::engine::Notice;
 use snapstore::{IoError, VolumeId};
 use uuid::Uuid;
 
 use super::events::{Events, NewEvent};
+use super::fill_rate::FillRate;
 use super::origin_errors::OriginErrors;
 use super::state::StateFile;
+use crate::control::utc::about;
 use crate::control::views::Level;
 use crate::core::StoreHandlers;
 
@@ -28,6 +30,7 @@ pub struct Handlers {
     names: RwLock<HashMap<VolumeId, String>>,
     /// What its origins failed.
     pub origin_errors: OriginErrors,
+    fill_rate: Mutex<FillRate>,
 }
 
 impl Handlers {
@@ -41,12 +44,19 @@ impl Handlers {
             state,
             names: RwLock::default(),
             origin_errors: OriginErrors::default(),
+            fill_rate: Mutex::default(),
         }
     }
 
     /// Learns a volume's name.
     pub fn name(&self, volume: VolumeId, name: &str) {
         self.names.write().insert(volume, name.to_owned());
+    }
+
+    /// When the store will be full at the rate of the last minutes, if it fills.
+    #[must_use]
+    pub fn full_in(&self) -> Option<Duration> {
+        self.fill_rate.lock().full_in()
     }
 
     fn name_of(&self, volume: VolumeId) -> String {
@@ -64,7 +74,10 @@ impl Handlers {
                 Level::Warning,
                 "space-low",
                 format!(
-                    "store {store} is {used_percent} % full; delete snapshots, or the least important will be dropped when it is full"
+                    "store {store} is {used_percent} % full{}; delete snapshots, or the least important will be dropped when it is full",
+                    self.full_in().map_or_else(String::new, |left| {
+                        format!(" and, at the rate of the last minutes, full in {}", about(left))
+                    })
                 ),
             ),
             Notice::WaitsForRoom { volume, seconds } => {
@@ -131,6 +144,13 @@ impl StoreHandlers for Handlers {
         let message = format!("the origin of {volume} failed {what}");
         let event = NewEvent::new(Level::Error, "origin-failed", message);
         self.events.add(event.store(&self.path).volume(volume));
+    }
+
+    fn ticked(&self, now: Instant, space: &dyn Fn() -> (u64, u64)) {
+        if self.fill_rate.lock().is_due(now) {
+            let (used, size) = space();
+            self.fill_rate.lock().sample(now, used, size);
+        }
     }
 
     fn record_invalid(&self, volumes: &[VolumeId]) -> Result<(), IoError> {

@@ -10,6 +10,7 @@
 //! | [`backend`], `verbs`, `views` | what each request of the control socket does, how things look |
 //! | `waiting` | devices of an earlier csnapd: which go, which wait for what |
 //! | [`handlers`], [`events`], [`state`] | notices, what happened, what outlives the process |
+//! | [`fill_rate`] | when a store will be full |
 //! | [`nbd_socket`] | new NBD connections, up to the I/O threads |
 //! | [`signature`], [`in_use`] | what is on a device, who uses it: before it is written over |
 //! | [`process`] | one instance, signals, supervisor |
@@ -27,6 +28,7 @@ pub mod devices;
 pub mod events;
 pub mod exports;
 pub mod failures;
+pub mod fill_rate;
 pub mod fingerprint;
 pub mod front;
 pub mod handlers;

@@ -87,6 +87,7 @@ impl Store {
             size: info.size,
             used: info.used,
             metadata: info.metadata,
+            full_in_s: self.handlers.full_in().map(|left| left.as_secs()),
             volumes: volumes.len() as u64,
             snapshots: volumes.iter().map(|volume| volume.snapshots).sum(),
             purging: info.purging,

@@ -69,6 +69,7 @@ impl Daemon {
             size: 0,
             used: 0,
             metadata: 0,
+            full_in_s: None,
             volumes: 0,
             snapshots: 0,
             purging: 0,
