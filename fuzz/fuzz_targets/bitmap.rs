@@ -37,6 +37,10 @@ fuzz_target!(|data: &[u8]| {
     let Ok(mut alloc) = load(&mut store, STORE, directory, BLOCKS, CHUNK_BLOCKS) else {
         return;
     };
+    if !alloc.is_durable(0) {
+        // Opening a store goes no further either: 0 is no address.
+        return;
+    }
     assert_eq!(alloc.fault(), None);
     assert!(alloc.free_chunks() * u64::from(CHUNK_BLOCKS) <= alloc.free_blocks());
     let Ok(image) = alloc.image(STORE, 2) else {
