@@ -6,7 +6,7 @@ SUITE   ?= all
 KERNEL  ?= 7.2
 CARGO   ?= cargo
 
-.PHONY: help setup build demo test unit e2e bench bench-doc soak guest guest-setup guest-test lint install uninstall clean-work
+.PHONY: help setup build demo test unit e2e bench bench-doc soak fuzz guest guest-setup guest-test lint install uninstall clean-work
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ bench-doc: ## put the latest rows into docs/performance.md
 
 soak: setup ## kills, fio and models with new seeds for MINUTES
 	@scripts/soak $(MINUTES)
+
+fuzz: setup ## hostile bytes at every decoder for MINUTES (see docs/testing.md)
+	@scripts/fuzz all $$(($(MINUTES) * 60 / 8))
 
 guest: build ## a shell in a virtual machine with ublk, csnap installed (KERNEL=7.2|6.12)
 	@scripts/guest shell --kernel $(KERNEL)

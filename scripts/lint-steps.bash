@@ -3,6 +3,7 @@
 
 lint_steps() {
     check "format" cargo fmt --all --check
+    check "format of the fuzz targets" cargo fmt --manifest-path fuzz/Cargo.toml --check
     check "clippy" cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
     check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
     if cargo deny --version > /dev/null 2>&1; then

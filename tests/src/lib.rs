@@ -13,6 +13,8 @@
 //! | [`sim::oracle`] | naive: what every view may show |
 //! | [`sim::world`] | commands, crashes and comparisons tied together |
 //! | [`sim::defect`] | defects planted on purpose, to prove the world sees them |
+//! | [`memory`] | a device in memory |
+//! | [`golden`] | small stores kept in the tree, and what they must show |
 //! | [`e2e`] | driving the real programs and the tools others wrote |
 //! | [`guest`] | the virtual machine with the kernels csnap is for |
 //! | [`guest_bed`] | the same on block devices, inside the guest |
@@ -21,6 +23,8 @@
 
 pub mod bench;
 pub mod e2e;
+pub mod golden;
 pub mod guest;
 pub mod guest_bed;
+pub mod memory;
 pub mod sim;

@@ -82,57 +82,63 @@ struct Control<B> {
 
 impl<B: Backend> Service for Control<B> {
     fn serve(&self, stream: UnixStream) {
-        loop {
-            let (response, go_on) =
-                match read_frame(&stream, self.patience.idle, self.patience.frame) {
-                    Ok(body) => (self.respond(&body), true),
-                    Err(FrameError::Closed | FrameError::Cut | FrameError::Io(_)) => return,
-                    Err(error) => (failed(0, bad_request(error.to_string())), false),
-                };
-            if self.send(&stream, response).is_err() || !go_on {
-                return;
-            }
-        }
+        converse(&stream, &self.backend, self.patience);
     }
 
     fn refuse(&self, stream: UnixStream, why: &str) {
         let response = failed(0, Failure::new(ErrorCode::Busy, why));
-        let _ = self.send(&stream, response);
+        let _ = send(&stream, response, self.patience);
     }
 }
 
-impl<B: Backend> Control<B> {
-    fn respond(&self, body: &[u8]) -> ResponseFrame {
-        let frame: RequestFrame = match serde_json::from_slice(body) {
-            Ok(frame) => frame,
-            Err(error) => return unreadable(body, &error),
+/// Serves one connection to its end.
+pub fn converse(stream: &UnixStream, backend: &impl Backend, patience: Patience) {
+    loop {
+        let (response, go_on) = match read_frame(stream, patience.idle, patience.frame) {
+            Ok(body) => (respond(&body, backend), true),
+            Err(FrameError::Closed | FrameError::Cut | FrameError::Io(_)) => return,
+            Err(error) => (failed(0, bad_request(error.to_string())), false),
         };
-        if frame.version != VERSION {
-            return failed(frame.id, wrong_version(frame.version));
-        }
-        let result = match self.backend.handle(frame.request) {
-            Ok(answer) => Outcome::Ok(answer),
-            Err(failure) => Outcome::Error(failure),
-        };
-        ResponseFrame {
-            version: VERSION,
-            id: frame.id,
-            result,
+        if send(stream, response, patience).is_err() || !go_on {
+            return;
         }
     }
+}
 
-    fn send(&self, stream: &UnixStream, response: ResponseFrame) -> Result<(), FrameError> {
-        let id = response.id;
-        let body = serde_json::to_vec(&response).map_err(std::io::Error::other)?;
-        match write_frame(stream, &body, self.patience.frame) {
-            Err(FrameError::TooLong(size)) => {
-                let message = format!("the answer has {size} bytes and fits no frame");
-                let response = failed(id, Failure::new(ErrorCode::Error, message));
-                let body = serde_json::to_vec(&response).map_err(std::io::Error::other)?;
-                write_frame(stream, &body, self.patience.frame)
-            }
-            other => other,
+fn respond(body: &[u8], backend: &impl Backend) -> ResponseFrame {
+    let frame: RequestFrame = match serde_json::from_slice(body) {
+        Ok(frame) => frame,
+        Err(error) => return unreadable(body, &error),
+    };
+    if frame.version != VERSION {
+        return failed(frame.id, wrong_version(frame.version));
+    }
+    let result = match backend.handle(frame.request) {
+        Ok(answer) => Outcome::Ok(answer),
+        Err(failure) => Outcome::Error(failure),
+    };
+    ResponseFrame {
+        version: VERSION,
+        id: frame.id,
+        result,
+    }
+}
+
+fn send(
+    stream: &UnixStream,
+    response: ResponseFrame,
+    patience: Patience,
+) -> Result<(), FrameError> {
+    let id = response.id;
+    let body = serde_json::to_vec(&response).map_err(std::io::Error::other)?;
+    match write_frame(stream, &body, patience.frame) {
+        Err(FrameError::TooLong(size)) => {
+            let message = format!("the answer has {size} bytes and fits no frame");
+            let response = failed(id, Failure::new(ErrorCode::Error, message));
+            let body = serde_json::to_vec(&response).map_err(std::io::Error::other)?;
+            write_frame(stream, &body, patience.frame)
         }
+        other => other,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::format::Ptr;
 use crate::format::bitmap::BitmapDirectory;
 use crate::format::superblock::Superblock;
 use crate::format::tables::{SnapshotRecord, VolumeRecord};
+use crate::recover::load;
 
 /// The problems after `change`, which must hold a line with each of `expected`.
 fn expect(change: impl FnOnce(&mut Disk), expected: &[&str]) {
@@ -240,17 +241,31 @@ fn edit_snapshot(disk: &mut Disk, name: &str, change: impl Fn(&mut SnapshotRecor
     }
 }
 
+/// Turns the bit of a block over.
+fn page(disk: &mut Disk, block: u64) {
+    let directory: Ptr = newest_store(disk).unwrap().superblock.bitmap.into();
+    let bytes = disk.0[directory.block as usize].0;
+    let at = BitmapDirectory::read_from_bytes(&bytes).unwrap().entries[0];
+    let at = at.block.get() as usize;
+    let was = Box::new(disk.0[at].clone());
+    disk.0[at].0[64 + block as usize / 8] ^= 1 << (block % 8);
+    reseal(&mut disk.0[at], &was);
+}
+
+/// Recovery would write its checkpoint over them.
+#[test]
+fn a_bitmap_that_calls_superblock_or_journal_free_is_not_opened() {
+    for block in [0, 1, 64, super::world::BLOCKS - 1] {
+        let mut disk = store().disk;
+        page(&mut disk, block);
+        let error = load(&mut disk).unwrap_err().to_string();
+        assert!(error.contains(&format!("block {block},")), "{error}");
+    }
+    assert!(load(&mut store().disk).is_ok());
+}
+
 #[test]
 fn the_bitmap_is_exact() {
-    let page = |disk: &mut Disk, block: u64| {
-        let directory: Ptr = newest_store(disk).unwrap().superblock.bitmap.into();
-        let bytes = disk.0[directory.block as usize].0;
-        let at = BitmapDirectory::read_from_bytes(&bytes).unwrap().entries[0];
-        let at = at.block.get() as usize;
-        let was = Box::new(disk.0[at].clone());
-        disk.0[at].0[64 + block as usize / 8] ^= 1 << (block % 8);
-        reseal(&mut disk.0[at], &was);
-    };
     let free = super::world::BLOCKS - 2;
     expect(
         |disk| page(disk, free),

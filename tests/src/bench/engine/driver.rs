@@ -16,9 +16,9 @@ use snapstore::{
     VolumeId,
 };
 
-use super::memory::MemoryStore;
 use crate::e2e::{Fault, Outcome};
 use crate::ensure;
+use crate::memory::MemoryStore;
 
 /// What the engine will be told.
 #[derive(Debug)]

@@ -15,11 +15,9 @@
 //! does everything. No time passes: checkpoints come when the memory table or the
 //! journal asks for them; a store so slow that 30 s hold less writes more.
 //!
-//! - [`memory`]: a store without its data
 //! - [`driver`]: answers the engine at once
 
 pub mod driver;
-pub mod memory;
 
 use std::time::Instant;
 

@@ -1,14 +1,15 @@
-//! The store of a benchmark: its metadata in memory, its data nowhere.
+//! A device in memory, without surprises.
 //!
-//! Blocks never written read as zeroes, as on a sparse file. What copyouts would
-//! write is only counted by the engine, so a store of any size costs its metadata.
+//! Blocks never written read as zeroes and cost nothing, as on a sparse file: a
+//! benchmark, whose copyouts write nothing, may have a store of any size. Copies of
+//! a device share their blocks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use snapstore::{Block, BlockDevice, IoError};
+use snapstore::{BLOCK_SIZE, Block, BlockDevice, IoError};
 
-/// Metadata blocks by their number.
+/// The blocks that are not zero, by their number.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     size: u64,
@@ -25,6 +26,32 @@ impl MemoryStore {
             blocks: HashMap::new(),
             zero: Arc::new(Block::zeroed()),
         }
+    }
+
+    /// A device that holds these bytes, zeroes to a whole block.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let mut this = Self::new(bytes.len().div_ceil(BLOCK_SIZE) as u64);
+        for (number, piece) in (0..).zip(bytes.chunks(BLOCK_SIZE)) {
+            let mut block = Block::zeroed();
+            block.0[..piece.len()].copy_from_slice(piece);
+            this.put(number, Arc::new(block));
+        }
+        this
+    }
+
+    /// All it holds.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        (0..self.size).flat_map(|block| self.get(block).0).collect()
+    }
+
+    /// The numbers of the blocks that are not zero, ascending.
+    #[must_use]
+    pub fn written(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self.blocks.keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     /// A block as it was last written.
