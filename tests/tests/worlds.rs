@@ -78,6 +78,15 @@ fn fixed_worlds_of_real_lanes_keep_every_promise() {
     );
 }
 
+/// A trim that ended in a shared chunk gave the chunk away (`Lane::advance_trim`).
+#[test]
+fn worlds_in_which_a_trim_ended_in_a_shared_chunk() {
+    let mut stats = Stats::default();
+    for seed in [1101, 1120, 1167, 1174, 1564, 1568, 1619] {
+        must_live(seed, Kind::Lanes, &mut stats);
+    }
+}
+
 #[test]
 fn fresh_worlds_keep_every_promise() {
     let first = SystemTime::now()

@@ -59,7 +59,7 @@ impl Threads {
         else {
             return Ok(());
         };
-        let Some(slot) = self.volumes.get(&volume).map(|attached| attached.slot) else {
+        let Some(slot) = self.volumes.get(&volume).copied() else {
             self.clients.remove(&owner);
             let result = Err(Failure::Refused(RequestError::NoVolume(volume)));
             self.answers.push(Answer::Ended { owner, result });

@@ -12,8 +12,8 @@
 //! The dice decide at every step which operation completes, or which lane does
 //! which of the things it can do: take a request, read a letter, carry out what it
 //! brought from the engine, acknowledge a pause, submit an operation, answer a
-//! client, enter the engine. Only the order that csnapd keeps is kept: letters of
-//! a lane among themselves, its events among themselves, effects of its visits.
+//! client, enter the engine. Kept is only the order that csnapd relies on: a lane's
+//! letters among themselves, and its events.
 //!
 //! Mailboxes bring an eventfd each and the clock is looked at, but nothing depends
 //! on either: a world is a function of its seed.
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use snapstore::engine::{Command, CommandError, Reply};
 use snapstore::ids::CommandId;
-use snapstore::{Engine, VolumeId};
+use snapstore::{Engine, Event, VolumeId};
 use ublk_target::core::{Answer as Waiting, Core, Entry, Lanes, Mail, Stepper, Visit};
 use ublk_target::lane::{VolumeConfig, VolumeSlot};
 use ublk_target::ring::Order;
@@ -53,12 +53,6 @@ const LAG: u64 = 32;
 /// Long after any pause began.
 const LATER: Duration = Duration::from_secs(24 * 3600);
 
-/// A volume in service.
-#[derive(Clone, Copy, Debug)]
-struct Attached {
-    slot: VolumeSlot,
-}
-
 /// A command not yet answered.
 #[derive(Debug)]
 struct Asked {
@@ -79,7 +73,8 @@ pub struct Threads {
     /// What each origin can do.
     talents: Vec<Talents>,
     flights: Vec<Flight>,
-    volumes: BTreeMap<VolumeId, Attached>,
+    /// Volumes in service.
+    volumes: BTreeMap<VolumeId, VolumeSlot>,
     next_slot: u32,
     clients: BTreeMap<u64, Client>,
     next_owner: u64,
@@ -194,17 +189,17 @@ impl Daemon for Threads {
         for thread in &mut self.threads {
             thread.lane.attach_volume(slot, config.clone());
         }
-        self.volumes.insert(volume, Attached { slot });
+        self.volumes.insert(volume, slot);
         Ok(())
     }
 
     fn keep_attached(&mut self, keep: impl Fn(VolumeId) -> bool) {
         let threads = &mut self.threads;
-        self.volumes.retain(|volume, attached| {
+        self.volumes.retain(|volume, slot| {
             let stays = keep(*volume);
             if !stays {
                 let lanes = threads.iter_mut().map(|thread| &mut thread.lane);
-                lanes.for_each(|lane| lane.detach_volume(attached.slot));
+                lanes.for_each(|lane| lane.detach_volume(*slot));
             }
             stays
         });
@@ -399,7 +394,8 @@ impl Threads {
         visit.wakes.clear();
         let crcs = std::mem::take(&mut visit.local.crcs);
         for effect in visit.local.list.drain(..) {
-            thread.effects.push_back(work::own(effect, &crcs));
+            let late = self.dice.chance(self.habits.laggards, 16);
+            thread.brought.push(work::brought(effect, &crcs, late));
         }
         thread.visit = visit;
         if !self.aside.lock().meeting.is_empty() {
@@ -420,7 +416,8 @@ impl Threads {
         for (io, volumes) in invalid {
             self.machine.invalid.extend(volumes);
             let lane = self.dice.index(self.threads.len());
-            self.threads[lane].recorded(io, Ok(()));
+            let result = Ok(());
+            self.threads[lane].tell(Event::Flushed { io, result });
         }
         self.hear_replies();
     }
@@ -431,7 +428,7 @@ impl Threads {
         for (id, asked) in &mut self.asked {
             if let Ok(result) = asked.reply.try_recv() {
                 let slot = asked.grows.filter(|_| result.is_ok());
-                let slot = slot.and_then(|(v, size)| Some((self.volumes.get(&v)?.slot, size)));
+                let slot = slot.and_then(|(v, size)| Some((*self.volumes.get(&v)?, size)));
                 match slot {
                     None => heard.push((*id, result)),
                     Some((slot, size)) => {

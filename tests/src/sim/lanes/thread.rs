@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use snapstore::ids::{GrantId, IoId};
-use snapstore::{Effect, Event, IoError, Owner, VolumeId};
+use snapstore::{Effect, Event, Owner, VolumeId};
 use ublk_target::core::{Mail, Visit};
 use ublk_target::lane::{BufferId, Lane, LaneConfig, StoreSlot};
 
@@ -29,6 +29,15 @@ pub(super) enum Work {
     Deliver,
 }
 
+/// An effect on its way, with its own checksums.
+#[derive(Debug)]
+pub(super) struct Brought {
+    pub(super) effect: Effect,
+    pub(super) crcs: Vec<u32>,
+    /// It takes its time.
+    pub(super) late: bool,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Thread {
@@ -43,8 +52,8 @@ pub(super) struct Thread {
     pub(super) arrived: Vec<u64>,
     /// Mail, in order.
     pub(super) mail: VecDeque<Mail>,
-    /// What it took from the engine for itself, with its checksums.
-    pub(super) effects: VecDeque<(Effect, Vec<u32>)>,
+    /// What it took from the engine for itself.
+    pub(super) brought: Vec<Brought>,
     copies: BTreeSet<u32>,
     /// Whose writes the engine was asked about.
     asked: BTreeMap<Owner, VolumeId>,
@@ -86,7 +95,7 @@ impl Thread {
             away: false,
             arrived: Vec::new(),
             mail: VecDeque::new(),
-            effects: VecDeque::new(),
+            brought: Vec::new(),
             copies,
             asked: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
@@ -106,7 +115,7 @@ impl Thread {
         let waiting = [
             (Work::Begin, self.arrived.is_empty()),
             (Work::Letter, self.mail.is_empty()),
-            (Work::Effect, self.effects.is_empty()),
+            (Work::Effect, self.brought.is_empty()),
             (Work::Acknowledge, out.paused.is_empty()),
             (Work::Submit, out.ops.is_empty()),
             (Work::Deliver, out.done.is_empty() && told == 0),
@@ -146,11 +155,7 @@ impl Thread {
         self.asked.get(&owner).copied()
     }
 
-    /// Tells the engine that an effect of the world's own was carried out.
-    pub(super) fn recorded(&mut self, io: IoId, result: Result<(), IoError>) {
-        self.tell(Event::Flushed { io, result });
-    }
-
+    /// Leaves something for the engine.
     pub(super) fn tell(&mut self, event: Event) {
         if let Some(events) = self.lane.events(STORE) {
             events.events.push(event);

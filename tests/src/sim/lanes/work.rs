@@ -7,13 +7,13 @@ use ublk_target::core::{Entry, Mail};
 use ublk_target::ring::Order;
 
 use super::client::note_refusal;
-use super::thread::{STORE, Work};
+use super::thread::{Brought, STORE, Work};
 use super::{LAG, Outcome, Threads, Violation};
 use crate::sim::daemon::Daemon;
 use crate::sim::defect::Defect;
 
-/// An effect with checksums of its own.
-pub(super) fn own(mut effect: Effect, arena: &[u32]) -> (Effect, Vec<u32>) {
+/// An effect on its way, with its part of the checksums.
+pub(super) fn brought(mut effect: Effect, arena: &[u32], late: bool) -> Brought {
     let mut own = Vec::new();
     if let Effect::ReadFrom { crcs, .. } = &mut effect {
         own.extend_from_slice(crcs.of(arena));
@@ -22,7 +22,11 @@ pub(super) fn own(mut effect: Effect, arena: &[u32]) -> (Effect, Vec<u32>) {
             len: own.len() as u32,
         };
     }
-    (effect, own)
+    Brought {
+        effect,
+        crcs: own,
+        late,
+    }
 }
 
 impl Threads {
@@ -46,8 +50,10 @@ impl Threads {
             }
             Work::Letter => self.read_letter(lane),
             Work::Effect => {
-                if let Some((effect, crcs)) = self.threads[lane].effects.pop_front() {
-                    self.carry_out(lane, effect, &crcs);
+                let index = self.dice.index(self.threads[lane].brought.len());
+                if !self.threads[lane].brought[index].late || self.dice.chance(1, LAG) {
+                    let one = self.threads[lane].brought.swap_remove(index);
+                    self.carry_out(lane, one.effect, &one.crcs);
                 }
                 Ok(())
             }
