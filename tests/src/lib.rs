@@ -9,7 +9,9 @@
 //! | [`sim::dice`] | every random choice |
 //! | [`sim::value`] | contents of sectors, and their short names |
 //! | [`sim::disk`] | a disk with a volatile cache, power cuts and faults |
+//! | [`sim::daemon`] | what a world needs of whatever runs the engine |
 //! | [`sim::runtime`] | a stand-in for csnapd's lanes: carries out the engine's effects |
+//! | [`sim::lanes`] | csnapd's own lanes and core, several of them, by one thread |
 //! | [`sim::oracle`] | naive: what every view may show |
 //! | [`sim::world`] | commands, crashes and comparisons tied together |
 //! | [`sim::defect`] | defects planted on purpose, to prove the world sees them |

@@ -1,27 +1,28 @@
 //! Proving the prover: with each planted defect some world must break.
 #![allow(clippy::print_stdout)] // how many seeds each took is worth knowing
 
-use csnap_tests::sim::defect::{ALL, Defect};
+use csnap_tests::sim::daemon::Kind;
+use csnap_tests::sim::defect::{Defect, LANES, STAND_IN};
 use csnap_tests::sim::judge::live;
 use csnap_tests::sim::world::Config;
 
 /// Seeds within which a defect must show.
 const SEEDS: u64 = 500;
 
-fn seeds_until_seen(defect: Defect) -> Option<(u64, String)> {
+fn seeds_until_seen(kind: Kind, defect: Defect) -> Option<(u64, String)> {
     (1..=SEEDS).find_map(|seed| {
-        let failure = live(Config::with_defect(seed, defect), false).err()?;
+        let config = Config::peaceful(seed, kind);
+        let failure = live(config.clone().with_defect(defect), false).err()?;
         // What also breaks without the defect says nothing about it.
-        let innocent = live(Config::peaceful(seed), false).is_ok();
+        let innocent = live(config, false).is_ok();
         innocent.then(|| (seed, failure.violation.to_string()))
     })
 }
 
-#[test]
-fn every_planted_defect_is_seen() {
+fn all_are_seen(kind: Kind, defects: &[Defect]) {
     let mut missed = Vec::new();
-    for defect in ALL {
-        match seeds_until_seen(defect) {
+    for defect in defects {
+        match seeds_until_seen(kind, *defect) {
             Some((seeds, violation)) => {
                 let line: String = violation.chars().take(110).collect();
                 println!(
@@ -34,6 +35,16 @@ fn every_planted_defect_is_seen() {
     }
     assert!(
         missed.is_empty(),
-        "not seen within {SEEDS} seeds: {missed:?}"
+        "not seen within {SEEDS} seeds by {kind}: {missed:?}"
     );
+}
+
+#[test]
+fn every_planted_defect_is_seen() {
+    all_are_seen(Kind::StandIn, &STAND_IN);
+}
+
+#[test]
+fn every_defect_planted_around_the_lanes_is_seen() {
+    all_are_seen(Kind::Lanes, &LANES);
 }

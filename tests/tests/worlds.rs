@@ -1,5 +1,5 @@
 //! Worlds by seed: the same few hundred each time, and fresh ones for as long as
-//! is asked for.
+//! is asked for; with the stand-in for the I/O threads, and with the real lanes.
 //!
 //! `CSNAP_WORLDS` sets how many fixed worlds, `CSNAP_SEED` where they begin,
 //! `CSNAP_FRESH_SECONDS` how long fresh seeds are tried (a minute in CI).
@@ -7,8 +7,11 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use csnap_tests::sim::daemon::Kind;
 use csnap_tests::sim::judge::live;
 use csnap_tests::sim::world::{Config, Stats};
+
+const KINDS: [Kind; 2] = [Kind::StandIn, Kind::Lanes];
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
@@ -17,8 +20,8 @@ fn number(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-fn must_live(seed: u64, stats: &mut Stats) {
-    let result = live(Config::of_seed(seed), false);
+fn must_live(seed: u64, kind: Kind, stats: &mut Stats) {
+    let result = live(Config::of_kind(seed, kind), false);
     if let Ok(more) = &result {
         stats.add(more);
     }
@@ -29,12 +32,12 @@ fn must_live(seed: u64, stats: &mut Stats) {
     );
 }
 
-#[test]
-fn fixed_worlds_keep_every_promise() {
+/// Lives the fixed worlds of a kind.
+fn fixed(kind: Kind) -> Stats {
     let (first, count) = (number("CSNAP_SEED", 1), number("CSNAP_WORLDS", 150));
-    println!("seeds {first}..{}", first + count);
+    println!("{kind}: seeds {first}..{}", first + count);
     let mut stats = Stats::default();
-    (first..first + count).for_each(|seed| must_live(seed, &mut stats));
+    (first..first + count).for_each(|seed| must_live(seed, kind, &mut stats));
     println!("{stats:?}");
     // A world in which nothing happens proves nothing.
     let enough = [
@@ -45,6 +48,12 @@ fn fixed_worlds_keep_every_promise() {
         stats.checks,
     ];
     assert!(enough.iter().all(|n| *n > count), "{stats:?}");
+    stats
+}
+
+#[test]
+fn fixed_worlds_keep_every_promise() {
+    let stats = fixed(Kind::StandIn);
     let rare = [
         stats.faults,
         stats.drops,
@@ -52,7 +61,30 @@ fn fixed_worlds_keep_every_promise() {
         stats.undone,
         stats.grown,
     ];
-    assert!(count < 100 || rare.iter().all(|n| *n > 0), "{stats:?}");
+    assert!(
+        stats.worlds < 100 || rare.iter().all(|n| *n > 0),
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn fixed_worlds_of_real_lanes_keep_every_promise() {
+    let stats = fixed(Kind::Lanes);
+    // Lanes that never got into each other's way prove nothing either.
+    let seen = stats.lanes.all();
+    assert!(
+        stats.worlds < 100 || seen.iter().all(|n| *n > 10),
+        "{stats:?}"
+    );
+}
+
+/// A trim that ended in a shared chunk gave the chunk away (`Lane::advance_trim`).
+#[test]
+fn worlds_in_which_a_trim_ended_in_a_shared_chunk() {
+    let mut stats = Stats::default();
+    for seed in [1101, 1120, 1167, 1174, 1564, 1568, 1619] {
+        must_live(seed, Kind::Lanes, &mut stats);
+    }
 }
 
 #[test]
@@ -66,7 +98,9 @@ fn fresh_worlds_keep_every_promise() {
     let mut stats = Stats::default();
     let mut seed = first;
     while Instant::now() < end {
-        must_live(seed, &mut stats);
+        KINDS
+            .iter()
+            .for_each(|kind| must_live(seed, *kind, &mut stats));
         seed += 1;
     }
     println!("{stats:?}");
@@ -74,15 +108,17 @@ fn fresh_worlds_keep_every_promise() {
 
 #[test]
 fn a_seed_is_a_world() {
-    for seed in 1..6 {
-        let (once, again) = (
-            live(Config::of_seed(seed), false),
-            live(Config::of_seed(seed), false),
-        );
+    for (seed, kind) in (1..6).flat_map(|seed| KINDS.map(|kind| (seed, kind))) {
+        let once = live(Config::of_kind(seed, kind), false);
+        let again = live(Config::of_kind(seed, kind), false);
         match (once, again) {
-            (Ok(a), Ok(b)) => assert_eq!((a.steps, a.copied), (b.steps, b.copied), "seed {seed}"),
-            (Err(a), Err(b)) => assert_eq!(a.violation, b.violation, "seed {seed}"),
-            other => panic!("seed {seed} lives differently the second time: {other:?}"),
+            (Ok(a), Ok(b)) => assert_eq!(
+                (a.steps, a.copied, a.lanes),
+                (b.steps, b.copied, b.lanes),
+                "{kind} seed {seed}"
+            ),
+            (Err(a), Err(b)) => assert_eq!(a.violation, b.violation, "{kind} seed {seed}"),
+            other => panic!("{kind} seed {seed} lives differently the second time: {other:?}"),
         }
     }
 }

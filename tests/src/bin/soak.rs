@@ -1,13 +1,23 @@
-//! Worlds for as long as you like: `soak --minutes 10`, or one again:
-//! `soak --seed 42 --worlds 1 --trace`.
+//! Worlds of both kinds for as long as you like: `soak --minutes 10`, or one again:
+//! `soak --kind lanes --seed 42 --worlds 1 --trace`.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command's output
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use csnap_tests::sim::judge::live;
+use csnap_tests::sim::daemon::Kind;
+use csnap_tests::sim::judge::{Failure, live};
 use csnap_tests::sim::world::{Config, Stats};
+
+/// The kinds of worlds.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Which {
+    /// A stand-in for the I/O threads.
+    StandIn,
+    /// The real lanes.
+    Lanes,
+}
 
 /// Runs simulated worlds until one breaks a promise, or the time is over.
 #[derive(Debug, Parser)]
@@ -15,7 +25,10 @@ struct Arguments {
     /// First seed; fresh by default.
     #[arg(long)]
     seed: Option<u64>,
-    /// Worlds to run; by default as many as the time allows.
+    /// What runs the engine; by default both in turn.
+    #[arg(long, value_enum)]
+    kind: Option<Which>,
+    /// Worlds of each kind to run; by default as many as the time allows.
     #[arg(long)]
     worlds: Option<u64>,
     /// Minutes to run.
@@ -40,7 +53,12 @@ fn main() -> ExitCode {
     println!("first seed {first}");
     let start = Instant::now();
     let end = Duration::from_secs_f64(arguments.minutes.max(0.0) * 60.0);
-    let mut stats = Stats::default();
+    let kinds = match arguments.kind {
+        Some(Which::StandIn) => vec![Kind::StandIn],
+        Some(Which::Lanes) => vec![Kind::Lanes],
+        None => vec![Kind::StandIn, Kind::Lanes],
+    };
+    let mut seen = vec![Stats::default(); kinds.len()];
     let mut failures = 0u64;
     if arguments.survey {
         std::panic::set_hook(Box::new(|_| {}));
@@ -50,27 +68,45 @@ fn main() -> ExitCode {
             break;
         }
         let seed = first.wrapping_add(index);
-        match live(Config::of_seed(seed), arguments.trace) {
-            Ok(more) => stats.add(&more),
-            Err(failure) if arguments.survey => {
-                failures += 1;
-                let text: String = failure.violation.to_string().chars().take(240).collect();
-                let (trouble, actions) = (failure.config.trouble, failure.history.len());
-                println!(
-                    "seed {seed} {trouble:?} {actions}: {}",
-                    text.replace('\n', " ")
-                );
-            }
-            Err(failure) => {
-                println!("{stats:?}\n{failure}");
-                return ExitCode::FAILURE;
+        for (kind, stats) in kinds.iter().zip(&mut seen) {
+            match live(Config::of_kind(seed, *kind), arguments.trace) {
+                Ok(more) => stats.add(&more),
+                Err(failure) if arguments.survey => {
+                    failures += 1;
+                    tell(&failure);
+                }
+                Err(failure) => {
+                    println!("{stats:?}\n{failure}");
+                    return ExitCode::FAILURE;
+                }
             }
         }
     }
-    println!("{failures} failures in {:.1?}: {stats:#?}", start.elapsed());
+    for (kind, stats) in kinds.iter().zip(&seen) {
+        println!("{kind}: {stats:#?}");
+    }
+    println!("{failures} failures in {:.1?}", start.elapsed());
     if failures == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// A failure in one line.
+fn tell(failure: &Failure) {
+    let Failure {
+        config,
+        violation,
+        history,
+    } = failure;
+    let text: String = violation.to_string().chars().take(240).collect();
+    println!(
+        "{} seed {} {:?} {}: {}",
+        config.kind,
+        config.seed,
+        config.trouble,
+        history.len(),
+        text.replace('\n', " ")
+    );
 }

@@ -6,7 +6,7 @@
 //! and removes the directory. A bed dropped without `finish` is a failure: its
 //! directory stays, and the end of the daemon's log is shown.
 //!
-//! Nothing here links csnap's own code: what is judged is what a person runs.
+//! Nothing here calls csnap's own code: what is judged is what a person runs.
 //! The NBD client ([`client`]) is our own only where a test must know exactly
 //! which writes were acknowledged; everywhere else fio, qemu and libnbd judge.
 //!

@@ -28,10 +28,22 @@ pub enum Defect {
     FirstChunkOnly,
     /// Snapshot data from the store is not verified, and sometimes wrong.
     Unverified,
+    /// The unique bit of a chunk is set when its copy is asked for.
+    EarlyBit,
+    /// A copyout is checksummed before all of it was read.
+    EarlyChecksum,
+    /// Two copyouts use one buffer.
+    SharedBuffer,
+    /// What lies behind the end of a volume is not zeroed in its last chunk's copy.
+    ForgetZeroes,
+    /// What the engine has for another lane is lost on the way.
+    LostLetter,
+    /// Later events of lanes reach the engine before earlier ones.
+    Overtaking,
 }
 
-/// All of them, for the tests that prove the world.
-pub const ALL: [Defect; 12] = [
+/// Those of the stand-in, for the tests that prove the world.
+pub const STAND_IN: [Defect; 12] = [
     Defect::SkipStoreFlush,
     Defect::SkipOriginFlush,
     Defect::IgnoreEpoch,
@@ -44,4 +56,22 @@ pub const ALL: [Defect; 12] = [
     Defect::ForgetFua,
     Defect::FirstChunkOnly,
     Defect::Unverified,
+];
+
+/// Those planted around the real lanes.
+pub const LANES: [Defect; 14] = [
+    Defect::SkipStoreFlush,
+    Defect::SkipOriginFlush,
+    Defect::IgnoreEpoch,
+    Defect::EarlyReadDone,
+    Defect::EarlyPause,
+    Defect::IgnorePause,
+    Defect::FlipBit,
+    Defect::ForgetFua,
+    Defect::EarlyBit,
+    Defect::EarlyChecksum,
+    Defect::SharedBuffer,
+    Defect::ForgetZeroes,
+    Defect::LostLetter,
+    Defect::Overtaking,
 ];

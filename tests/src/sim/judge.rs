@@ -2,6 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::daemon::{Daemon, Kind};
+use super::lanes::Threads;
+use super::runtime::Runtime;
 use super::world::{Action, Config, Stats, World};
 use super::{Outcome, Violation};
 
@@ -32,10 +35,10 @@ impl std::fmt::Display for Failure {
             history.len(),
             &history[skip..]
         )?;
-        let seed = config.seed;
+        let (seed, kind) = (config.seed, config.kind);
         write!(
             f,
-            "again: cargo run -p csnap-tests --bin soak -- --seed {seed} --worlds 1 --trace"
+            "again: cargo run -p csnap-tests --bin soak -- --kind {kind} --seed {seed} --worlds 1 --trace"
         )
     }
 }
@@ -45,7 +48,10 @@ impl std::fmt::Display for Failure {
 /// # Errors
 /// What it broke.
 pub fn live(config: Config, trace: bool) -> Result<Stats, Box<Failure>> {
-    judge(config, trace, World::run)
+    match config.kind {
+        Kind::StandIn => judge(config, trace, World::<Runtime>::run),
+        Kind::Lanes => judge(config, trace, World::<Threads>::run),
+    }
 }
 
 /// Plays a script in one world.
@@ -53,13 +59,16 @@ pub fn live(config: Config, trace: bool) -> Result<Stats, Box<Failure>> {
 /// # Errors
 /// What it broke.
 pub fn play(config: Config, actions: &[Action]) -> Result<Stats, Box<Failure>> {
-    judge(config, false, |world| world.script(actions))
+    match config.kind {
+        Kind::StandIn => judge::<Runtime>(config, false, |world| world.script(actions)),
+        Kind::Lanes => judge::<Threads>(config, false, |world| world.script(actions)),
+    }
 }
 
-fn judge(
+fn judge<D: Daemon>(
     config: Config,
     trace: bool,
-    run: impl FnOnce(&mut World) -> Outcome,
+    run: impl FnOnce(&mut World<D>) -> Outcome,
 ) -> Result<Stats, Box<Failure>> {
     let failure = |violation, history| {
         Box::new(Failure {

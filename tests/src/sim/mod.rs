@@ -1,9 +1,11 @@
 //! The parts of the simulated world; see the crate for the map.
 
+pub mod daemon;
 pub mod defect;
 pub mod dice;
 pub mod disk;
 pub mod judge;
+pub mod lanes;
 pub mod oracle;
 pub mod runtime;
 pub mod value;

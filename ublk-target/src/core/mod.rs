@@ -185,6 +185,9 @@ impl Drop for AbortOnPanic {
     }
 }
 
+/// Where the reply to a command arrives.
+pub type Answer = mpsc::Receiver<Result<Reply, CommandError>>;
+
 /// Callers waiting for replies; `None` once the core is closed.
 type Commands = Option<HashMap<CommandId, mpsc::SyncSender<Result<Reply, CommandError>>>>;
 
@@ -215,6 +218,16 @@ impl<E: Stepper> Core<E> {
     /// # Errors
     /// What the engine answers; [`CommandError::Closing`] after [`Core::close`].
     pub fn command(&self, command: Command) -> Result<Reply, CommandError> {
+        let reply = self.ask(command)?;
+        reply.recv().unwrap_or(Err(CommandError::Closing))
+    }
+
+    /// Gives the engine a command; whoever wants the reply receives it, or learns by
+    /// the sender's absence that the core was closed.
+    ///
+    /// # Errors
+    /// [`CommandError::Closing`] after [`Core::close`].
+    pub fn ask(&self, command: Command) -> Result<Answer, CommandError> {
         let id = CommandId(self.next_command.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = mpsc::sync_channel(1);
         self.commands
@@ -223,7 +236,7 @@ impl<E: Stepper> Core<E> {
             .ok_or(CommandError::Closing)?
             .insert(id, sender);
         self.tell(Event::Command { id, command });
-        receiver.recv().unwrap_or(Err(CommandError::Closing))
+        Ok(receiver)
     }
 
     /// Looks at the engine. Not for I/O threads, and not for long: lanes leave

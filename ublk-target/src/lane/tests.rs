@@ -454,6 +454,24 @@ fn a_trim_touches_only_runs_of_unique_chunks() {
     assert!(rig.events().is_empty(), "a trim never asks for a copyout");
 }
 
+/// A trim that ended within a shared chunk gave that chunk away with the unique
+/// ones before it.
+#[test]
+fn a_trim_leaves_a_last_chunk_that_is_shared() {
+    for (end, unique) in [(4 * CHUNK, 3), (3 * CHUNK + 512, 3), (40 * CHUNK, 39)] {
+        let mut rig = Rig::shared();
+        (0..unique).for_each(|chunk| rig.unique.set(chunk));
+        rig.submit(1, Target::Origin, Verb::Trim, 512, end - 512);
+        let op = rig.op();
+        assert!(
+            matches!(op.action, Action::Trim { offset: 512, len } if len == unique * CHUNK - 512),
+            "{op:?}"
+        );
+        rig.moved(&op, Ok(0));
+        assert_eq!(rig.done(), [(1, Ok(()))]);
+    }
+}
+
 #[test]
 fn zeroes_fall_back_to_writing_and_yield_to_a_pause_between_pieces() {
     let mut rig = Rig::alone();

@@ -151,16 +151,14 @@ impl Lane {
         }
         let mut stop = start;
         while stop < end && stop - start < RANGE {
-            let many = next(stop, PROBE);
-            let step = if volume.all_unique(stop, many) {
+            let (many, one) = (next(stop, PROBE), next(stop, 1));
+            stop = if volume.all_unique(stop, many) {
                 many
+            } else if volume.all_unique(stop, one) {
+                one
             } else {
-                next(stop, 1)
-            };
-            if step != many && !volume.all_unique(stop, step) {
                 break;
-            }
-            stop = step;
+            };
         }
         if !volume.trims || start == stop {
             return self.change_done(key, request);

@@ -192,6 +192,7 @@ impl Oracle {
         let volume = self.volumes.get(&open.volume);
         let leaving = volume.is_none_or(|v| v.deleting);
         match (&open.kind, failure) {
+            (_, Failure::Broken(error)) => self.may_fail(open, &Failure::Refused(error.clone())),
             (_, Failure::Refused(RequestError::Closing)) => allow.closing,
             (_, Failure::Refused(RequestError::NoVolume(_))) => leaving,
             (Kind::Snapshot { tag, .. }, failure) => {
@@ -238,7 +239,7 @@ impl Oracle {
             Failure::Refused(RequestError::Lost(..)) => trouble || allow.origin_reads,
             Failure::Refused(RequestError::Damaged { .. }) => allow.damage || allow.store_errors,
             Failure::Refused(RequestError::StoreFailed(_)) => allow.store_errors,
-            Failure::Refused(_) => false,
+            Failure::Refused(_) | Failure::Broken(_) => false,
         }
     }
 }

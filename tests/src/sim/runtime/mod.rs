@@ -6,7 +6,7 @@
 //!   carried out (`tasks`), operations in flight (`io`). [`Runtime::step`] moves
 //!   one of them, whichever the dice say.
 //! - The world submits [`Ask`]s and commands and collects [`Answer`]s. Nothing
-//!   else crosses, so that the real lane machine can take this one's place.
+//!   else crosses ([`Daemon`]), so that the real lanes can take this one's place.
 //! - Ordered are only: the two answers to a copy, and the pieces of one read.
 //! - An engine that breaks its side of the contract is a [`Violation`].
 
@@ -17,6 +17,7 @@ use snapstore::engine::{Command, CommandError, Notice, Reply, RequestError};
 use snapstore::ids::{CommandId, IoId};
 use snapstore::{Effects, Engine, Event, EventBatch, IoError, UniqueMap, VolumeId};
 
+use super::daemon::Daemon;
 use super::defect::Defect;
 use super::dice::Dice;
 use super::disk::{OpId, SimDisk};
@@ -63,6 +64,9 @@ pub enum Failure {
     /// The device failed.
     #[error("device: {0}")]
     Device(IoError),
+    /// The engine refused the rest: some of it may have been written.
+    #[error("refused halfway: {0}")]
+    Broken(RequestError),
     /// Store data did not match its checksum.
     #[error("store block {0} does not match its checksum")]
     Mismatch(u64),
@@ -141,14 +145,11 @@ enum Task {
 /// The engine and everything around it. See the module.
 #[derive(Debug)]
 pub struct Runtime {
-    /// The engine.
-    pub engine: Engine,
-    /// The disks.
-    pub machine: Machine,
+    engine: Engine,
+    machine: Machine,
     /// What the world has not yet collected.
-    pub answers: Vec<Answer>,
-    /// Steps made.
-    pub steps: u64,
+    answers: Vec<Answer>,
+    steps: u64,
     habits: Habits,
     dice: Dice,
     chunk: u64,
@@ -165,12 +166,10 @@ pub struct Runtime {
     effects: Effects,
 }
 
-impl Runtime {
-    /// Serves `engine` on `machine`.
-    #[must_use]
-    pub fn new(engine: Engine, machine: Machine, habits: Habits, dice: Dice) -> Self {
+impl Daemon for Runtime {
+    fn start(engine: Engine, machine: Machine, habits: Habits, dice: Dice) -> Outcome<Self> {
         let chunk = u64::from(engine.chunk_size()) / super::value::SECTOR as u64;
-        Self {
+        Ok(Self {
             engine,
             machine,
             answers: Vec::new(),
@@ -189,14 +188,10 @@ impl Runtime {
             pauses: BTreeMap::new(),
             again: true,
             effects: Effects::default(),
-        }
+        })
     }
 
-    /// Puts a volume in service on an origin.
-    ///
-    /// # Errors
-    /// When the engine does not know the volume.
-    pub fn attach(&mut self, volume: VolumeId, origin: usize) -> Outcome {
+    fn attach(&mut self, volume: VolumeId, origin: usize) -> Outcome {
         let map = self.engine.unique_map(volume).ok_or_else(|| {
             Violation(format!(
                 "volume {volume} exists, but the engine has no unique map for it"
@@ -206,13 +201,11 @@ impl Runtime {
         Ok(())
     }
 
-    /// Takes all volumes but these out of service.
-    pub fn keep_attached(&mut self, keep: impl Fn(VolumeId) -> bool) {
+    fn keep_attached(&mut self, keep: impl Fn(VolumeId) -> bool) {
         self.volumes.retain(|volume, _| keep(*volume));
     }
 
-    /// A new daemon: what the old one had under way is forgotten.
-    pub fn restart(&mut self, engine: Engine) {
+    fn restart(&mut self, engine: Engine) -> Outcome {
         self.engine = engine;
         self.again = true;
         self.answers.clear();
@@ -225,10 +218,10 @@ impl Runtime {
         self.tasks.clear();
         self.io.clear();
         self.pauses.clear();
+        Ok(())
     }
 
-    /// A client's request on some lane; answered by [`Answer::Ended`].
-    pub fn submit(&mut self, volume: VolumeId, ask: Ask) -> u64 {
+    fn submit(&mut self, volume: VolumeId, ask: Ask) -> u64 {
         let owner = self.next_owner;
         self.next_owner += 1;
         let lane = self.dice.index(self.lanes.len());
@@ -238,36 +231,22 @@ impl Runtime {
         owner
     }
 
-    /// A person's command; answered by [`Answer::Reply`].
-    pub fn command(&mut self, command: Command) -> CommandId {
+    fn command(&mut self, command: Command) -> CommandId {
         let id = CommandId(self.next_command);
         self.next_command += 1;
         self.post(Event::Command { id, command });
         id
     }
 
-    /// Tells the engine the time.
-    pub fn tick(&mut self, now_ms: u64) {
+    fn tick(&mut self, now_ms: u64) {
         self.post(Event::Tick { now_ms });
     }
 
-    /// Requests not yet answered.
-    #[must_use]
-    pub fn outstanding(&self) -> usize {
-        self.requests.len()
-    }
-
-    /// Nothing waits and nothing is in flight (requests may still be stuck).
-    #[must_use]
-    pub fn idle(&self) -> bool {
+    fn idle(&mut self) -> bool {
         self.mail.is_empty() && self.tasks.is_empty() && self.io.is_empty() && !self.again
     }
 
-    /// Moves one thing. `false` if there was nothing to move.
-    ///
-    /// # Errors
-    /// When the engine breaks its contract.
-    pub fn step(&mut self) -> Outcome<bool> {
+    fn step(&mut self) -> Outcome<bool> {
         self.steps += 1;
         let waiting = [
             self.io.len(),
@@ -296,16 +275,12 @@ impl Runtime {
         Ok(true)
     }
 
-    /// The oldest request not answered, for the report of a hang.
-    #[must_use]
-    pub fn oldest(&self) -> Option<(u64, String)> {
+    fn oldest(&self) -> Option<(u64, String)> {
         let request = self.requests.values().min_by_key(|r| r.born)?;
         Some((request.born, format!("{request:?}")))
     }
 
-    /// What is waiting, for the report of a hang.
-    #[must_use]
-    pub fn describe(&self) -> String {
+    fn describe(&self) -> String {
         let Self {
             mail,
             tasks,
@@ -323,6 +298,28 @@ impl Runtime {
         text
     }
 
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
+    }
+
+    fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn machine_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Engine) -> T) -> T {
+        look(&self.engine)
+    }
+}
+
+impl Runtime {
     fn post(&mut self, event: Event) {
         self.mail_out(Mail {
             events: vec![event],

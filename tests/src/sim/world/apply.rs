@@ -5,11 +5,12 @@ use snapstore::{Tag, VolumeId};
 
 use super::action::Fill;
 use super::{Action, Outcome, Trouble, World};
+use crate::sim::daemon::Daemon;
 use crate::sim::oracle::ledger::path_of;
 use crate::sim::runtime::Ask;
 use crate::sim::value::{Data, SECTOR};
 
-impl World {
+impl<D: Daemon> World<D> {
     /// Makes one thing happen; what cannot happen now does not.
     pub(super) fn apply(&mut self, action: Action) -> Outcome {
         self.history.push(action);
@@ -89,7 +90,7 @@ impl World {
             Fill::Fresh => Data::pattern(self.stamp),
             Fill::Zeroes => Data::zero(),
             Fill::Store => {
-                let store = &self.runtime.machine.store;
+                let store = &self.runtime.machine().store;
                 store.visible((self.stamp * 8 + sector % 8) % store.sectors())
             }
         }
@@ -279,7 +280,7 @@ impl World {
     /// Trouble begins, changes or ends.
     fn trouble(&mut self, roll: u32) {
         let store_sick = self.config.trouble == Trouble::Store;
-        let store = &mut self.runtime.machine.store.faults;
+        let store = &mut self.runtime.machine_mut().store.faults;
         if store_sick {
             store.read_ppm = [0, 0, 3_000, 50_000][roll as usize % 4];
             store.write_ppm = [0, 0, 3_000, 50_000][(roll >> 2) as usize % 4];
@@ -287,7 +288,7 @@ impl World {
             store.flush_loses = (roll >> 6).is_multiple_of(2);
             store.dead = (roll >> 7).is_multiple_of(8);
         }
-        for (index, disk) in self.runtime.machine.origins.iter_mut().enumerate() {
+        for (index, disk) in self.runtime.machine_mut().origins.iter_mut().enumerate() {
             let sectors = disk.sectors();
             match self.config.trouble {
                 Trouble::OriginReads => {
@@ -306,7 +307,7 @@ impl World {
 
     /// All trouble ends: what still fails now fails for no reason.
     pub(super) fn quiet_disks(&mut self) {
-        let machine = &mut self.runtime.machine;
+        let machine = self.runtime.machine_mut();
         for disk in machine.origins.iter_mut().chain([&mut machine.store]) {
             self.stats.faults += disk.faults.given;
             disk.faults = crate::sim::disk::faults::Faults {

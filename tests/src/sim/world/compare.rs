@@ -4,9 +4,10 @@ use snapstore::engine::{Command, SnapshotState};
 use snapstore::{Tag, VolumeId};
 
 use super::{Outcome, Violation, World, contents};
+use crate::sim::daemon::Daemon;
 use crate::sim::runtime::Ask;
 
-impl World {
+impl<D: Daemon> World<D> {
     /// Everything in flight ends; then lists, origins and all snapshots are read.
     pub(super) fn compare(&mut self) -> Outcome {
         self.settle()?;
@@ -39,7 +40,7 @@ impl World {
 
     /// The origins as they are on their disks, with nothing in flight.
     pub(super) fn compare_origins(&mut self) -> Outcome {
-        for (index, disk) in self.runtime.machine.origins.iter().enumerate() {
+        for (index, disk) in self.runtime.machine().origins.iter().enumerate() {
             self.oracle.settled_read(index, &contents(disk))?;
         }
         Ok(())
@@ -48,7 +49,12 @@ impl World {
     /// Deletes every snapshot; all their space must come back.
     pub(super) fn empty(&mut self) -> Outcome {
         let found = self.inventory();
-        if self.runtime.engine.store_info().failed.is_some() {
+        if self
+            .runtime
+            .look(|engine| engine.store_info())
+            .failed
+            .is_some()
+        {
             return Ok(());
         }
         for info in found.snapshots.values().flatten() {
@@ -77,7 +83,7 @@ impl World {
     }
 
     fn nothing_held(&self) -> Outcome {
-        let info = self.runtime.engine.store_info();
+        let info = self.runtime.look(|engine| engine.store_info());
         if info.failed.is_some() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 
 use snapstore::{Checksum, engine};
 
+use crate::sim::daemon::Kind;
 use crate::sim::defect::Defect;
 use crate::sim::dice::Dice;
 use crate::sim::oracle::Allow;
@@ -28,6 +29,8 @@ pub enum Trouble {
 pub struct Config {
     /// Of all the dice.
     pub seed: u64,
+    /// What runs the engine.
+    pub kind: Kind,
     /// Bytes in a chunk.
     pub chunk_size: u32,
     /// What covers the data copied to the store.
@@ -59,9 +62,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The shape of the world `seed`.
-    #[must_use]
-    pub fn of_seed(seed: u64) -> Self {
+    /// The shape of the world `seed`, whatever runs it.
+    fn of_seed(seed: u64) -> Self {
         let dice = &mut Dice::new(seed ^ 0xc0f1_6c0f);
         let trouble = match dice.below(10) {
             0 | 1 => Trouble::Full,
@@ -80,6 +82,7 @@ impl Config {
         let snapshots = dice.pick(&[2, 4, 8, 12]);
         let mut config = Self {
             seed,
+            kind: Kind::StandIn,
             chunk_size,
             checksum: Checksum::default(),
             store_blocks: match trouble {
@@ -130,10 +133,21 @@ impl Config {
         super::action::fill_up(&mut self.weights);
     }
 
-    /// The world `seed` without trouble: every error counts.
+    /// The world `seed` of a kind.
     #[must_use]
-    pub fn peaceful(seed: u64) -> Self {
+    pub fn of_kind(seed: u64, kind: Kind) -> Self {
         let mut config = Self::of_seed(seed);
+        config.kind = kind;
+        if kind == Kind::Lanes {
+            config.habits.lanes = 2 + (seed % 3) as usize;
+        }
+        config
+    }
+
+    /// The same without trouble: every error counts.
+    #[must_use]
+    pub fn peaceful(seed: u64, kind: Kind) -> Self {
+        let mut config = Self::of_kind(seed, kind);
         if config.trouble == Trouble::Full {
             config.store_blocks *= 32;
         }
@@ -143,10 +157,9 @@ impl Config {
 
     /// The same with a planted defect.
     #[must_use]
-    pub fn with_defect(seed: u64, defect: Defect) -> Self {
-        let mut config = Self::peaceful(seed);
-        config.habits.defect = Some(defect);
-        config
+    pub fn with_defect(mut self, defect: Defect) -> Self {
+        self.habits.defect = Some(defect);
+        self
     }
 
     /// The errors that are legal here.

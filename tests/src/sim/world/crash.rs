@@ -6,11 +6,12 @@ use snapstore::recover::{Recovered, load};
 use snapstore::{Tag, VolumeId};
 
 use super::{Outcome, Violation, World};
+use crate::sim::daemon::Daemon;
 use crate::sim::disk::sync::{SyncDisk, SyncOrigins};
 use crate::sim::oracle::ledger::origin_at;
 use crate::sim::oracle::reconcile::Inventory;
 
-impl World {
+impl<D: Daemon> World<D> {
     /// Everything stops at once; recovery is itself cut off `again` times.
     pub(super) fn crash(&mut self, power: bool, again: u32) -> Outcome {
         self.count();
@@ -32,7 +33,11 @@ impl World {
         self.quiet_disks();
         self.command(Command::Close);
         self.settle()?;
-        let sick = self.runtime.engine.store_info().failed.is_some();
+        let sick = self
+            .runtime
+            .look(|engine| engine.store_info())
+            .failed
+            .is_some();
         self.count();
         self.lose(power);
         // A store that failed cannot be closed in order.
@@ -42,7 +47,7 @@ impl World {
     fn lose(&mut self, power: bool) {
         self.stats.crashes += 1;
         let dice = &mut self.dice;
-        let machine = &mut self.runtime.machine;
+        let machine = self.runtime.machine_mut();
         for disk in machine.origins.iter_mut().chain([&mut machine.store]) {
             if power {
                 disk.power_cut(dice)
@@ -75,7 +80,7 @@ impl World {
         self.note(|| format!("  recovered: {recovered:?}"));
         self.stats.undone += recovered.dropped + recovered.lost;
         self.judge(&recovered, clean)?;
-        self.runtime.restart(engine);
+        self.runtime.restart(engine)?;
         self.check_store("after recovery")?;
         self.same_things(&before)?;
         self.apply_invalid()?;
@@ -96,7 +101,7 @@ impl World {
     }
 
     fn attempt(&mut self, fuse: Option<u64>) -> Attempt {
-        let machine = &mut self.runtime.machine;
+        let machine = self.runtime.machine_mut();
         let mut store = SyncDisk::new(&mut machine.store, &mut self.dice, fuse);
         let wrong = |what, error| Violation(format!("cannot {what} after a stop: {error}"));
         let result = load(&mut store)
@@ -121,7 +126,7 @@ impl World {
 
     /// What a store that is only loaded says it holds.
     fn load_inventory(&mut self) -> Outcome<Vec<(VolumeId, Tag, String)>> {
-        let machine = &mut self.runtime.machine;
+        let machine = self.runtime.machine_mut();
         let mut store = SyncDisk::new(&mut machine.store, &mut self.dice, None);
         let loaded = load(&mut store).map_err(|e| Violation(format!("cannot load: {e}")))?;
         let volumes = loaded.volumes();
@@ -145,7 +150,7 @@ impl World {
     /// What a dead store could not write itself is written first of all.
     fn apply_invalid(&mut self) -> Outcome {
         self.attach_all()?;
-        for volume in std::mem::take(&mut self.runtime.machine.invalid) {
+        for volume in std::mem::take(&mut self.runtime.machine_mut().invalid) {
             let found = self.inventory();
             if found.volumes.iter().any(|v| v.id == volume && !v.deleting) {
                 let reason = DropReason::StoreFailed;
@@ -168,7 +173,7 @@ impl World {
     /// Checks the whole store, data included, as it is on the disk.
     pub(super) fn check_store(&mut self, when: &str) -> Outcome {
         self.stats.checks += 1;
-        let machine = &mut self.runtime.machine;
+        let machine = self.runtime.machine_mut();
         let mut store = SyncDisk::new(&mut machine.store, &mut self.dice, None);
         let report = check(&mut store, CheckOptions { data: true }, &mut |_, _| {})
             .map_err(|e| Violation(format!("cannot check {when}: {e}")))?;
@@ -179,18 +184,17 @@ impl World {
     }
 
     pub(super) fn inventory(&self) -> Inventory {
-        let engine = &self.runtime.engine;
-        let volumes = engine.volumes();
-        let snapshots = volumes
-            .iter()
-            .map(|v| (v.id, engine.snapshots(v.id)))
-            .collect();
-        Inventory { volumes, snapshots }
+        self.runtime.look(|engine| {
+            let volumes = engine.volumes();
+            let of = |id| (id, engine.snapshots(id));
+            let snapshots = volumes.iter().map(|v| of(v.id)).collect();
+            Inventory { volumes, snapshots }
+        })
     }
 
     /// Adds the engine's counters before it goes.
     fn count(&mut self) {
-        let counters = self.runtime.engine.store_info().counters;
+        let counters = self.runtime.look(|engine| engine.store_info()).counters;
         self.stats.copied += counters.chunks_copied;
         self.stats.checkpoints += counters.checkpoints;
     }

@@ -8,11 +8,12 @@ use snapstore::create::{CreateOptions, create};
 use snapstore::engine::Notice;
 use snapstore::recover::load;
 
+use super::daemon::{Daemon, Tally};
 use super::dice::Dice;
 use super::disk::SimDisk;
 use super::disk::sync::{SyncDisk, SyncOrigins};
 use super::oracle::Oracle;
-use super::runtime::{Answer, Machine, Runtime};
+use super::runtime::{Answer, Machine};
 use super::value::{Data, PER_BLOCK, Value};
 use super::{Outcome, Violation};
 
@@ -61,6 +62,8 @@ pub struct Stats {
     pub lost: u64,
     /// Exceptions that recovery found without their data.
     pub undone: u64,
+    /// What lanes met.
+    pub lanes: Tally,
 }
 
 impl Stats {
@@ -79,15 +82,16 @@ impl Stats {
         self.drops += other.drops;
         self.lost += other.lost;
         self.undone += other.undone;
+        self.lanes.add(&other.lanes);
     }
 }
 
 /// A world. See the module.
 #[derive(Debug)]
-pub struct World {
+pub struct World<D> {
     config: Config,
     dice: Dice,
-    runtime: Runtime,
+    runtime: D,
     oracle: Oracle,
     stamp: u64,
     names: u64,
@@ -99,7 +103,7 @@ pub struct World {
     stats: Stats,
 }
 
-impl World {
+impl<D: Daemon> World<D> {
     /// Makes the disks and the store, with nothing on it.
     ///
     /// # Errors
@@ -136,7 +140,7 @@ impl World {
         };
         let recovered = loaded.recover(&mut store, &mut nothing, config.engine);
         let (engine, _) = recovered.map_err(|e| wrong("recovered", e))?;
-        let runtime = Runtime::new(engine, machine, config.habits, dice.fork());
+        let runtime = D::start(engine, machine, config.habits, dice.fork())?;
         let oracle = Oracle::new(values, config.allow());
         let stats = Stats {
             worlds: 1,
@@ -189,8 +193,9 @@ impl World {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        stats.steps = self.runtime.steps;
+        stats.steps = self.runtime.steps();
         stats.actions = self.history.len() as u64;
+        stats.lanes = self.runtime.tally();
         stats
     }
 
@@ -221,7 +226,7 @@ impl World {
             self.collect()?;
         }
         match self.runtime.oldest() {
-            Some((born, request)) if born + PATIENCE < self.runtime.steps => Err(Violation(
+            Some((born, request)) if born + PATIENCE < self.runtime.steps() => Err(Violation(
                 format!("not answered under load: {request}\n{}", self.hang()),
             )),
             _ => Ok(()),
@@ -230,10 +235,10 @@ impl World {
 
     /// Waits until nothing is in flight. Nothing new may come meanwhile.
     fn settle(&mut self) -> Outcome {
-        let end = self.runtime.steps + SETTLE_STEPS;
+        let end = self.runtime.steps() + SETTLE_STEPS;
         let mut stalled = 0;
         while !self.settled() {
-            if self.runtime.steps > end {
+            if self.runtime.steps() > end {
                 return Err(Violation(format!("does not come to rest: {}", self.hang())));
             }
             if self.runtime.step()? {
@@ -249,7 +254,7 @@ impl World {
         Ok(())
     }
 
-    fn settled(&self) -> bool {
+    fn settled(&mut self) -> bool {
         self.runtime.idle() && self.oracle.open() == 0 && self.oracle.pending() == 0
     }
 
@@ -265,7 +270,7 @@ impl World {
 
     /// Hands what the runtime answered to the oracle.
     fn collect(&mut self) -> Outcome {
-        for answer in std::mem::take(&mut self.runtime.answers) {
+        for answer in self.runtime.answers() {
             self.note(|| format!("    {answer:?}"));
             match answer {
                 Answer::Ended { owner, result } => self.oracle.ended(owner, &result)?,
@@ -287,7 +292,7 @@ impl World {
     fn note(&self, what: impl FnOnce() -> String) {
         if self.trace {
             let text: String = what().chars().take(9000).collect();
-            eprintln!("{:>7} {text}", self.runtime.steps);
+            eprintln!("{:>7} {text}", self.runtime.steps());
         }
     }
 }
