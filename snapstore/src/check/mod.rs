@@ -35,7 +35,7 @@ mod tables;
 mod tests;
 mod trees;
 
-pub use dump::dump;
+pub use dump::{Item as DumpItem, Structure, dump, items, write_item};
 
 use self::eras::Groups;
 use self::owners::Owners;
