@@ -20,6 +20,7 @@
 //! | [`engine`] | the state machine: events in, effects out |
 //! | [`mod@create`], [`recover`] | making a store, opening one again |
 //! | [`check`] | the whole-store checker and the dump |
+//! | [`repair`] | making a damaged store sound again |
 #![forbid(unsafe_code)]
 
 pub mod alloc;
@@ -28,10 +29,12 @@ pub mod check;
 pub mod checksum;
 pub mod create;
 pub mod device;
+mod drive;
 pub mod engine;
 pub mod format;
 pub mod ids;
 pub mod recover;
+pub mod repair;
 mod replay;
 pub mod state;
 pub mod tree;
