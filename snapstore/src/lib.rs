@@ -21,6 +21,7 @@
 //! | [`mod@create`], [`recover`] | making a store, opening one again |
 //! | [`check`] | the whole-store checker and the dump |
 //! | [`repair`] | making a damaged store sound again |
+//! | [`scrub`] | verifying copied chunks while the store is served |
 #![forbid(unsafe_code)]
 
 pub mod alloc;
@@ -36,6 +37,7 @@ pub mod ids;
 pub mod recover;
 pub mod repair;
 mod replay;
+pub mod scrub;
 pub mod state;
 pub mod tree;
 pub mod unique;
