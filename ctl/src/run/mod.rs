@@ -1,9 +1,12 @@
 //! What each verb does.
 
+mod dump;
 mod events;
 mod features;
 mod mount;
 mod offline;
+mod repair;
+mod scrub;
 mod snapshot;
 mod status;
 mod store;
