@@ -322,6 +322,20 @@ fn a_store_is_made_only_where_nothing_is_lost() {
         assert!(stdout(&output).contains(name), "{}", stdout(&output));
         let dump = stdout(&world.run(&["store", "dump", path]));
         assert!(dump.contains(&format!(" checksum {name} ")), "{dump}");
+        let all = "superblocks,volumes,snapshots,sharing,exceptions,journal,eras,nodes,bitmap";
+        let json = stdout(&world.run(&["store", "dump", path, "--json", "--only", all]));
+        let lines: Vec<serde_json::Value> = json
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let kinds: Vec<&str> = lines.iter().map(|l| l["kind"].as_str().unwrap()).collect();
+        assert_eq!(
+            kinds[..4],
+            ["dump", "superblock", "superblock", "checkpoint"]
+        );
+        assert_eq!(kinds[4..], ["used", "used"], "the ends of the store");
+        assert_eq!(lines[1]["checksum"], name);
+        assert_eq!(lines[5]["last"], (16 << 20) / 4096 - 1);
     }
     let odd = world.run(&["store", "create", path, "--checksum", "md5"]);
     assert_eq!(code(&odd), 2);
@@ -332,6 +346,8 @@ fn a_store_is_made_only_where_nothing_is_lost() {
     for verb in [
         &["store", "create", path][..],
         &["store", "check", path],
+        &["store", "repair", path],
+        &["store", "repair", path, "--dry-run"],
         &["store", "dump", path],
     ] {
         let output = world.run(verb);
@@ -339,6 +355,58 @@ fn a_store_is_made_only_where_nothing_is_lost() {
     }
     let missing = world.run(&["store", "check", "/nonexistent"]);
     assert_eq!(code(&missing), 3, "{}", stderr(&missing));
+}
+
+#[test]
+fn a_damaged_store_is_repaired_with_consent() {
+    let world = World::new();
+    let path = world.dir.path().join("store.img");
+    let file = path.clone();
+    let path = path.to_str().unwrap();
+    let run = |args: &[&str]| world.run(&[&["store"], args].concat());
+    assert_eq!(code(&run(&["create", path, "--size", "16M"])), 0);
+    let sound = run(&["repair", path]);
+    assert_eq!(code(&sound), 0, "{}", stderr(&sound));
+    assert!(stdout(&sound).contains("nothing to repair"));
+
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[300] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    let check = run(&["check", path]);
+    assert_eq!(code(&check), 6);
+    assert!(
+        stderr(&check).contains("store repair"),
+        "{}",
+        stderr(&check)
+    );
+    assert_eq!(code(&run(&["repair", path])), 2, "nobody was asked");
+    let dry = run(&["repair", path, "--dry-run"]);
+    assert_eq!(code(&dry), 6);
+    let said = stdout(&dry);
+    assert!(said.contains("would be rebuilt: superblocks"), "{said}");
+    assert!(said.contains("nothing would be lost"), "{said}");
+    assert!(std::fs::read(&file).unwrap() == bytes, "it was changed");
+
+    let done = run(&["repair", path, "--yes", "--json"]);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    let json: serde_json::Value = serde_json::from_str(&stdout(&done)).unwrap();
+    assert_eq!((&json["sound"], &json["schema"]), (&true.into(), &1.into()));
+    assert_eq!(json["lost"], serde_json::json!([]));
+    assert_eq!(json["problems"].as_array().unwrap().len(), 1);
+    assert_eq!(code(&run(&["check", path, "--data"])), 0);
+
+    let mut bytes = std::fs::read(&file).unwrap();
+    for at in [300, bytes.len() - 4096 + 300] {
+        bytes[at] ^= 1;
+    }
+    std::fs::write(&file, &bytes).unwrap();
+    let refused = run(&["repair", path, "--yes"]);
+    assert_eq!(code(&refused), 6, "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("both superblocks"),
+        "{}",
+        stderr(&refused)
+    );
 }
 
 #[test]
@@ -350,7 +418,10 @@ fn help_shows_an_example_for_every_verb() {
     };
     assert!(help(&["--help"]).contains("Exit codes:"));
     for (noun, verbs) in [
-        ("store", "create attach detach status check dump"),
+        (
+            "store",
+            "create attach detach status scrub check repair dump",
+        ),
         ("volume", "create list show delete set"),
         ("snapshot", "take list show delete rename map unmap set"),
     ] {

@@ -20,6 +20,8 @@
 //! | [`engine`] | the state machine: events in, effects out |
 //! | [`mod@create`], [`recover`] | making a store, opening one again |
 //! | [`check`] | the whole-store checker and the dump |
+//! | [`repair`] | making a damaged store sound again |
+//! | [`scrub`] | verifying copied chunks while the store is served |
 #![forbid(unsafe_code)]
 
 pub mod alloc;
@@ -28,11 +30,14 @@ pub mod check;
 pub mod checksum;
 pub mod create;
 pub mod device;
+mod drive;
 pub mod engine;
 pub mod format;
 pub mod ids;
 pub mod recover;
+pub mod repair;
 mod replay;
+pub mod scrub;
 pub mod state;
 pub mod tree;
 pub mod unique;

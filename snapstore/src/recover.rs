@@ -16,16 +16,16 @@
 use crate::alloc::{Allocator, LoadError};
 use crate::block::Block;
 use crate::device::{BlockDevice, IoError, Origins};
+use crate::drive::checkpoint;
 use crate::engine::{
-    Command, Config, Effect, Effects, Engine, Event, EventBatch, Geometry, Parts, Roots,
-    SnapshotInfo, TreeId, VolumeInfo, root_of,
+    Config, Engine, Geometry, Parts, Roots, SnapshotInfo, TreeId, VolumeInfo, root_of,
 };
 use crate::format::Damage;
 use crate::format::exception::{Crcs, LOST};
 use crate::format::journal::Record;
 use crate::format::superblock::{FLAG_CLEAN, Superblock, store_id};
 use crate::format::tables::{SnapshotPhase, SnapshotRecord, VolumeRecord};
-use crate::ids::{CommandId, Tag, VolumeId};
+use crate::ids::{Tag, VolumeId};
 use crate::replay::{self, Replay};
 use crate::state::State;
 use crate::tree::{Key, Node, Shape, Walk};
@@ -88,13 +88,13 @@ pub enum OpenError {
 /// nothing written yet.
 #[derive(Debug)]
 pub struct Loaded {
-    geometry: Geometry,
-    generation: u64,
-    state: State,
-    roots: Roots,
-    alloc: Allocator,
-    replay: Replay,
-    clean: bool,
+    pub(crate) geometry: Geometry,
+    pub(crate) generation: u64,
+    pub(crate) state: State,
+    pub(crate) roots: Roots,
+    pub(crate) alloc: Allocator,
+    pub(crate) replay: Replay,
+    pub(crate) clean: bool,
 }
 
 /// What recovery did, for the log.
@@ -409,6 +409,18 @@ impl Loaded {
     /// # Errors
     /// See [`OpenError`].
     pub fn recover(
+        self,
+        dev: &mut impl BlockDevice,
+        origins: &mut impl Origins,
+        config: Config,
+    ) -> Result<(Engine, Recovered), OpenError> {
+        let (mut engine, recovered) = self.write_checkpoint(dev, origins, config)?;
+        engine.recovered();
+        Ok((engine, recovered))
+    }
+
+    /// All of [`Self::recover`], but the engine commits nothing yet.
+    pub(crate) fn write_checkpoint(
         mut self,
         dev: &mut impl BlockDevice,
         origins: &mut impl Origins,
@@ -438,7 +450,6 @@ impl Loaded {
         };
         let mut engine = Engine::new(parts, config);
         checkpoint(&mut engine, dev)?;
-        engine.recovered();
         Ok((engine, recovered))
     }
 
@@ -559,57 +570,5 @@ pub(crate) fn state_error(damage: Damage) -> OpenError {
         what: "journal",
         block: 0,
         damage: damage.to_string(),
-    }
-}
-
-/// Drives the engine through one checkpoint with plain calls.
-fn checkpoint(engine: &mut Engine, dev: &mut impl BlockDevice) -> Result<(), OpenError> {
-    const ID: CommandId = CommandId(u64::MAX);
-    let mut batch = EventBatch::default();
-    let mut effects = Effects::default();
-    batch.events.push(Event::Command {
-        id: ID,
-        command: Command::Checkpoint,
-    });
-    loop {
-        effects.clear();
-        engine.step(&mut batch, &mut effects);
-        if effects.list.is_empty() {
-            return Err(OpenError::Checkpoint("it made no progress".to_owned()));
-        }
-        for effect in effects.list.drain(..) {
-            match effect {
-                Effect::ReadBlock { io, block } => {
-                    let mut data = Box::new(Block::zeroed());
-                    let read = dev.read(block, std::slice::from_mut(&mut *data));
-                    let result = read.map(|()| data.into());
-                    batch.events.push(Event::BlockRead { io, result });
-                }
-                Effect::WriteBlock {
-                    io,
-                    block,
-                    data,
-                    fua,
-                } => {
-                    let mut result = dev.write(block, std::slice::from_ref(&*data));
-                    if fua && result.is_ok() {
-                        result = dev.flush();
-                    }
-                    batch.events.push(Event::BlockWritten { io, result });
-                }
-                Effect::FlushStore { io } => {
-                    batch.events.push(Event::Flushed {
-                        io,
-                        result: dev.flush(),
-                    });
-                }
-                Effect::Reply { id: ID, result } => {
-                    return result
-                        .map(|_| ())
-                        .map_err(|error| OpenError::Checkpoint(error.to_string()));
-                }
-                _ => {}
-            }
-        }
     }
 }

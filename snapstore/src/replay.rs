@@ -19,13 +19,15 @@ use crate::block::Block;
 use crate::device::BlockDevice;
 use crate::engine::Geometry;
 use crate::format::exception::LOST;
-use crate::format::journal::{JournalBlock, Record};
-use crate::format::superblock::{Superblock, store_id};
+use crate::format::journal::{JOURNAL_ROOM, JournalBlock, Record};
+use crate::format::superblock::{FLAG_CLEAN, Superblock, store_id};
 use crate::recover::{OpenError, state_error};
 use crate::state::State;
 
 /// Blocks read at once.
 const PIECE: u64 = 256;
+/// Records a block holds at most.
+const MOST_RECORDS: u64 = JOURNAL_ROOM as u64 / 8;
 
 /// What the journal holds beyond the checkpoint.
 #[derive(Debug, Default)]
@@ -40,10 +42,62 @@ pub(crate) struct Replay {
     pub(crate) chain: u32,
 }
 
+impl Replay {
+    fn add(&mut self, records: Vec<Record>, flushed: bool) {
+        if !flushed {
+            self.unflushed.extend(records.iter().cloned());
+        }
+        self.records.extend(records);
+    }
+}
+
 /// One valid block of the ring.
 struct Found {
     block: JournalBlock,
     crc: u32,
+}
+
+/// Blocks that follow the superblock's checkpoint without a gap.
+struct Chain<'a> {
+    blocks: Vec<&'a Found>,
+    /// Sequence where it ends.
+    end: u64,
+    /// CRC of its last block.
+    crc: u32,
+    /// Blocks with a lower sequence are known flushed.
+    flushed: u64,
+}
+
+fn chain<'a>(ring: &'a [Option<Found>], superblock: &Superblock) -> Chain<'a> {
+    let (tail, blocks) = (
+        superblock.journal_tail.get(),
+        superblock.journal_blocks.get(),
+    );
+    let mut chain = Chain {
+        blocks: Vec::new(),
+        end: tail,
+        crc: superblock.journal_chain.get(),
+        flushed: tail,
+    };
+    while chain.end - tail < blocks {
+        let Some(Some(found)) = ring.get((chain.end % blocks) as usize) else {
+            break;
+        };
+        if found.block.seq != chain.end || found.block.chain != chain.crc {
+            break;
+        }
+        chain.crc = found.crc;
+        chain.flushed = chain.flushed.max(found.block.flushed);
+        chain.blocks.push(found);
+        chain.end += 1;
+    }
+    chain
+}
+
+/// Above `end` and everything in the ring: the next sequence.
+fn next_sequence(ring: &[Option<Found>], end: u64) -> u64 {
+    let newest = ring.iter().flatten().map(|f| f.block.seq).max();
+    end.max(newest.unwrap_or(0).saturating_add(1))
 }
 
 /// Reads the ring and finds what follows the superblock's checkpoint.
@@ -56,30 +110,16 @@ pub(crate) fn read(
         superblock.journal_first.get(),
         superblock.journal_blocks.get(),
     );
-    let tail = superblock.journal_tail.get();
     let ring = read_ring(dev, superblock)?;
     let crcs = superblock.chunk_blocks() as usize;
+    let chain = chain(&ring, superblock);
+    judge_break(&ring, first + chain.end % blocks, chain.end, generation)?;
     let mut replay = Replay {
-        chain: superblock.journal_chain.get(),
+        next: next_sequence(&ring, chain.end),
+        chain: chain.crc,
         ..Replay::default()
     };
-    let mut seq = tail;
-    let mut flushed = tail;
-    let mut taken = Vec::new();
-    while seq - tail < blocks {
-        let Some(Some(found)) = ring.get((seq % blocks) as usize) else {
-            break;
-        };
-        if found.block.seq != seq || found.block.chain != replay.chain {
-            break;
-        }
-        replay.chain = found.crc;
-        flushed = flushed.max(found.block.flushed);
-        taken.push(found);
-        seq += 1;
-    }
-    judge_break(&ring, first + seq % blocks, seq, generation)?;
-    for found in taken {
+    for found in chain.blocks {
         let at = first + found.block.seq % blocks;
         let records = found
             .block
@@ -89,19 +129,80 @@ pub(crate) fn read(
                 block: at,
                 damage: damage.to_string(),
             })?;
-        if found.block.seq >= flushed {
-            replay.unflushed.extend(records.iter().cloned());
-        }
-        replay.records.extend(records);
+        replay.add(records, found.block.seq < chain.flushed);
     }
-    let newest = ring
-        .iter()
-        .flatten()
-        .map(|f| f.block.seq)
-        .max()
-        .unwrap_or(0);
-    replay.next = seq.max(newest.saturating_add(1));
     Ok(replay)
+}
+
+/// What a repair makes of a journal.
+#[derive(Debug, Default)]
+pub(crate) struct Salvage {
+    /// What comes before the first damage.
+    pub(crate) replay: Replay,
+    /// Records known to be missing behind it, and why.
+    pub(crate) broken: Option<String>,
+    /// What the blocks behind the damage hold. Only good for what no missing record
+    /// can have changed.
+    pub(crate) later: Vec<Record>,
+    /// How many records can be missing at most.
+    pub(crate) missing: u64,
+}
+
+/// Reads what can be read of a journal. Under an older superblock than the newest
+/// this gives all that happened since, if the ring still holds it.
+pub(crate) fn salvage(
+    dev: &mut impl BlockDevice,
+    superblock: &Superblock,
+    generation: u64,
+) -> Salvage {
+    let (first, blocks) = (
+        superblock.journal_first.get(),
+        superblock.journal_blocks.get(),
+    );
+    let (ring, unreadable) = read_ring_over_damage(dev, superblock);
+    let crcs = superblock.chunk_blocks() as usize;
+    let chain = chain(&ring, superblock);
+    let (mut end, mut crc) = (chain.end, chain.crc);
+    let mut replay = Replay::default();
+    let mut broken = None;
+    for found in chain.blocks {
+        match found.block.decode_records(crcs) {
+            Ok(records) => replay.add(records, found.block.seq < chain.flushed),
+            Err(damage) => {
+                (end, crc) = (found.block.seq, found.block.chain);
+                broken = Some(format!("journal, block {}: {damage}", first + end % blocks));
+                break;
+            }
+        }
+    }
+    let at = first + end % blocks;
+    let beyond = ring.iter().flatten().map(|found| &found.block);
+    let beyond = beyond.filter(|block| block.seq > end);
+    let known = beyond
+        .clone()
+        .any(|block| block.flushed > end || block.generation > generation);
+    // An unreadable block may be the last good one: only an orderly stop rules it out.
+    let clean = superblock.flags.get() & FLAG_CLEAN != 0;
+    if known || (!clean && unreadable.contains(&at)) {
+        broken.get_or_insert(format!("journal, block {at}: sequence {end} is missing"));
+    }
+    let mut salvage = Salvage {
+        missing: 0,
+        later: Vec::new(),
+        broken,
+        replay,
+    };
+    if salvage.broken.is_some() {
+        let mut beyond: Vec<_> = beyond.collect();
+        beyond.sort_unstable_by_key(|block| block.seq);
+        let newest = beyond.last().map_or(end, |block| block.seq);
+        salvage.missing = (newest - end + 1).min(blocks) * MOST_RECORDS;
+        let records = beyond.iter().map(|block| block.decode_records(crcs));
+        salvage.later = records.flatten().flatten().collect();
+    }
+    salvage.replay.next = next_sequence(&ring, end);
+    salvage.replay.chain = crc;
+    salvage
 }
 
 /// Whether the break at `seq` is the journal's end or damage.
@@ -144,7 +245,6 @@ fn read_ring(
         superblock.journal_first.get(),
         superblock.journal_blocks.get(),
     );
-    let store = store_id(&superblock.uuid);
     let mut ring = Vec::new();
     let mut buffer = vec![Block::zeroed(); PIECE as usize];
     let mut at = 0;
@@ -158,16 +258,41 @@ fn read_ring(
                 what: "journal",
                 error,
             })?;
-        for (index, block) in piece.iter().enumerate() {
-            let slot = at + index as u64;
-            let found = JournalBlock::decode(block, first + slot, store).ok();
-            // A block in another slot than its sequence's is not of this ring.
-            let found = found.filter(|(block, _)| block.seq % blocks == slot);
-            ring.push(found.map(|(block, crc)| Found { block, crc }));
-        }
+        let slots = (at..).zip(piece.iter());
+        ring.extend(slots.map(|(slot, block)| found_in(superblock, slot, block)));
         at += count as u64;
     }
     Ok(ring)
+}
+
+/// The block of a slot, if it is a good one of this ring.
+fn found_in(superblock: &Superblock, slot: u64, block: &Block) -> Option<Found> {
+    let at = superblock.journal_first.get() + slot;
+    let store = store_id(&superblock.uuid);
+    let (block, crc) = JournalBlock::decode(block, at, store).ok()?;
+    // A block in another slot than its sequence's is not of this ring.
+    (block.seq % superblock.journal_blocks.get() == slot).then_some(Found { block, crc })
+}
+
+/// The ring with nothing where a block cannot be read, and where that is.
+fn read_ring_over_damage(
+    dev: &mut impl BlockDevice,
+    superblock: &Superblock,
+) -> (Vec<Option<Found>>, Vec<u64>) {
+    let mut unreadable = Vec::new();
+    let mut block = Box::<Block>::default();
+    let slots = 0..superblock.journal_blocks.get();
+    let ring = slots
+        .map(|slot| {
+            let at = superblock.journal_first.get() + slot;
+            if dev.read(at, std::slice::from_mut(&mut *block)).is_err() {
+                unreadable.push(at);
+                return None;
+            }
+            found_in(superblock, slot, &block)
+        })
+        .collect();
+    (ring, unreadable)
 }
 
 /// Applies the records to the state of the checkpoint.

@@ -16,7 +16,7 @@ use ublk_target::control::views::PolicyName;
 pub use hold::{HoldArgs, HolderArgs};
 pub use mount::{MountArgs, UmountArgs};
 pub use snapshot::SnapshotVerb;
-pub use store::StoreVerb;
+pub use store::{StoreVerb, StructureArg};
 pub use volume::VolumeVerb;
 
 const MAIN_HELP: &str = "\

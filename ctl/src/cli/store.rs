@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use snapstore::Checksum;
+use snapstore::check::Structure;
 
 use super::Consent;
 use crate::names::ByteSize;
@@ -89,6 +90,35 @@ pub enum StoreVerb {
         /// Path or UUID; all stores when left out
         store: Option<String>,
     },
+    /// Verify the kept data of an attached store while it is served
+    ///
+    /// Reads every copied chunk and compares its checksums, at most at the rate given,
+    /// and waits for the end. What is damaged is named with its block and the snapshots
+    /// that need it, as an event too. Reads of it fail; everything else is right.
+    /// Interrupting csnapctl does not stop the scrub, --stop does. Data copied since the
+    /// newest checkpoint (half a minute at most) is left to the next scrub.
+    ///
+    /// Exits with 6 when damage is found, with 4 when a scrub is under way already.
+    #[command(after_help = "Examples:\n  csnapctl store scrub /dev/sdb\n  \
+                            csnapctl store scrub /dev/sdb --rate 20M --background\n  \
+                            csnapctl store scrub /dev/sdb --status --json\n  \
+                            csnapctl store scrub /dev/sdb --stop")]
+    Scrub {
+        /// Path or UUID
+        store: String,
+        /// Bytes a second at most; not less than 1M
+        #[arg(long, value_name = "SIZE", default_value = "100M")]
+        rate: ByteSize,
+        /// Do not wait for the end
+        #[arg(long)]
+        background: bool,
+        /// Only show how far it is, or what the last one found
+        #[arg(long, conflicts_with_all = ["stop", "background"])]
+        status: bool,
+        /// End the one under way
+        #[arg(long, conflicts_with = "background")]
+        stop: bool,
+    },
     /// Check a store that is not attached
     ///
     /// Reads every superblock, table, tree node and journal block and verifies
@@ -103,12 +133,86 @@ pub enum StoreVerb {
         #[arg(long)]
         data: bool,
     },
-    /// Print a store's metadata as text
+    /// Make a damaged store that is not attached sound again
     ///
-    /// For people who develop or repair. The store must not be attached.
-    #[command(after_help = "Example:\n  csnapctl store dump /dev/sdb > sdb.txt")]
+    /// First says what is wrong and what that costs, then asks. What can be derived is
+    /// made anew: bitmap, counters, era tree, a superblock. What cannot is lost, and
+    /// exactly that is said: chunks whose reads fail in the snapshots named, snapshots
+    /// that are dropped because nobody knows any more what they need. What stays is
+    /// right; the origins are never touched. A repair that was interrupted is done
+    /// again.
+    ///
+    /// If the store can still be attached, copy what you need from its snapshots first.
+    /// Exits with 0 when the store is sound, with 6 when it is not (also after a dry
+    /// run), with 4 when the store is in use.
+    #[command(
+        after_help = "Examples:\n  csnapctl store repair /dev/sdb --dry-run\n  \
+                            csnapctl store repair /dev/sdb\n  \
+                            csnapctl store repair /dev/sdb --data --yes --json"
+    )]
+    Repair {
+        /// The device, or a file
+        device: PathBuf,
+        /// Also read the kept data, and give up what is damaged
+        #[arg(long)]
+        data: bool,
+        /// How it is confirmed.
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Print a store's metadata
+    ///
+    /// For people who develop or repair. The store must not be attached. Damaged blocks
+    /// are lines beginning with `!`, and the dump goes on behind them. With --json every
+    /// line is an object whose "kind" says what it is; the first names the schema.
+    #[command(after_help = "Examples:\n  csnapctl store dump /dev/sdb > sdb.txt\n  \
+                            csnapctl store dump /dev/sdb --json --only snapshots,journal\n  \
+                            csnapctl store dump /dev/sdb --only bitmap")]
     Dump {
         /// The device, or a file
         device: PathBuf,
+        /// These structures only; without it all but eras, nodes and bitmap, which say
+        /// nothing new
+        #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+        only: Vec<StructureArg>,
     },
+}
+
+/// A part of a store.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum StructureArg {
+    /// Both superblocks
+    Superblocks,
+    /// The volume table
+    Volumes,
+    /// The snapshot table
+    Snapshots,
+    /// How many exceptions which snapshots share
+    Sharing,
+    /// Which chunk is kept where, for which snapshots
+    Exceptions,
+    /// What happened since the last checkpoint
+    Journal,
+    /// The exceptions in the order they were made
+    Eras,
+    /// The nodes of every tree
+    Nodes,
+    /// The blocks in use
+    Bitmap,
+}
+
+impl From<StructureArg> for Structure {
+    fn from(arg: StructureArg) -> Self {
+        match arg {
+            StructureArg::Superblocks => Self::Superblocks,
+            StructureArg::Volumes => Self::Volumes,
+            StructureArg::Snapshots => Self::Snapshots,
+            StructureArg::Sharing => Self::Sharing,
+            StructureArg::Exceptions => Self::Exceptions,
+            StructureArg::Journal => Self::Journal,
+            StructureArg::Eras => Self::Eras,
+            StructureArg::Nodes => Self::Nodes,
+            StructureArg::Bitmap => Self::Bitmap,
+        }
+    }
 }

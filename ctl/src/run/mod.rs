@@ -1,10 +1,13 @@
 //! What each verb does.
 
+mod dump;
 mod events;
 mod features;
 mod hold;
 mod mount;
 mod offline;
+mod repair;
+mod scrub;
 mod snapshot;
 mod status;
 mod store;

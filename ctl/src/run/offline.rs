@@ -1,5 +1,5 @@
-//! Verbs that work on the store's device itself, without the daemon: create,
-//! check and dump. The device is held exclusively meanwhile, so the daemon and
+//! Verbs that work on the store's device itself, without the daemon: create
+//! and check. The device is held exclusively meanwhile, so the daemon and
 //! these never meet on one.
 
 use std::fs::OpenOptions;
@@ -252,20 +252,12 @@ fn report_on(session: &mut Session, path: &Path, report: Report) -> Done {
         return Ok(());
     }
     let message = format!("{} has {}", path.display(), counted(problems, "problem"));
-    Err(Failure::new(ErrorCode::Corruption, message)
-        .next("copy what you need from its snapshots; the origins are not affected"))
+    Err(Failure::new(ErrorCode::Corruption, message).next(
+        "csnapctl store repair says what that costs (--dry-run); the origins are not affected",
+    ))
 }
 
-/// Prints a store as text.
-pub(super) fn dump(session: &mut Session, path: &Path) -> Done {
-    let mut device = StoreDevice::open(path, true).map_err(|error| held(&error))?;
-    let mut text = String::new();
-    let result = check::dump(&mut device, &mut text);
-    session.write(&text)?;
-    result.map_err(|error| opening(path, &error))
-}
-
-fn held(error: &DeviceError) -> Failure {
+pub(super) fn held(error: &DeviceError) -> Failure {
     let code = match error {
         DeviceError::Busy { .. } => ErrorCode::Busy,
         DeviceError::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

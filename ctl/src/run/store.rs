@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
+use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, ScrubAction};
 use ublk_target::control::views::{StoreView, VolumeView};
 
-use super::{counted, offline, unexpected, volume};
+use super::{counted, dump, offline, repair, scrub, unexpected, volume};
 use crate::Done;
 use crate::cli::{Consent, StoreVerb};
 use crate::output::human;
@@ -46,8 +46,32 @@ pub(super) fn command(session: &mut Session, verb: StoreVerb) -> Done {
             }
         }
         StoreVerb::Status { store } => status(session, store),
+        StoreVerb::Scrub {
+            store,
+            rate,
+            background,
+            status,
+            stop,
+        } => {
+            let action = match (status, stop) {
+                (true, _) => ScrubAction::Status,
+                (_, true) => ScrubAction::Stop,
+                _ => ScrubAction::Start,
+            };
+            let wanted = scrub::Wanted {
+                rate: rate.0,
+                action,
+                background,
+            };
+            scrub::scrub(session, &named(store)?, wanted)
+        }
         StoreVerb::Check { device, data } => offline::check(session, &device, data),
-        StoreVerb::Dump { device } => offline::dump(session, &device),
+        StoreVerb::Repair {
+            device,
+            data,
+            consent,
+        } => repair::repair(session, &device, data, consent),
+        StoreVerb::Dump { device, only } => dump::dump(session, &device, &only),
     }
 }
 

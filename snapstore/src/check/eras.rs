@@ -24,16 +24,16 @@ const COLLECT: usize = 100_000;
 
 /// An exception, from either tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Item {
-    volume: u64,
-    chunk: u64,
-    tag: u64,
-    pred: u64,
-    block: u64,
+pub(crate) struct Item {
+    pub(crate) volume: u64,
+    pub(crate) chunk: u64,
+    pub(crate) tag: u64,
+    pub(crate) pred: u64,
+    pub(crate) block: u64,
 }
 
 /// Volume, chunk, tag.
-type ItemKey = (u64, u64, u64);
+pub(crate) type ItemKey = (u64, u64, u64);
 
 impl Item {
     pub(super) fn new(volume: u64, chunk: u64, tag: u64, place: Place) -> Self {
@@ -51,7 +51,7 @@ impl Item {
     }
 
     /// Record `index` of a leaf of either tree.
-    fn of(tree: TreeId, node: &Node, index: usize) -> Self {
+    pub(crate) fn of(tree: TreeId, node: &Node, index: usize) -> Self {
         let (key, place) = (node.key(index), Place::decode(node.value(index)));
         if tree == TreeId::Eras {
             Self::new(key.a, key.c, key.b, place)
@@ -60,7 +60,7 @@ impl Item {
         }
     }
 
-    fn key(&self) -> ItemKey {
+    pub(crate) fn key(&self) -> ItemKey {
         (self.volume, self.chunk, self.tag)
     }
 
@@ -82,31 +82,38 @@ fn hash(salt: u64, what: &impl Hash) -> u64 {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Groups {
+pub(crate) struct Groups {
     sums: Vec<u128>,
 }
 
 impl Groups {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             sums: vec![0; GROUPS],
         }
     }
 
     /// Adds an exception.
-    pub(super) fn add(&mut self, item: &Item) {
+    pub(crate) fn add(&mut self, item: &Item) {
         if let Some(sum) = self.sums.get_mut(item.group()) {
             *sum = sum.wrapping_add(item.hash());
         }
     }
 
-    fn subtract(&mut self, item: &Item) {
+    /// Takes an era away.
+    pub(crate) fn subtract(&mut self, item: &Item) {
         if let Some(sum) = self.sums.get_mut(item.group()) {
             *sum = sum.wrapping_sub(item.hash());
         }
     }
 
-    fn differs(&self, item: &Item) -> bool {
+    /// Whether all groups are the same.
+    pub(crate) fn agree(&self) -> bool {
+        self.sums.iter().all(|sum| *sum == 0)
+    }
+
+    /// Whether an item's group is not the same.
+    pub(crate) fn differs(&self, item: &Item) -> bool {
         self.sums.get(item.group()).is_some_and(|sum| *sum != 0)
     }
 }
@@ -127,7 +134,7 @@ impl<D: BlockDevice> Checker<'_, D> {
 
     /// Names the records that are not the same in both trees.
     pub(super) fn compare_eras(&mut self, groups: &Groups) {
-        if groups.sums.iter().all(|sum| *sum == 0) {
+        if groups.agree() {
             return;
         }
         let mut found = BTreeMap::new();

@@ -32,12 +32,13 @@ mod problems;
 mod superblocks;
 mod tables;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trees;
 
-pub use dump::dump;
+pub use dump::{Item as DumpItem, Structure, dump, items, write_item};
+pub(crate) use eras::{Groups, Item, ItemKey};
+pub(crate) use superblocks::read_copy;
 
-use self::eras::Groups;
 use self::owners::Owners;
 use self::problems::Problems;
 use crate::alloc::Allocator;
@@ -98,7 +99,7 @@ pub fn check(
 }
 
 /// The newest superblock of a store that fits its device.
-fn newest_store(dev: &mut impl BlockDevice) -> Result<Newest, OpenError> {
+pub(crate) fn newest_store(dev: &mut impl BlockDevice) -> Result<Newest, OpenError> {
     let newest = newest_superblock(dev)?;
     let store = newest.superblock.blocks.get();
     if store > dev.blocks() {

@@ -9,7 +9,7 @@ use crate::format::superblock::Superblock;
 use crate::recover::{Newest, read_block};
 
 /// One superblock, or why there is none.
-pub(super) fn read_copy(dev: &mut impl BlockDevice, at: u64) -> Result<(Superblock, u64), String> {
+pub(crate) fn read_copy(dev: &mut impl BlockDevice, at: u64) -> Result<(Superblock, u64), String> {
     let block = read_block(dev, at, "superblock").map_err(|error| error.to_string())?;
     Superblock::decode(&block, at).map_err(|damage| damage.to_string())
 }

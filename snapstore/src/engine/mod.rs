@@ -45,7 +45,8 @@ pub use api::*;
 pub(crate) use checkpoint::root_of;
 pub(crate) use info::{snapshots, volumes};
 pub(crate) use lookup::{Roots, TREES, TreeId};
-pub(crate) use reads::drop_reason;
+pub(crate) use reads::drop_code;
+pub use reads::drop_reason;
 
 use crate::alloc::Allocator;
 use crate::checksum::Checksum;

@@ -308,7 +308,8 @@ pub(crate) fn drop_code(reason: DropReason) -> u32 {
 }
 
 /// The drop reason that stands on disk as `code`.
-pub(crate) fn drop_reason(code: u32) -> DropReason {
+#[must_use]
+pub fn drop_reason(code: u32) -> DropReason {
     match code {
         1 => DropReason::StoreFull,
         2 => DropReason::StoreFailed,

@@ -66,6 +66,21 @@ impl MemTable {
         self.exceptions.is_empty()
     }
 
+    /// Every entry in key order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> + '_ {
+        self.exceptions.iter()
+    }
+
+    /// What was removed holds no chunk any more: for a repair, which finds out itself
+    /// what is free.
+    pub(crate) fn release_nothing(&mut self) {
+        for entry in self.exceptions.values_mut() {
+            if let Entry::Gone { block, .. } = entry {
+                *block = LOST;
+            }
+        }
+    }
+
     /// Adds an exception.
     pub fn put(&mut self, volume: VolumeId, chunk: u64, tag: Tag, place: Place, crcs: Crcs) {
         let key = exception_key(volume, chunk, tag);
@@ -83,6 +98,12 @@ impl MemTable {
         };
         self.exceptions.insert(key, Entry::Gone { block, fresh });
         self.eras.insert(era_key(volume, chunk, tag), None);
+    }
+
+    /// Whether the table says anything of an exception.
+    pub(crate) fn knows(&self, volume: VolumeId, chunk: u64, tag: Tag) -> bool {
+        let key = exception_key(volume, chunk, tag);
+        self.exceptions.contains_key(&key)
     }
 
     /// Whether an exception of this key and block is here.

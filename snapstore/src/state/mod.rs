@@ -282,6 +282,20 @@ impl State {
         )
     }
 
+    /// The next checkpoint writes every table anew.
+    pub(crate) fn rewrite_tables(&mut self) {
+        let dirty = &mut self.dirty;
+        dirty.any = true;
+        for (id, volume) in &self.volumes {
+            let (id, runs) = (*id, volume.sharing.iter());
+            dirty.volumes.insert(id);
+            let tags = volume.snapshots.keys().map(|tag| (id, *tag));
+            dirty.snapshots.extend(tags);
+            let runs = runs.map(|((first, last), _)| (id, last, first));
+            dirty.sharing.extend(runs);
+        }
+    }
+
     fn snapshot_mut(&mut self, id: VolumeId, tag: Tag) -> Result<&mut SnapshotRecord, Damage> {
         self.volume_mut(id)?
             .snapshots

@@ -186,6 +186,13 @@ impl Volume {
         self.dead.iter().copied()
     }
 
+    /// Whether one of them is a snapshot `s` with `pred < s <= tag`.
+    #[must_use]
+    pub(crate) fn unpurged_in(&self, pred: Tag, tag: Tag) -> bool {
+        let interval = (Excluded(pred), Included(tag));
+        pred < tag && self.dead.range(interval).next().is_some()
+    }
+
     /// Whether a name is used by a snapshot a person can see.
     #[must_use]
     pub fn has_name(&self, name: &str) -> bool {

@@ -114,6 +114,14 @@ impl Walk {
         self.wanted.map(|pending| pending.node)
     }
 
+    /// The keys that the node last asked for is responsible for: from the first on, up
+    /// to but not including the second.
+    #[must_use]
+    pub fn bounds(&self) -> (Key, Option<Key>) {
+        self.wanted
+            .map_or((Key::MIN, None), |pending| (pending.low, pending.up))
+    }
+
     /// Enters the node last asked for.
     ///
     /// # Errors

@@ -167,7 +167,11 @@ impl Life {
         self.rig.command(Command::DeleteSnapshots { targets })?;
         let policy = Policy::SnapshotFirst;
         let volume = beta;
-        self.rig.command(Command::SetPolicy { volume, policy })?;
+        self.rig.command(Command::SetPolicy {
+            volume,
+            policy: Some(policy),
+            full_wait_s: None,
+        })?;
         self.take(&[alpha, beta], "last")?;
         self.write(alpha, 0, 2)?;
         self.write(beta, 3, 4)

@@ -4,6 +4,7 @@
 //! `store check --data`. Randomised ones print their seed; `CSNAP_SEED` repeats it.
 
 mod bad_input;
+mod damage;
 mod fio;
 mod full_store;
 mod grow;

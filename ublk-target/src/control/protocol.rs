@@ -14,7 +14,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::views::{
-    EventView, FeaturesView, PolicyName, SnapshotView, StatusView, StoreView, TakenView, VolumeView,
+    EventView, FeaturesView, PolicyName, ScrubView, SnapshotView, StatusView, StoreView, TakenView,
+    VolumeView,
 };
 
 /// Version of the protocol. A daemon refuses requests of another version.
@@ -132,6 +133,17 @@ pub enum Request {
     StoreStatus {
         /// Path or UUID.
         store: String,
+    },
+    /// Verify the kept data of a store while it is served. Answer: `scrub`.
+    #[serde(rename = "store.scrub")]
+    StoreScrub {
+        /// Path or UUID.
+        store: String,
+        /// Begin, stop, or only look.
+        action: ScrubAction,
+        /// Bytes a second it is to keep to.
+        #[serde(default = "default_scrub_rate")]
+        rate: u64,
     },
     /// Put an origin under a store's care. Answer: `volume`.
     #[serde(rename = "volume.create")]
@@ -262,14 +274,31 @@ pub enum Request {
     },
 }
 
+/// What to do about a scrub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScrubAction {
+    /// Begin one.
+    Start,
+    /// End the one under way.
+    Stop,
+    /// Only look.
+    Status,
+}
+
+fn default_scrub_rate() -> u64 {
+    100 << 20
+}
+
 /// Every verb, in the order of [`Request`].
-pub const VERBS: [&str; 20] = [
+pub const VERBS: [&str; 21] = [
     "status",
     "events",
     "features",
     "store.attach",
     "store.detach",
     "store.status",
+    "store.scrub",
     "volume.create",
     "volume.list",
     "volume.show",
@@ -308,6 +337,8 @@ pub enum Answer {
     Features(FeaturesView),
     /// A store.
     Store(StoreView),
+    /// A scrub.
+    Scrub(ScrubView),
     /// A volume.
     Volume(VolumeView),
     /// A page of volumes.

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use snapstore::engine::{Counters, Policy};
 
 mod block;
+mod scrub;
 
 pub use block::{AgreedView, FeatureView, FeaturesView, FrontendName, WaitingView, ZeroCopyName};
+pub use scrub::{DamageView, ScrubView};
 
 /// What goes first when a store is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,6 +21,7 @@ use super::events::NewEvent;
 use super::failures::{busy, opening};
 use super::handlers::Handlers;
 use super::origin::{self, NotServed, Surroundings};
+use super::scrub::Scrubber;
 use super::state::ListedStore;
 use super::store::Store;
 use crate::control::protocol::{ErrorCode, Failure};
@@ -191,6 +192,7 @@ impl Daemon {
             handle,
             handlers,
             changing,
+            scrub: Scrubber::default(),
             not_served,
         }))
     }

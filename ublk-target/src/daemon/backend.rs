@@ -21,6 +21,11 @@ impl Backend for Daemon {
             } => self.store_attach(&path, &accept_changed_origin),
             R::StoreDetach { store, force } => self.store_detach(&store, force),
             R::StoreStatus { store } => self.store_status(&store),
+            R::StoreScrub {
+                store,
+                action,
+                rate,
+            } => self.store_scrub(&store, action, rate),
             R::VolumeCreate {
                 name,
                 origin,

@@ -16,6 +16,7 @@
 //! | [`process`] | one instance, signals, supervisor |
 //! | [`activation`] | sockets the supervisor passed on |
 //! | [`safety`], [`mounts`] | what protects the machine from a daemon its memory depends on |
+//! | [`scrub`] | verifying kept data while it is served |
 //! | [`udev`] | what udev's rules learn of our block devices |
 //!
 //! Contract: what cannot be served is reported and never keeps the rest from
@@ -40,6 +41,7 @@ pub mod origin_errors;
 pub mod process;
 pub mod release;
 pub mod safety;
+pub mod scrub;
 pub mod serve;
 pub mod signature;
 pub mod state;

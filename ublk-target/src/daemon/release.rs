@@ -99,6 +99,7 @@ impl Daemon {
 
     /// Takes the store off the lanes and out of the list, whatever its state.
     pub(super) fn abandon(&self, store: &Arc<Store>) {
+        store.scrub.stop();
         self.stores
             .write()
             .retain(|other| !Arc::ptr_eq(other, store));

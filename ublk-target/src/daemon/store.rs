@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::handlers::Handlers;
 use super::origin::NotServed;
+use super::scrub::Scrubber;
 use crate::control::views::{Problem, StoreState, StoreView};
 use crate::device::Identity;
 use crate::runtime::StoreHandle;
@@ -33,6 +34,8 @@ pub struct Store {
     pub handlers: Arc<Handlers>,
     /// Held by verbs that change something.
     pub changing: Mutex<()>,
+    /// The scrub of it.
+    pub scrub: Scrubber,
     /// Why volumes are not served; those not named here are.
     pub not_served: Mutex<BTreeMap<VolumeId, NotServed>>,
 }

@@ -9,6 +9,7 @@
 
 mod let_go;
 mod resize;
+mod scrub;
 mod status;
 
 use std::os::unix::fs::FileExt;

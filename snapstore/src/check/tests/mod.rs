@@ -3,5 +3,5 @@
 
 mod checksums;
 mod directed;
-mod random;
-mod world;
+pub(crate) mod random;
+pub(crate) mod world;

@@ -11,7 +11,7 @@ use crate::ids::{Tag, VolumeId};
 use crate::recover::load;
 
 #[derive(Clone, Debug)]
-enum Action {
+pub(crate) enum Action {
     Take(bool),
     Write(bool, u64, u64, u8),
     Delete(usize),
@@ -20,7 +20,7 @@ enum Action {
     Restart,
 }
 
-fn action() -> impl Strategy<Value = Action> {
+pub(crate) fn action() -> impl Strategy<Value = Action> {
     let volume = any::<bool>();
     let write = (volume, 0..CHUNKS, 1..40u64, any::<u8>());
     prop_oneof![
@@ -36,7 +36,7 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 /// Names are made from `step`, so that none is used twice.
-fn run(
+pub(crate) fn run(
     world: &mut World,
     volumes: [VolumeId; 2],
     taken: &mut Vec<(VolumeId, Tag)>,
@@ -62,7 +62,9 @@ fn run(
         }
         Action::Checkpoint => world.checkpoint(),
         Action::Restart => {
+            let images = std::mem::take(&mut world.images);
             *world = World::open(world.disk.clone(), world.origins.clone());
+            world.images = images;
         }
     }
 }
@@ -123,7 +125,7 @@ proptest! {
 }
 
 /// Numbers that break arithmetic, and small ones that are mistaken for others.
-fn value() -> impl Strategy<Value = u64> {
+pub(crate) fn value() -> impl Strategy<Value = u64> {
     prop_oneof![
         any::<u64>(),
         0..BLOCKS + 4,

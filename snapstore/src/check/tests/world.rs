@@ -9,21 +9,22 @@ use crate::checksum::Checksum;
 use crate::create::{CreateOptions, create};
 use crate::device::{BlockDevice, IoError, Origins};
 use crate::engine::{
-    Command, Config, Effect, Effects, Engine, Event, EventBatch, Policy, Reply, TREES, TreeId,
+    Command, Config, Effect, Effects, Engine, Event, EventBatch, Policy, Reply, SnapshotInfo,
+    SnapshotState, Source, TREES, TreeId,
 };
 use crate::format::header::{Kind, header, seal};
 use crate::format::journal::JournalBlock;
 use crate::ids::{CommandId, GrantId, IoId, Owner, Tag, VolumeId};
 use crate::recover::{geometry_of, load, roots_of};
 
-pub(super) const BLOCKS: u64 = 2048;
-pub(super) const CHUNKS: u64 = 128;
+pub(crate) const BLOCKS: u64 = 2048;
+pub(crate) const CHUNKS: u64 = 128;
 const CHUNK_BLOCKS: usize = 2;
 const CHUNK: usize = CHUNK_BLOCKS * BLOCK_SIZE;
 
 /// A device without surprises.
 #[derive(Clone)]
-pub(super) struct Disk(pub(super) Vec<Block>);
+pub(crate) struct Disk(pub(crate) Vec<Block>);
 
 impl BlockDevice for Disk {
     fn blocks(&self) -> u64 {
@@ -55,9 +56,9 @@ impl BlockDevice for Disk {
 
 /// Per chunk the byte it is full of; a chunk of 255 cannot be read.
 #[derive(Clone, Default)]
-pub(super) struct Memory(pub(super) BTreeMap<VolumeId, Vec<u8>>);
+pub(crate) struct Memory(pub(crate) BTreeMap<VolumeId, Vec<u8>>);
 
-pub(super) const BAD: u8 = 255;
+pub(crate) const BAD: u8 = 255;
 
 impl Memory {
     fn chunk(&self, volume: VolumeId, chunk: u64) -> Result<u8, IoError> {
@@ -83,21 +84,23 @@ impl Origins for Memory {
     }
 }
 
-pub(super) struct World {
-    pub(super) disk: Disk,
-    pub(super) origins: Memory,
+pub(crate) struct World {
+    pub(crate) disk: Disk,
+    pub(crate) origins: Memory,
     engine: Engine,
     batch: EventBatch,
     replies: Vec<Reply>,
     grants: Vec<GrantId>,
+    /// What every snapshot ever taken must show.
+    pub(crate) images: BTreeMap<(VolumeId, Tag), Vec<u8>>,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Checksum::default())
     }
 
-    pub(super) fn with(checksum: Checksum) -> Self {
+    pub(crate) fn with(checksum: Checksum) -> Self {
         let mut disk = Disk(vec![Block::zeroed(); BLOCKS as usize]);
         let options = CreateOptions {
             uuid: *b"0123456789abcdef",
@@ -110,7 +113,7 @@ impl World {
         Self::open(disk, Memory::default())
     }
 
-    pub(super) fn open(mut disk: Disk, mut origins: Memory) -> Self {
+    pub(crate) fn open(mut disk: Disk, mut origins: Memory) -> Self {
         let loaded = load(&mut disk).unwrap();
         let (engine, _) = loaded
             .recover(&mut disk, &mut origins, Config::default())
@@ -122,10 +125,11 @@ impl World {
             batch: EventBatch::default(),
             replies: Vec::new(),
             grants: Vec::new(),
+            images: BTreeMap::new(),
         }
     }
 
-    pub(super) fn volume(&mut self, name: &str) -> VolumeId {
+    pub(crate) fn volume(&mut self, name: &str) -> VolumeId {
         let command = Command::CreateVolume {
             name: name.to_owned(),
             uuid: [7; 16],
@@ -141,29 +145,33 @@ impl World {
         id
     }
 
-    pub(super) fn take(&mut self, volume: VolumeId, name: &str) -> Tag {
+    pub(crate) fn take(&mut self, volume: VolumeId, name: &str) -> Tag {
         let command = Command::Take {
             targets: vec![(volume, name.to_owned())],
             priority: 0,
             created_ms: 3,
         };
         match self.command(command) {
-            Some(Reply::Taken(tag)) => tag,
+            Some(Reply::Taken(tag)) => {
+                self.images
+                    .insert((volume, tag), self.origins.0[&volume].clone());
+                tag
+            }
             other => panic!("no snapshot: {other:?}"),
         }
     }
 
-    pub(super) fn delete(&mut self, volume: VolumeId, tag: Tag) {
+    pub(crate) fn delete(&mut self, volume: VolumeId, tag: Tag) {
         let targets = vec![(volume, tag)];
         self.command(Command::DeleteSnapshots { targets });
     }
 
-    pub(super) fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
         self.command(Command::Checkpoint);
     }
 
     /// Overwrites chunks of an origin with a byte.
-    pub(super) fn write(&mut self, volume: VolumeId, first: u64, count: u64, byte: u8) {
+    pub(crate) fn write(&mut self, volume: VolumeId, first: u64, count: u64, byte: u8) {
         let owner = Owner(1);
         self.batch.events.push(Event::Write {
             owner,
@@ -177,7 +185,7 @@ impl World {
     }
 
     /// Reads a snapshot and keeps the grant, so that it is not purged.
-    pub(super) fn hold(&mut self, volume: VolumeId, tag: Tag) {
+    pub(crate) fn hold(&mut self, volume: VolumeId, tag: Tag) {
         self.batch.events.push(Event::Read {
             owner: Owner(2),
             volume,
@@ -189,7 +197,71 @@ impl World {
         assert!(!self.grants.is_empty(), "no grant");
     }
 
-    pub(super) fn command(&mut self, command: Command) -> Option<Reply> {
+    /// The byte that a snapshot's chunk is full of; `None`: reading it fails.
+    pub(crate) fn view(&mut self, volume: VolumeId, tag: Tag, chunk: u64) -> Option<u8> {
+        self.batch.events.push(Event::Read {
+            owner: Owner(3),
+            volume,
+            tag,
+            first: chunk,
+            count: 1,
+        });
+        let mut effects = Effects::default();
+        loop {
+            effects.clear();
+            self.engine.step(&mut self.batch, &mut effects);
+            assert!(!effects.list.is_empty(), "the read hangs");
+            let mut answer = None;
+            let arena = effects.crcs.clone();
+            for effect in effects.list.drain(..) {
+                match effect {
+                    Effect::ReadFailed {
+                        owner: Owner(3), ..
+                    } => answer = Some(None),
+                    Effect::ReadFrom {
+                        owner: Owner(3),
+                        grant,
+                        source,
+                        crcs,
+                        ..
+                    } => {
+                        self.batch.events.push(Event::ReadDone { grant });
+                        answer = Some(match source {
+                            Source::Origin => self.origins.chunk(volume, chunk).ok(),
+                            Source::Store { block } => {
+                                let crcs = crcs.of(&arena);
+                                self.kept(block, crcs)
+                            }
+                        });
+                    }
+                    effect => self.carry_out(effect),
+                }
+            }
+            if let Some(answer) = answer {
+                self.run();
+                return answer;
+            }
+        }
+    }
+
+    fn kept(&mut self, block: u64, crcs: &[u32]) -> Option<u8> {
+        let checksum = self.engine.checksum();
+        let blocks = &self.disk.0[block as usize..][..CHUNK_BLOCKS];
+        let found = blocks.iter().map(|block| checksum.of(&block.0));
+        found.eq(crcs.iter().copied()).then(|| blocks[0].0[0])
+    }
+
+    /// The live snapshots of a volume, and the others in its table.
+    pub(crate) fn snapshots(&self, volume: VolumeId) -> (Vec<Tag>, Vec<Tag>) {
+        let all = self.engine.snapshots(volume);
+        let (live, dead): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|info| info.state == SnapshotState::Live);
+        let tags = |infos: Vec<SnapshotInfo>| infos.iter().map(|info| info.tag).collect();
+        (tags(live), tags(dead))
+    }
+
+    pub(crate) fn command(&mut self, command: Command) -> Option<Reply> {
         let id = CommandId(1);
         self.batch.events.push(Event::Command { id, command });
         self.run();
@@ -274,7 +346,7 @@ impl World {
 
 /// A store with a bit of everything: two volumes, live, deleted, dropped and
 /// half-purged snapshots, a LOST chunk, trees of several levels, and a journal.
-pub(super) fn store() -> World {
+pub(crate) fn store() -> World {
     let mut world = World::new();
     let (a, b) = (world.volume("alpha"), world.volume("beta"));
     let mut tags = Vec::new();
@@ -302,7 +374,7 @@ pub(super) fn store() -> World {
     world
 }
 
-pub(super) fn report(disk: &mut Disk, data: bool) -> Report {
+pub(crate) fn report(disk: &mut Disk, data: bool) -> Report {
     check(disk, CheckOptions { data }, &mut |done, of| {
         assert!(done <= of);
     })
@@ -311,7 +383,7 @@ pub(super) fn report(disk: &mut Disk, data: bool) -> Report {
 
 /// Every metadata block of the newest checkpoint, with those of the journal that
 /// are known flushed.
-pub(super) fn metadata(disk: &mut Disk) -> Vec<u64> {
+pub(crate) fn metadata(disk: &mut Disk) -> Vec<u64> {
     let newest = newest_store(disk).unwrap();
     let superblock = newest.superblock;
     let (geometry, roots) = (geometry_of(&superblock), roots_of(&superblock));
@@ -351,7 +423,7 @@ pub(super) fn metadata(disk: &mut Disk) -> Vec<u64> {
 }
 
 /// Seals a changed block again as what it was, so that only its contents are wrong.
-pub(super) fn reseal(block: &mut Block, was: &Block) {
+pub(crate) fn reseal(block: &mut Block, was: &Block) {
     let was = header(was);
     let kinds = [
         Kind::Superblock,
@@ -377,7 +449,7 @@ pub(super) fn reseal(block: &mut Block, was: &Block) {
 }
 
 /// Changes the value of record `index` of a tree, sealed again.
-pub(super) fn edit(
+pub(crate) fn edit(
     disk: &mut Disk,
     tree: TreeId,
     mut index: usize,

@@ -1,9 +1,10 @@
-//! `store.attach`, `store.detach`, `store.status`.
+//! `store.attach`, `store.detach`, `store.status`, `store.scrub`.
 
 use std::path::Path;
 
-use crate::control::protocol::{Answer, Failure};
+use crate::control::protocol::{Answer, Failure, ScrubAction};
 use crate::daemon::Daemon;
+use crate::daemon::scrub::Scrubber;
 use crate::daemon::withdraw::Leaving;
 
 impl Daemon {
@@ -61,5 +62,25 @@ impl Daemon {
             Some(missing) => Ok(Answer::Store(missing)),
             None => Ok(Answer::Store(self.store_called(name)?.view())),
         }
+    }
+
+    pub(in crate::daemon) fn store_scrub(
+        &self,
+        name: &str,
+        action: ScrubAction,
+        rate: u64,
+    ) -> Result<Answer, Failure> {
+        let store = self.store_called(name)?;
+        match action {
+            // Not while it is being let go: nobody would end it.
+            ScrubAction::Start => {
+                let _changing = store.changing.lock();
+                let store = self.store_called(name)?;
+                Scrubber::start(&store, self.events.clone(), rate)?;
+            }
+            ScrubAction::Stop => store.scrub.stop(),
+            ScrubAction::Status => {}
+        }
+        Ok(Answer::Scrub(store.scrub.view()))
     }
 }

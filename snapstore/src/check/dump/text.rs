@@ -1,76 +1,84 @@
-//! The store as text, one line per thing, for people and for tools like `diff`.
-//!
-//! Damage is a line beginning with `!` and the dump goes on behind it. Eras are
-//! left out: they are the exceptions in another order.
+//! Things as text, one line per thing, for people and for tools like `diff`. Damage is
+//! a line beginning with `!`.
 
 use std::fmt::{self, Write};
 
-use zerocopy::FromBytes;
-
-use super::superblocks::read_copy;
-use super::trees::{Step, TreeWalk};
-use crate::device::BlockDevice;
-use crate::engine::{TREES, TreeId, drop_reason};
-use crate::format::exception::{LOST, Place, crcs_of};
+use super::Item;
+use crate::engine::{TREES, drop_reason};
+use crate::format::exception::{LOST, Place};
 use crate::format::journal::Record;
 use crate::format::superblock::Superblock;
 use crate::format::tables::{
     MAPPED, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING, VolumeRecord, text,
 };
-use crate::recover::{Newest, OpenError, geometry_of, roots_of};
-use crate::replay;
-use crate::tree::{Key, Node};
+use crate::recover::roots_of;
 
-/// Writes the store's superblocks, tables, exceptions and journal as text.
+/// Writes one thing.
 ///
 /// # Errors
-/// When the store cannot be read far enough.
-pub fn dump(dev: &mut impl BlockDevice, out: &mut dyn Write) -> Result<(), OpenError> {
-    let newest = super::newest_store(dev)?;
-    write_all(dev, &newest, out)
-        .map_err(|_| OpenError::Invalid("the dump could not be written".to_owned()))
-}
-
-fn write_all(dev: &mut impl BlockDevice, newest: &Newest, out: &mut dyn Write) -> fmt::Result {
-    let (geometry, roots) = (
-        geometry_of(&newest.superblock),
-        roots_of(&newest.superblock),
-    );
-    for at in [0, geometry.blocks - 1] {
-        match read_copy(dev, at) {
-            Ok((copy, generation)) => superblock(&copy, at, generation, out)?,
-            Err(reason) => writeln!(out, "! superblock, block {at}: {reason}")?,
+/// When `out` cannot be written.
+pub fn write_item(item: &Item, out: &mut dyn Write) -> fmt::Result {
+    match item {
+        Item::Superblock {
+            at,
+            generation,
+            superblock: copy,
+        } => superblock(copy, *at, *generation, out),
+        Item::Checkpoint { generation } => writeln!(out, "checkpoint {generation}"),
+        Item::Volume { id, record } => volume(*id, record, out),
+        Item::Snapshot {
+            volume,
+            tag,
+            record,
+        } => snapshot(*volume, *tag, record, out),
+        Item::Sharing {
+            volume,
+            first,
+            last,
+            count,
+        } => writeln!(
+            out,
+            "sharing {volume} snapshots {first}..={last} exceptions {count}"
+        ),
+        Item::Exception {
+            volume,
+            chunk,
+            tag,
+            place,
+            crcs,
+        } => {
+            let crcs = crcs.as_slice().iter().copied();
+            exception([*volume, *chunk, *tag], *place, crcs, out)
         }
-    }
-    writeln!(out, "checkpoint {}", newest.generation)?;
-    for tree in [
-        TreeId::Volumes,
-        TreeId::Snapshots,
-        TreeId::Sharing,
-        TreeId::Exceptions,
-    ] {
-        let mut walk = TreeWalk::new(&geometry, &roots, tree);
-        while let Some(step) = walk.next(dev, None) {
-            match step {
-                Step::Node(node) if node.level() == 0 => leaf(tree, &node, out)?,
-                Step::Node(_) => {}
-                Step::Bad { block, reason } => {
-                    writeln!(out, "! {}, block {block}: {reason}", tree.name())?;
-                }
-            }
+        Item::Era {
+            volume,
+            tag,
+            chunk,
+            place,
+        } => {
+            let (pred, block) = (place.pred, place.block);
+            writeln!(
+                out,
+                "era {volume} tag {tag} chunk {chunk} pred {pred} block {block}"
+            )
         }
-    }
-    match replay::read(dev, &newest.superblock, newest.generation) {
-        Ok(replay) => {
-            let flushed = replay.records.len() - replay.unflushed.len();
-            for (index, record) in replay.records.iter().enumerate() {
-                let state = if index < flushed { "flushed" } else { "tail" };
-                write!(out, "journal {state} ")?;
-                journal_record(record, out)?;
-            }
-            Ok(())
+        Item::Node {
+            tree,
+            block,
+            generation,
+            level,
+            records,
+        } => writeln!(
+            out,
+            "node {tree}: block {block} of checkpoint {generation}, level {level}, records {records}"
+        ),
+        Item::Used { first, last } => writeln!(out, "used {first}..={last}"),
+        Item::Journal { flushed, record } => {
+            let state = if *flushed { "flushed" } else { "tail" };
+            write!(out, "journal {state} ")?;
+            journal_record(record, out)
         }
-        Err(error) => writeln!(out, "! {error}"),
+        Item::Damage { what } => writeln!(out, "! {what}"),
     }
 }
 
@@ -120,39 +128,6 @@ fn superblock(copy: &Superblock, at: u64, generation: u64, out: &mut dyn Write) 
         )?;
     }
     Ok(())
-}
-
-fn leaf(tree: TreeId, node: &Node, out: &mut dyn Write) -> fmt::Result {
-    for index in 0..node.len() {
-        let (key, value) = (node.key(index), node.value(index));
-        match tree {
-            TreeId::Volumes => match VolumeRecord::read_from_bytes(value) {
-                Ok(record) => volume(key.b, &record, out)?,
-                Err(_) => short(key, out)?,
-            },
-            TreeId::Snapshots => match SnapshotRecord::read_from_bytes(value) {
-                Ok(record) => snapshot(key.a, key.b, &record, out)?,
-                Err(_) => short(key, out)?,
-            },
-            TreeId::Sharing => {
-                let count = value.try_into().map_or(0, u64::from_le_bytes);
-                writeln!(
-                    out,
-                    "sharing {} snapshots {}..={} exceptions {count}",
-                    key.a, key.c, key.b
-                )?;
-            }
-            TreeId::Exceptions | TreeId::Eras => {
-                let place = Place::decode(value);
-                exception([key.a, key.b, key.c], place, crcs_of(value), out)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn short(key: Key, out: &mut dyn Write) -> fmt::Result {
-    writeln!(out, "! record {key} is too short")
 }
 
 fn volume(id: u64, record: &VolumeRecord, out: &mut dyn Write) -> fmt::Result {

@@ -1,0 +1,196 @@
+//! Which damage costs what.
+
+use super::{judge, mend};
+use crate::check::newest_store;
+use crate::check::tests::world::{Disk, World, metadata, store};
+use crate::engine::TreeId;
+use crate::format::Kind;
+use crate::format::header;
+use crate::ids::VolumeId;
+use crate::recover::roots_of;
+use crate::repair::{Loss, Repair, RepairOptions, repair};
+
+/// The blocks of one sort that the newest checkpoint uses.
+fn of_kind(disk: &mut Disk, kind: Kind) -> Vec<usize> {
+    let all = metadata(disk).into_iter().map(|at| at as usize);
+    all.filter(|at| header(&disk.0[*at]).kind.get() == kind as u32)
+        .collect()
+}
+
+fn damage(disk: &mut Disk, at: usize) {
+    disk.0[at].0[300] ^= 1;
+}
+
+/// Damages one block and repairs; the store is as it was, but for what is told.
+fn one(was: &World, at: usize) -> Repair {
+    let mut disk = was.disk.clone();
+    damage(&mut disk, at);
+    let found = mend(&mut disk).unwrap();
+    assert!(!found.problems.is_empty());
+    assert_eq!(found.remaining, Vec::<String>::new());
+    judge(was, disk, &found);
+    found
+}
+
+/// Like [`store`], but the checkpoint before can no longer help.
+fn settled() -> World {
+    let mut world = store();
+    for byte in 0..3 {
+        world.write(VolumeId(1), 40, 3, byte);
+        world.take(VolumeId(1), &format!("more{byte}"));
+        world.checkpoint();
+    }
+    let newest = newest_store(&mut world.disk).unwrap();
+    let older = newest.superblock.address(newest.generation + 1) as usize;
+    damage(&mut world.disk, older);
+    world
+}
+
+#[test]
+fn a_sound_store_is_left_alone() {
+    let mut disk = store().disk;
+    let before = disk.clone();
+    assert_eq!(mend(&mut disk).unwrap(), Repair::default());
+    assert!(disk.0 == before.0);
+}
+
+#[test]
+fn what_is_derived_costs_nothing() {
+    let was = settled();
+    let kinds = [
+        Kind::BitmapPage,
+        Kind::BitmapDirectory,
+        Kind::SharingNode,
+        Kind::EraNode,
+    ];
+    for kind in kinds {
+        let blocks = of_kind(&mut was.disk.clone(), kind);
+        assert!(!blocks.is_empty());
+        for at in blocks {
+            assert_eq!(one(&was, at).losses, vec![], "{kind:?}, block {at}");
+        }
+    }
+}
+
+#[test]
+fn a_superblock_costs_nothing() {
+    let was = store();
+    for at in [0, was.disk.0.len() - 1] {
+        assert_eq!(one(&was, at).losses, vec![], "block {at}");
+    }
+}
+
+#[test]
+fn an_exception_leaf_costs_its_chunks_only() {
+    let was = settled();
+    let root = roots_of(&newest_store(&mut was.disk.clone()).unwrap().superblock).exceptions;
+    let mut leaves = 0;
+    for at in of_kind(&mut was.disk.clone(), Kind::ExceptionNode) {
+        let losses = one(&was, at).losses;
+        let chunks = losses
+            .iter()
+            .all(|loss| matches!(loss, Loss::Chunks { .. }));
+        assert!(chunks && !losses.is_empty(), "block {at}: {losses:#?}");
+        let lost: u64 = losses
+            .iter()
+            .map(|loss| match loss {
+                Loss::Chunks { count, .. } => *count,
+                _ => 0,
+            })
+            .sum();
+        leaves += u64::from(at as u64 != root.ptr.block);
+        assert!(at as u64 == root.ptr.block || lost < root.records / 2);
+    }
+    assert_eq!(leaves, root.leaves, "{}", TreeId::Exceptions.name());
+}
+
+#[test]
+fn both_trees_in_one_place_cost_the_snapshots() {
+    let was = settled();
+    let mut disk = was.disk.clone();
+    for kind in [Kind::ExceptionNode, Kind::EraNode] {
+        let at = of_kind(&mut was.disk.clone(), kind)[0];
+        damage(&mut disk, at);
+    }
+    let found = mend(&mut disk).unwrap();
+    assert_eq!(found.remaining, Vec::<String>::new());
+    let dropped = found
+        .losses
+        .iter()
+        .any(|loss| matches!(loss, Loss::Snapshot { .. }));
+    assert!(dropped, "{:#?}", found.losses);
+    judge(&was, disk, &found);
+}
+
+#[test]
+fn a_table_costs_who_stands_in_it() {
+    let was = settled();
+    for kind in [Kind::VolumeNode, Kind::SnapshotNode] {
+        for at in of_kind(&mut was.disk.clone(), kind) {
+            let losses = one(&was, at).losses;
+            assert!(!losses.is_empty());
+        }
+    }
+}
+
+/// Right after a checkpoint the one before and the journal tell all of it.
+#[test]
+fn the_checkpoint_before_helps() {
+    let mut was = store();
+    was.checkpoint();
+    let mut helped = 0;
+    for at in of_kind(&mut was.disk.clone(), Kind::VolumeNode) {
+        let found = one(&was, at);
+        assert_eq!(found.losses, vec![], "block {at}");
+        helped += u32::from(found.older_checkpoint.is_some());
+    }
+    assert!(helped > 0);
+}
+
+#[test]
+fn a_journal_with_a_hole_costs_every_snapshot() {
+    let was = store();
+    let blocks = of_kind(&mut was.disk.clone(), Kind::Journal);
+    let losses = one(&was, blocks[blocks.len() / 2]).losses;
+    assert!(matches!(losses[0], Loss::Journal { .. }), "{losses:#?}");
+}
+
+#[test]
+fn damaged_data_is_lost_when_asked() {
+    let was = settled();
+    let mut disk = was.disk.clone();
+    let mut text = String::new();
+    crate::check::dump(&mut disk, &mut text).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("exception "))
+        .unwrap();
+    let mut words = line.split(' ').skip_while(|word| *word != "block");
+    let block: usize = words.nth(1).unwrap().parse().unwrap();
+    disk.0[block].0[5] ^= 1;
+    let options = RepairOptions {
+        data: true,
+        dry_run: false,
+    };
+    let dry = RepairOptions {
+        dry_run: true,
+        ..options
+    };
+    let before = disk.clone();
+    let planned = repair(&mut disk, dry, &mut |_, _| ()).unwrap();
+    assert!(disk.0 == before.0);
+    let found = repair(&mut disk, options, &mut |_, _| ()).unwrap();
+    assert_eq!((planned.losses.len(), &planned.losses), (1, &found.losses));
+    assert_eq!(found.remaining, Vec::<String>::new());
+    judge(&was, disk, &found);
+}
+
+#[test]
+fn two_damaged_superblocks_are_refused() {
+    let mut disk = store().disk;
+    let last = disk.0.len() - 1;
+    damage(&mut disk, 0);
+    damage(&mut disk, last);
+    let error = mend(&mut disk).unwrap_err().to_string();
+    assert!(error.contains("both superblocks are damaged"), "{error}");
+}
