@@ -23,7 +23,15 @@ fn sources() -> Vec<(PathBuf, String)> {
         }
     }
     let mut found = Vec::new();
-    for part in ["snapstore", "ublk-target", "ctl", "imagegen", "tests", "fuzz"] {
+    for part in [
+        "snapstore",
+        "ublk-target",
+        "ctl",
+        "imagegen",
+        "tests",
+        "fuzz/src",
+        "fuzz/fuzz_targets",
+    ] {
         let dir = root().join(part);
         if dir.is_dir() {
             walk(&dir, &mut found);
