@@ -29,7 +29,8 @@ fn sources() -> Vec<(PathBuf, String)> {
         "ctl",
         "imagegen",
         "tests",
-        "fuzz",
+        "fuzz/src",
+        "fuzz/fuzz_targets",
     ] {
         let dir = root().join(part);
         if dir.is_dir() {

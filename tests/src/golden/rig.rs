@@ -303,8 +303,8 @@ impl Rig {
         let mut data = vec![Block::zeroed(); len / BLOCK_SIZE];
         self.store.read(block, &mut data)?;
         let checksum = self.engine.checksum();
-        let pairs = (block..).zip(data.iter().zip(crcs));
-        for (at, _) in pairs.filter(|(_, (data, crc))| checksum.of(&data.0) != **crc) {
+        let mut pairs = (block..).zip(data.iter().zip(crcs));
+        if let Some((at, _)) = pairs.find(|(_, (data, crc))| checksum.of(&data.0) != **crc) {
             return Err(RigError::Data(at));
         }
         self.found.extend(data.iter().flat_map(|block| block.0));
