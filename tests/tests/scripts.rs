@@ -1,6 +1,7 @@
 //! Scripts of actions against the oracle, shrunk when they fail: a few actions
 //! say more than a seed.
 
+use csnap_tests::sim::daemon::Kind;
 use csnap_tests::sim::judge::play;
 use csnap_tests::sim::world::{Action, Config};
 use proptest::prelude::*;
@@ -11,15 +12,20 @@ fn action() -> impl Strategy<Value = Action> {
     (kind, any::<[u32; 3]>()).prop_map(|(kind, raw)| Action::decode(kind, raw))
 }
 
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::StandIn), Just(Kind::Lanes)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_script_keeps_every_promise(
         seed in 0u64..1000,
+        kind in kind(),
         actions in prop::collection::vec(action(), 1..80),
     ) {
-        if let Err(failure) = play(Config::peaceful(seed), &actions) {
+        if let Err(failure) = play(Config::peaceful(seed, kind), &actions) {
             return Err(TestCaseError::fail(failure.to_string()));
         }
     }
@@ -27,9 +33,10 @@ proptest! {
     #[test]
     fn any_script_keeps_every_promise_in_trouble(
         seed in 0u64..1000,
+        kind in kind(),
         actions in prop::collection::vec(action(), 1..80),
     ) {
-        if let Err(failure) = play(Config::of_seed(seed), &actions) {
+        if let Err(failure) = play(Config::of_kind(seed, kind), &actions) {
             return Err(TestCaseError::fail(failure.to_string()));
         }
     }
