@@ -121,7 +121,7 @@ impl Threads {
                 let len = self.cut(len);
                 self.within(dev, offset, u64::from(len), true)?;
                 flight.lend(self, (buffer, at, len), false);
-                let data = self.written_bytes(lane, dev, (buffer, at, len));
+                let data = self.payload(lane, dev, (buffer, at, len));
                 flight.op = Some(self.disk(dev).0.write(offset / 512, &data, fua));
             }
             other => self.fly_plain(&mut flight, other)?,
@@ -196,7 +196,7 @@ impl Threads {
         self.dice.between(1, u64::from(sectors) - 1) as u32 * 512
     }
 
-    fn written_bytes(
+    fn payload(
         &mut self,
         lane: usize,
         dev: Dev,
