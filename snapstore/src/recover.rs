@@ -239,7 +239,9 @@ pub fn load(dev: &mut impl BlockDevice) -> Result<Loaded, OpenError> {
         geometry.chunk_blocks,
     )
     .map_err(bitmap_error)?;
-    check_fixed_blocks(&alloc, &superblock)?;
+    let (first, count) = (geometry.journal_first, geometry.journal_blocks);
+    let journal = first..first + count;
+    alloc.check_fixed(journal).map_err(bitmap_error)?;
     let mut state = load_tables(dev, &geometry, &roots, &superblock)?;
     let replay = replay::read(dev, &superblock, generation)?;
     replay::apply(&replay, &geometry, &mut state, &mut alloc)?;
@@ -267,25 +269,6 @@ fn bitmap_error(error: LoadError) -> OpenError {
             damage: damage.to_string(),
         },
     }
-}
-
-/// A bitmap that calls a superblock or the journal free is not believed: what is
-/// allocated next would be written over them.
-fn check_fixed_blocks(alloc: &Allocator, superblock: &Superblock) -> Result<(), OpenError> {
-    let (first, count) = (
-        superblock.journal_first.get(),
-        superblock.journal_blocks.get(),
-    );
-    let superblocks = [0, superblock.blocks.get() - 1];
-    let mut fixed = superblocks.into_iter().chain(first..first + count);
-    let Some(free) = fixed.find(|block| !alloc.is_durable(*block)) else {
-        return Ok(());
-    };
-    Err(OpenError::Damaged {
-        what: "allocation bitmap",
-        block: superblock.bitmap.block.get(),
-        damage: format!("it says that block {free}, of a superblock or the journal, is free"),
-    })
 }
 
 /// Reads the volume table, the snapshot table and the sharing counters.

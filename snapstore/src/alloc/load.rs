@@ -5,6 +5,8 @@
 //! length and order follow from the store's size, and the image must say of its
 //! own blocks that they are in use.
 
+use std::ops::Range;
+
 use zerocopy::transmute_ref;
 
 use super::Allocator;
@@ -166,6 +168,25 @@ fn load_page<D: BlockDevice>(
     own.durable
         .load(page, at, bits.words.iter().map(|word| word.get()));
     Ok(())
+}
+
+impl Allocator {
+    /// A bitmap that calls a superblock or the journal free is not believed: what is
+    /// allocated next would be written over them.
+    pub(crate) fn check_fixed(&self, mut journal: Range<u64>) -> Result<(), LoadError> {
+        let superblocks = [0, self.blocks.saturating_sub(1)];
+        let free = superblocks
+            .into_iter()
+            .find(|&block| !self.is_durable(block))
+            .or_else(|| journal.find(|&block| !self.is_durable(block)));
+        match free {
+            Some(block) => Err(damaged(
+                block,
+                "a superblock or of the journal, but free according to the bitmap",
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Every block of the image is in use according to the image.
