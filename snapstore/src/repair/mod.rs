@@ -19,7 +19,7 @@
 //! Before anything is given up, the checkpoint before is tried: with the journal that
 //! followed it, it often tells all that the damaged one did.
 //!
-//! **Order.** [`plan`] only reads. Then trees are rebuilt in blocks that nothing good
+//! **Order.** `plan` only reads. Then trees are rebuilt in blocks that nothing good
 //! uses, and an engine over the result writes a checkpoint as it always does, its
 //! superblock last and not over the one relied upon. A second checkpoint replaces the
 //! other superblock. A crash anywhere leaves the store as it was or repaired, but for

@@ -3,14 +3,24 @@
 //! instead, for the fuzz targets.
 #![allow(clippy::print_stdout)] // it is a program
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use csnap_tests::golden::recipe::RECIPES;
 use csnap_tests::golden::{Golden, GoldenError, directory, seeds};
 
 fn main() -> ExitCode {
-    match make() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => make(&directory()),
+        ["--seeds", dir] => seeds::write(Path::new(dir)),
+        [dir] if !dir.starts_with('-') => make(Path::new(dir)),
+        _ => {
+            println!("usage: golden [DIR | --seeds DIR]");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("golden: {error}");
@@ -19,18 +29,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn make() -> Result<(), GoldenError> {
-    let mut args = std::env::args_os().skip(1);
-    let dir = match args.next() {
-        Some(arg) if arg == "--seeds" => {
-            return seeds::write(&args.next().map_or_else(PathBuf::new, PathBuf::from));
-        }
-        Some(dir) => PathBuf::from(dir),
-        None => directory(),
-    };
+fn make(dir: &Path) -> Result<(), GoldenError> {
     for recipe in &RECIPES {
         let golden = Golden::make(recipe)?;
-        golden.write(&dir)?;
+        golden.write(dir)?;
         println!("{}", dir.join(&golden.name).display());
     }
     Ok(())
