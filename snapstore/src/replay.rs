@@ -139,6 +139,8 @@ pub(crate) fn read(
 pub(crate) struct Salvage {
     /// What comes before the first damage.
     pub(crate) replay: Replay,
+    /// Sequence of the first block that is not part of it.
+    pub(crate) end: u64,
     /// Records known to be missing behind it, and why.
     pub(crate) broken: Option<String>,
     /// What the blocks behind the damage hold. Only good for what no missing record
@@ -191,6 +193,7 @@ pub(crate) fn salvage(
         later: Vec::new(),
         broken,
         replay,
+        end,
     };
     if salvage.broken.is_some() {
         let mut beyond: Vec<_> = beyond.collect();
@@ -201,6 +204,11 @@ pub(crate) fn salvage(
         salvage.later = records.flatten().flatten().collect();
     }
     salvage.replay.next = next_sequence(&ring, end);
+    if !unreadable.is_empty() {
+        // What cannot be read now may be readable tomorrow: a lap further on it cannot
+        // be taken for what comes next.
+        salvage.replay.next += blocks;
+    }
     salvage.replay.chain = crc;
     salvage
 }

@@ -8,7 +8,7 @@
 //! that a write can heal a bad sector (hazard 18).
 
 use super::commit::Done;
-use super::{CrcRange, DropReason, Effect, Effects, Engine, Io, Notice};
+use super::{CrcRange, DropReason, Effect, Effects, Engine, Io, Notice, Policy};
 use crate::BLOCK_SIZE;
 use crate::device::IoError;
 use crate::format::exception::{Crcs, LOST};
@@ -49,7 +49,8 @@ impl Engine {
         }
         self.drop_stale_wanted();
         let mut wanted = std::mem::take(&mut self.wanted);
-        wanted.sort_unstable();
+        // Volumes that gave a snapshot for room get it before those that only wait.
+        wanted.sort_unstable_by_key(|one| (self.policy(one.volume) == Policy::SnapshotFirst, *one));
         let mut rest = wanted.as_slice();
         while !rest.is_empty() {
             let run = self.run_length(rest);

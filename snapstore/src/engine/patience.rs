@@ -2,7 +2,7 @@
 //!
 //! Each volume says how long its writes wait for room before they fail (0: not at
 //! all). Invariant: a volume is listed here from when everything that gives space
-//! back was tried for it in vain until one of its copyouts finds room. Once its time
+//! back was tried for it in vain until a copyout finds room or could. Once its time
 //! is over, its writes fail at once: a client that writes one after another would
 //! wait the whole time for each.
 
@@ -21,6 +21,11 @@ impl Patience {
     /// A copyout of the volume found room.
     pub(super) fn found_room(&mut self, volume: VolumeId) {
         self.0.remove(&volume);
+    }
+
+    /// There is room again, whoever it is for.
+    pub(super) fn is_over(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -49,6 +54,9 @@ impl Engine {
             .map_or(0, |v| v.record.full_wait_s.get());
         if seconds == 0 {
             return false;
+        }
+        if self.now_ms == 0 {
+            return true; // the time is not known yet
         }
         let since = match self.patience.0.entry(volume) {
             Entry::Occupied(known) => *known.get(),

@@ -136,7 +136,9 @@ fn best_plan(
         recent: data,
     };
     let best = plan(dev, &newest, verify)?;
-    if best.losses.is_empty() {
+    // A hole in the newest journal is one under the checkpoint before, too, even where
+    // that one takes it for the end.
+    if best.losses.is_empty() || best.journal_broken {
         return Ok(best);
     }
     let Some(before) = other(dev, &newest) else {
@@ -148,7 +150,10 @@ fn best_plan(
         ..verify
     };
     let complete = plan(dev, &before, verify)?;
-    if !complete.losses.is_empty() || !complete.trees.exceptions.holes.is_empty() {
+    // It must tell all that the newest checkpoint held, not only be without holes.
+    let reaches = complete.journal_end >= newest.superblock.journal_tail.get();
+    let whole = complete.losses.is_empty() && complete.trees.exceptions.holes.is_empty();
+    if !whole || !reaches || complete.journal_broken {
         return Ok(best);
     }
     report.older_checkpoint = Some(before.generation);

@@ -98,6 +98,10 @@ pub(super) struct Plan {
     pub(super) space: Space,
     pub(super) trees: Trees,
     pub(super) replay: Replay,
+    /// Sequence behind the last good block of the journal.
+    pub(super) journal_end: u64,
+    /// The journal is known to have gone on there.
+    pub(super) journal_broken: bool,
     pub(super) losses: Vec<Loss>,
 }
 
@@ -175,6 +179,8 @@ pub(super) fn plan(
         state,
         space,
         trees,
+        journal_end: journal.end,
+        journal_broken: journal.broken.is_some(),
         replay: journal.replay,
         losses,
     })

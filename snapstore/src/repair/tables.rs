@@ -13,8 +13,8 @@ use crate::engine::{DropReason, Geometry, Roots, TreeId, drop_code};
 use crate::format::journal::Record;
 use crate::format::superblock::{COUNT_LIMIT, Superblock};
 use crate::format::tables::{
-    HAS_FINGERPRINT, KIND_ORIGIN, MAPPED, Name, PURGED, SnapshotPhase, SnapshotRecord,
-    VOLUME_DELETING, VolumeRecord, padded, text,
+    HAS_FINGERPRINT, KIND_ORIGIN, MAPPED, MAX_FULL_WAIT_S, Name, PURGED, SnapshotPhase,
+    SnapshotRecord, VOLUME_DELETING, VolumeRecord, padded, text,
 };
 use crate::ids::{Tag, VolumeId};
 use crate::recover::load_record;
@@ -383,6 +383,7 @@ fn mended_volume(
     };
     record.name = own_name(record.name, id.0.into(), names);
     record.policy = record.policy.get().min(1).into();
+    record.full_wait_s = record.full_wait_s.get().min(MAX_FULL_WAIT_S).into();
     record.flags = (record.flags.get() & HAS_FINGERPRINT).into();
     record.size = whole_sectors(record.size.get()).into();
     record.parent_volume = 0.into();

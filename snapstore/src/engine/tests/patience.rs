@@ -12,6 +12,10 @@ struct Full {
 
 impl Full {
     fn new() -> Self {
+        Self::at(1_000_000)
+    }
+
+    fn at(now_ms: u64) -> Self {
         let mut full = Self {
             rig: Rig::new(1024, Policy::SnapshotFirst),
             next: 0,
@@ -22,7 +26,9 @@ impl Full {
             full_wait_s: Some(WAIT_S),
         });
         assert_eq!(full.rig.result(id), Some(Ok(Reply::Done)));
-        full.tick(1_000_000);
+        if now_ms > 0 {
+            full.tick(now_ms);
+        }
         while full.rig.granted.len() as u64 == full.next {
             full.write();
         }
@@ -66,6 +72,38 @@ fn a_write_waits_as_long_as_its_volume_says() {
     assert_eq!(full.failed(), 3, "the next does not wait again");
     let live = full.rig.engine.state.volumes[&VOLUME].live().count();
     assert_eq!(live, 1, "the snapshot stays");
+}
+
+#[test]
+fn a_store_that_had_room_again_begins_anew() {
+    let mut full = Full::new();
+    let late = 1_000_000 + u64::from(WAIT_S) * 1000;
+    full.tick(late);
+    assert_eq!(full.failed(), 1);
+    full.delete_snapshot();
+    full.tick(late + 1);
+    full.rig.command(Command::Take {
+        targets: vec![(VOLUME, "again".to_owned())],
+        priority: 0,
+        created_ms: 1,
+    });
+    let before = full.rig.granted.len();
+    full.next = 0;
+    while full.rig.granted.len() - before == full.next as usize {
+        full.write();
+    }
+    assert_eq!(full.failed(), 1, "the last one waits");
+    full.tick(late + u64::from(WAIT_S) * 1000);
+    assert_eq!(full.failed(), 1, "its time began when it came");
+}
+
+#[test]
+fn nothing_fails_before_the_time_is_known() {
+    let mut full = Full::at(0);
+    full.write();
+    assert_eq!(full.failed(), 0);
+    full.tick(1_000_000);
+    assert_eq!(full.failed(), 0, "its time begins now");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Which damage costs what.
 
 use super::{judge, mend};
+use crate::block::Block;
 use crate::check::newest_store;
 use crate::check::tests::world::{Disk, World, metadata, store};
-use crate::engine::TreeId;
-use crate::format::Kind;
-use crate::format::header;
+use crate::device::{BlockDevice, IoError};
+use crate::engine::{Command, TreeId};
+use crate::format::{Header, Kind, header};
 use crate::ids::VolumeId;
 use crate::recover::roots_of;
 use crate::repair::{Loss, Repair, RepairOptions, repair};
@@ -145,6 +146,92 @@ fn the_checkpoint_before_helps() {
         helped += u32::from(found.older_checkpoint.is_some());
     }
     assert!(helped > 0);
+}
+
+/// Sequence and place of the last journal block.
+fn last_of_journal(disk: &mut Disk) -> (u64, usize) {
+    let superblock = newest_store(disk).unwrap().superblock;
+    let first = superblock.journal_first.get() as usize;
+    let blocks = superblock.journal_blocks.get() as usize;
+    let is_journal = |at: &usize| header(&disk.0[*at]).kind.get() == Kind::Journal as u32;
+    // The sequence is the first field behind the header.
+    let seq = |at: usize| {
+        let field = &disk.0[at].0[size_of::<Header>()..][..8];
+        u64::from_le_bytes(field.try_into().unwrap())
+    };
+    let all = (first..first + blocks).filter(is_journal);
+    all.map(|at| (seq(at), at)).max().unwrap()
+}
+
+/// Under the checkpoint before, the end of the journal that the newest one needed no
+/// more looks like a torn tail: what it told must not be forgotten.
+#[test]
+fn the_checkpoint_before_does_not_help_without_its_journal() {
+    let mut was = store();
+    was.checkpoint();
+    was.write(VolumeId(1), 60, 20, 90);
+    was.take(VolumeId(2), "between");
+    was.write(VolumeId(2), 0, 9, 91);
+    was.checkpoint();
+    let (_, last) = last_of_journal(&mut was.disk);
+    let mut nodes = 0;
+    for kind in [Kind::VolumeNode, Kind::SnapshotNode, Kind::ExceptionNode] {
+        for at in of_kind(&mut was.disk.clone(), kind) {
+            let mut disk = was.disk.clone();
+            damage(&mut disk, at);
+            damage(&mut disk, last);
+            let found = mend(&mut disk).unwrap();
+            assert_ne!(found.losses, vec![], "block {at}");
+            judge(&was, disk, &found);
+            nodes += 1;
+        }
+    }
+    assert!(nodes > 2);
+}
+
+/// A store that was closed in order and is open again: its checkpoint before says that
+/// nothing followed, which was true then.
+#[test]
+fn an_orderly_stop_long_ago_does_not_end_the_journal() {
+    let mut before = store();
+    before.command(Command::Close);
+    let mut was = World::open(before.disk.clone(), before.origins.clone());
+    was.images.clone_from(&before.images);
+    was.write(VolumeId(1), 60, 20, 90);
+    was.write(VolumeId(2), 0, 9, 91);
+    let (_, last) = last_of_journal(&mut was.disk);
+    let mut disk = Unreadable(was.disk.clone(), last as u64);
+    let found = mend(&mut disk).unwrap();
+    assert_ne!(found.losses, vec![]);
+    // The block is readable again, as it was.
+    judge(&was, disk.0, &found);
+}
+
+/// A device of which one block cannot be read until it is written.
+struct Unreadable(Disk, u64);
+
+impl BlockDevice for Unreadable {
+    fn blocks(&self) -> u64 {
+        self.0.blocks()
+    }
+
+    fn read(&mut self, first: u64, out: &mut [Block]) -> Result<(), IoError> {
+        if (first..first + out.len() as u64).contains(&self.1) {
+            return Err(IoError::Errno(5));
+        }
+        self.0.read(first, out)
+    }
+
+    fn write(&mut self, first: u64, data: &[Block]) -> Result<(), IoError> {
+        if (first..first + data.len() as u64).contains(&self.1) {
+            self.1 = u64::MAX;
+        }
+        self.0.write(first, data)
+    }
+
+    fn flush(&mut self) -> Result<(), IoError> {
+        Ok(())
+    }
 }
 
 #[test]
