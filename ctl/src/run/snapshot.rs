@@ -105,8 +105,8 @@ fn take(session: &mut Session, targets: Vec<TargetArg>, priority: i32, hold: &Ho
 
 /// What was taken when nothing was held still any more is not what was asked for.
 fn take_back(session: &mut Session, taken: &TakenView) -> Failure {
-    let mut message = "the time to hold everything still was over before the snapshot was taken; \
-                       it was deleted again"
+    let mut message = "not everything stood still until the snapshot was taken (the time was \
+                       over, or somebody else thawed it); it was deleted again"
         .to_owned();
     let exactly = |text: &String| -> Option<SnapshotName> {
         let SnapshotArg(name) = text.parse().ok()?;

@@ -6,8 +6,9 @@
 //! any moment: its end of the pipe closes, and everything goes on. Should the holder
 //! be killed instead, csnapctl thaws.
 //!
-//! The holder says on standard output, a line each: `held`, or `failed` and why; then
-//! `done`, `late` (the time was over before the take was), or `failed` and why.
+//! The holder says on standard output, a line each: `frozen` and which of them; `held`,
+//! or `failed` and why; then `done`, `late` (not all stood still until the end), or
+//! `failed` and why. What it did not freeze is not ours to thaw.
 
 mod holder;
 
@@ -30,7 +31,7 @@ use crate::cli::HoldArgs;
 pub(super) enum End {
     /// When it was told to.
     Done,
-    /// Before: its time was over.
+    /// Not everything stood still until then.
     Late,
     /// What came after the take did not work.
     Failed(String),
@@ -43,6 +44,8 @@ pub(super) struct Hold {
     open: Option<ChildStdin>,
     said: BufReader<ChildStdout>,
     freeze: Vec<PathBuf>,
+    /// Which of them the holder has frozen.
+    frozen: Vec<usize>,
 }
 
 impl Hold {
@@ -76,16 +79,23 @@ impl Hold {
             open: Some(open),
             said: BufReader::new(said),
             freeze,
+            frozen: Vec::new(),
         };
-        match hold.line().as_str() {
-            "held" => Ok(hold),
-            other => {
-                let why = other
-                    .strip_prefix("failed ")
-                    .unwrap_or("it ended")
-                    .to_owned();
-                let _ = hold.end();
-                Err(Failure::new(ErrorCode::Error, why).next("no snapshot was taken"))
+        hold.wait_until_held()?;
+        Ok(hold)
+    }
+
+    fn wait_until_held(&mut self) -> Done {
+        loop {
+            let line = self.line();
+            match line.split_once(' ').unwrap_or((&line, "")) {
+                ("held", _) => return Ok(()),
+                ("frozen", number) => self.frozen.extend(number.parse::<usize>()),
+                ("failed", why) => return Err(not_held(why)),
+                _ => {
+                    self.thaw();
+                    return Err(not_held("the process that holds file systems still ended"));
+                }
             }
         }
     }
@@ -99,16 +109,21 @@ impl Hold {
             ("done", _) => End::Done,
             ("late", _) => End::Late,
             ("failed", why) => End::Failed(why.to_owned()),
-            _ => {
-                for dir in &self.freeze {
-                    // Whatever it has thawed itself cannot be thawed again.
-                    let _ = freeze::thaw(dir);
-                }
-                End::Failed(format!(
-                    "the process that held everything still ended: {status:?}"
-                ))
+            _ if self.thaw() => {
+                let ended = "the process that held everything still ended";
+                End::Failed(format!("{ended}: {status:?}"))
             }
+            _ => End::Late,
         }
+    }
+
+    /// In place of a holder that is gone. Whether all it had frozen still was.
+    fn thaw(&self) -> bool {
+        let frozen = self.frozen.iter().filter_map(|at| self.freeze.get(*at));
+        let thawed = frozen.rev().map(|dir| freeze::thaw(dir).is_ok());
+        // Each, whatever becomes of the others.
+        let thawed: Vec<bool> = thawed.collect();
+        !thawed.contains(&false)
     }
 
     fn line(&mut self) -> String {
@@ -132,7 +147,13 @@ fn mount_points(dirs: &[PathBuf]) -> Done<Vec<PathBuf>> {
     let mut points = dirs.iter().map(point).collect::<Done<Vec<_>>>()?;
     points.sort();
     points.dedup();
+    // The one that lies in another first: it could not write there any more.
+    points.reverse();
     Ok(points)
+}
+
+fn not_held(why: &str) -> Failure {
+    Failure::new(ErrorCode::Error, why).next("no snapshot was taken")
 }
 
 fn cannot_start(error: impl std::fmt::Display) -> Failure {
