@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use csnap_fuzz::blocks::{kind_of, sealed};
+use csnap_fuzz::blocks::sealed;
 use libfuzzer_sys::fuzz_target;
 use snapstore::format::exception::{ERA_LEN, EXCEPTION_FIXED, Place, crcs_of};
 use snapstore::format::tables::{SHARING_LEN, SNAPSHOT_LEN, VOLUME_LEN};
@@ -24,7 +24,7 @@ impl Nodes for Only {
 /// 4 KiB or of 64 KiB.
 fn shape(block: &Block, header: &Header) -> Option<Shape> {
     let claimed = u16::from_le_bytes([block.0[HEADER_LEN + 4], block.0[HEADER_LEN + 5]]);
-    let kind = kind_of(header)?;
+    let kind = header.kind()?;
     let value_len = match kind {
         Kind::ExceptionNode if usize::from(claimed) == EXCEPTION_FIXED + 4 => EXCEPTION_FIXED + 4,
         Kind::ExceptionNode => EXCEPTION_FIXED + 64,

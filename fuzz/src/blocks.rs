@@ -2,7 +2,7 @@
 //! generation) is what it is asked for, and its checksum is made right: all of that
 //! is refused early enough otherwise.
 
-use snapstore::format::{Header, Kind, header};
+use snapstore::format::{Header, header};
 use snapstore::{BLOCK_SIZE, Block};
 
 /// The bytes as a block, zeroes behind them, with the checksum they should have.
@@ -19,22 +19,4 @@ pub fn sealed(data: &[u8]) -> (Block, Header) {
 pub fn repair(block: &mut Block) {
     let crc = crc32c::crc32c(&block.0[4..]);
     block.0[..4].copy_from_slice(&crc.to_le_bytes());
-}
-
-/// What the block says it is.
-pub fn kind_of(header: &Header) -> Option<Kind> {
-    let kinds = [
-        Kind::Superblock,
-        Kind::Journal,
-        Kind::BitmapPage,
-        Kind::BitmapDirectory,
-        Kind::ExceptionNode,
-        Kind::EraNode,
-        Kind::VolumeNode,
-        Kind::SnapshotNode,
-        Kind::SharingNode,
-    ];
-    kinds
-        .into_iter()
-        .find(|kind| *kind as u32 == header.kind.get())
 }

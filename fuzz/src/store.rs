@@ -18,7 +18,7 @@ use snapstore::recover::load;
 use snapstore::{BLOCK_SIZE, Block, Tag, VolumeId};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::blocks::{kind_of, repair};
+use crate::blocks::repair;
 
 /// Volumes, snapshots of each, and chunks of each that are looked at.
 const MOST: usize = 4;
@@ -36,7 +36,7 @@ impl Patches<'_> {
     /// is right for them.
     pub fn apply(self, store: &mut MemoryStore, seal: bool) {
         let written = store.written();
-        let is_metadata = |at: &u64| kind_of(&header(&store.get(*at))).is_some();
+        let is_metadata = |at: &u64| header(&store.get(*at)).kind().is_some();
         let (mut places, data): (Vec<u64>, Vec<u64>) =
             written.iter().partition(|at| is_metadata(at));
         places.extend(data.iter().take(MOST_DATA));
@@ -56,7 +56,7 @@ impl Patches<'_> {
         }
         for at in changed.into_iter().filter(|_| seal) {
             change(store, at, |block| {
-                if kind_of(&header(block)).is_some() {
+                if header(block).kind().is_some() {
                     repair(block);
                 }
             });
@@ -77,7 +77,7 @@ pub fn chain(store: &mut MemoryStore) {
     for at in store.written() {
         let block = store.get(at);
         let head = JournalHead::read_from_prefix(&block.0[HEADER_LEN..]);
-        if let (Some(Kind::Journal), Ok((head, _))) = (kind_of(&header(&block)), head) {
+        if let (Some(Kind::Journal), Ok((head, _))) = (header(&block).kind(), head) {
             ring.push((head.seq.get(), at));
         }
     }

@@ -49,8 +49,11 @@ impl Engine {
         }
         self.drop_stale_wanted();
         let mut wanted = std::mem::take(&mut self.wanted);
-        // Volumes that gave a snapshot for room get it before those that only wait.
-        wanted.sort_unstable_by_key(|one| (self.policy(one.volume) == Policy::SnapshotFirst, *one));
+        wanted.sort_unstable();
+        if wanted.first().map(|one| one.volume) != wanted.last().map(|one| one.volume) {
+            // Volumes that gave a snapshot for room get it before those that only wait.
+            wanted.sort_by_key(|one| self.policy(one.volume) == Policy::SnapshotFirst);
+        }
         let mut rest = wanted.as_slice();
         while !rest.is_empty() {
             let run = self.run_length(rest);

@@ -367,7 +367,7 @@ impl Engine {
 
     fn on_tick(&mut self, now_ms: u64, out: &mut Effects) {
         self.now_ms = now_ms;
-        if self.wanted.is_empty() && self.room_for_copies() > 0 {
+        if self.patience.is_running() && self.wanted.is_empty() && self.room_for_copies() > 0 {
             self.patience.is_over();
         }
         if self.checkpoint.began_ms == 0 {

@@ -23,6 +23,11 @@ impl Patience {
         self.0.remove(&volume);
     }
 
+    /// Whether any volume waits, or waited in vain.
+    pub(super) fn is_running(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// There is room again, whoever it is for.
     pub(super) fn is_over(&mut self) {
         self.0.clear();

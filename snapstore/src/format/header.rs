@@ -34,6 +34,21 @@ pub enum Kind {
     SharingNode = u32::from_le_bytes(*b"CSsh"),
 }
 
+impl Kind {
+    /// Every kind, in the order of `docs/format.md`.
+    pub const ALL: [Self; 9] = [
+        Self::Superblock,
+        Self::Journal,
+        Self::BitmapPage,
+        Self::BitmapDirectory,
+        Self::ExceptionNode,
+        Self::EraNode,
+        Self::VolumeNode,
+        Self::SnapshotNode,
+        Self::SharingNode,
+    ];
+}
+
 /// The first 32 bytes of every metadata block.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -122,6 +137,13 @@ pub fn header(block: &Block) -> Header {
 }
 
 impl Header {
+    /// What the block says it holds, if that is known.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        let mut all = Kind::ALL.into_iter();
+        all.find(|kind| *kind as u32 == self.kind.get())
+    }
+
     const ZERO: Self = Self {
         crc: U32::ZERO,
         kind: U32::ZERO,

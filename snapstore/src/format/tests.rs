@@ -128,18 +128,7 @@ fn constants_are_as_documented() {
 
 #[test]
 fn block_types_are_as_documented() {
-    let kinds = [
-        Kind::Superblock,
-        Kind::Journal,
-        Kind::BitmapPage,
-        Kind::BitmapDirectory,
-        Kind::ExceptionNode,
-        Kind::EraNode,
-        Kind::VolumeNode,
-        Kind::SnapshotNode,
-        Kind::SharingNode,
-    ];
-    let code = kinds.map(|kind| {
+    let code = Kind::ALL.map(|kind| {
         let letters = (kind as u32).to_le_bytes();
         vec![
             String::from_utf8_lossy(&letters).into_owned(),

@@ -46,23 +46,15 @@ pub fn write(dir: &Path) -> Result<(), GoldenError> {
 
 /// Which target reads such a block.
 fn target(block: &Block) -> Option<&'static str> {
-    let kind = header(block).kind.get();
-    let nodes = [
-        Kind::ExceptionNode,
-        Kind::EraNode,
-        Kind::VolumeNode,
-        Kind::SnapshotNode,
-        Kind::SharingNode,
-    ];
-    if kind == Kind::Superblock as u32 {
-        Some("superblock")
-    } else if kind == Kind::Journal as u32 {
-        Some("journal")
-    } else {
-        nodes
-            .iter()
-            .any(|node| *node as u32 == kind)
-            .then_some("node")
+    match header(block).kind()? {
+        Kind::Superblock => Some("superblock"),
+        Kind::Journal => Some("journal"),
+        Kind::BitmapPage | Kind::BitmapDirectory => None,
+        Kind::ExceptionNode
+        | Kind::EraNode
+        | Kind::VolumeNode
+        | Kind::SnapshotNode
+        | Kind::SharingNode => Some("node"),
     }
 }
 

@@ -135,9 +135,8 @@ impl Scrubber {
         view.bytes += step.bytes;
         view.chunks += step.chunks;
         view.of = step.of.max(view.chunks);
-        view.damaged += damage.len() as u64;
-        let room = MOST.saturating_sub(view.damage.len());
-        view.damage.extend(damage.into_iter().take(room));
+        view.damaged += step.damaged.len() as u64;
+        view.damage.extend(damage);
         !step.done && !now.stop
     }
 
@@ -158,9 +157,11 @@ fn run(store: &Store, events: &Events) {
             Ok(step) => step,
             Err(error) => break Some(error.to_string()),
         };
-        let damage: Vec<DamageView> = step.damaged.iter().map(|d| view_of(store, d)).collect();
-        let told = scrubber.view().damage.len();
-        for damage in damage.iter().take(MOST.saturating_sub(told)) {
+        // Who needs it is asked of the engine: not for what is only counted.
+        let room = MOST.saturating_sub(scrubber.view().damage.len());
+        let damaged = step.damaged.iter().take(room);
+        let damage: Vec<DamageView> = damaged.map(|one| view_of(store, one)).collect();
+        for damage in &damage {
             events.add(
                 NewEvent::new(Level::Error, "damage", message(store, damage)).store(&store.path),
             );

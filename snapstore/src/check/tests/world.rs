@@ -12,7 +12,7 @@ use crate::engine::{
     Command, Config, Effect, Effects, Engine, Event, EventBatch, Policy, Reply, SnapshotInfo,
     SnapshotState, Source, TREES, TreeId,
 };
-use crate::format::header::{Kind, header, seal};
+use crate::format::header::{header, seal};
 use crate::format::journal::JournalBlock;
 use crate::ids::{CommandId, GrantId, IoId, Owner, Tag, VolumeId};
 use crate::recover::{geometry_of, load, roots_of};
@@ -425,23 +425,9 @@ pub(crate) fn metadata(disk: &mut Disk) -> Vec<u64> {
 /// Seals a changed block again as what it was, so that only its contents are wrong.
 pub(crate) fn reseal(block: &mut Block, was: &Block) {
     let was = header(was);
-    let kinds = [
-        Kind::Superblock,
-        Kind::Journal,
-        Kind::BitmapPage,
-        Kind::BitmapDirectory,
-        Kind::ExceptionNode,
-        Kind::EraNode,
-        Kind::VolumeNode,
-        Kind::SnapshotNode,
-        Kind::SharingNode,
-    ];
-    let kind = kinds
-        .into_iter()
-        .find(|kind| *kind as u32 == was.kind.get());
     seal(
         block,
-        kind.unwrap(),
+        was.kind().unwrap(),
         was.block.get(),
         was.store.get(),
         was.generation.get(),

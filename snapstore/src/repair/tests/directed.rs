@@ -14,7 +14,7 @@ use crate::repair::{Loss, Repair, RepairOptions, repair};
 /// The blocks of one sort that the newest checkpoint uses.
 fn of_kind(disk: &mut Disk, kind: Kind) -> Vec<usize> {
     let all = metadata(disk).into_iter().map(|at| at as usize);
-    all.filter(|at| header(&disk.0[*at]).kind.get() == kind as u32)
+    all.filter(|at| header(&disk.0[*at]).kind() == Some(kind))
         .collect()
 }
 
@@ -153,7 +153,7 @@ fn last_of_journal(disk: &mut Disk) -> (u64, usize) {
     let superblock = newest_store(disk).unwrap().superblock;
     let first = superblock.journal_first.get() as usize;
     let blocks = superblock.journal_blocks.get() as usize;
-    let is_journal = |at: &usize| header(&disk.0[*at]).kind.get() == Kind::Journal as u32;
+    let is_journal = |at: &usize| header(&disk.0[*at]).kind() == Some(Kind::Journal);
     // The sequence is the first field behind the header.
     let seq = |at: usize| {
         let field = &disk.0[at].0[size_of::<Header>()..][..8];
