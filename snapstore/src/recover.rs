@@ -32,6 +32,9 @@ use crate::tree::{Key, Node, Shape, Walk};
 
 use zerocopy::FromBytes;
 
+#[cfg(test)]
+mod tests;
+
 /// Why a store cannot be made, opened or checked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {

@@ -241,6 +241,29 @@ mod tests {
         assert!(map.grow(u64::MAX).is_err());
     }
 
+    /// Resident memory of this process in bytes.
+    fn resident() -> u64 {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    }
+
+    /// 64 TiB in chunks of 16 KiB: 1 GiB of words, of which those written count.
+    #[test]
+    fn a_sparse_map_takes_no_memory_for_what_is_not_written() {
+        let (before, chunks) = (resident(), 1 << 32);
+        let map = UniqueMap::new(chunks).unwrap();
+        map.set_shared(true);
+        for round in 0..3 {
+            map.advance();
+            (0..100).for_each(|n| map.set(n * (chunks / 100) + round));
+        }
+        assert!(map.all_unique(2, 1) && !map.all_unique(1, 1));
+        // Other tests run beside this one.
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 256 << 20, "{grown} bytes");
+    }
+
     #[test]
     fn the_epoch_wraps_without_reviving_old_bits() {
         let map = UniqueMap::new(64).unwrap();

@@ -107,6 +107,56 @@ fn versions_stand_in_the_workspace_only() {
     }
 }
 
+/// What the table of the rules in docs/testing.md names is there: tests as
+/// `` `file.rs::name` ``, planted defects as `` `Name` `` or `` `name.patch` ``.
+#[test]
+fn every_test_named_for_a_rule_exists() {
+    let text = fs::read_to_string(root().join("docs/testing.md")).unwrap();
+    let heading = "## The rules of design, one by one";
+    let section = text.split(heading).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let sources = sources();
+    let planted = fs::read_to_string(root().join("tests/src/sim/defect.rs")).unwrap();
+    let exists = |name: &str| match name.split_once(".rs::") {
+        Some((file, test)) => {
+            let (file, test) = (format!("{file}.rs"), format!("fn {test}("));
+            let named = sources.iter().filter(|(path, _)| path.ends_with(&file));
+            named.filter(|(_, text)| is_test(text, &test)).count() == 1
+        }
+        None if name.ends_with(".patch") => root().join("tests/defects").join(name).is_file(),
+        None => planted.contains(&format!("    {name},\n")),
+    };
+    let missing: Vec<String> = section
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| !exists(name))
+        .map(str::to_owned)
+        .collect();
+    is_empty(
+        &missing,
+        "named in docs/testing.md, but not once in the tree",
+    );
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let rows: Vec<&str> = rows.filter(|row| !row.starts_with("| rule ")).collect();
+    let unproven = |row: &&&str| !row.contains('`') && !row.contains("does not apply: ");
+    let unproven = rows.iter().filter(unproven).map(|row| (*row).to_owned());
+    is_empty(&unproven.collect::<Vec<_>>(), "rules that nothing proves");
+    for rule in 1..=28 {
+        let starts = format!("| {rule} | ");
+        let own = rows.iter().filter(|row| row.starts_with(&starts));
+        assert_eq!(own.count(), 1, "rows of rule {rule}");
+    }
+}
+
+/// Whether `function` is in `text`, as a test.
+fn is_test(text: &str, function: &str) -> bool {
+    text.split(function).next().is_some_and(|before| {
+        let last = before.rsplit("\n\n").next().unwrap_or(before);
+        before.len() < text.len() && last.contains("#[test]")
+    })
+}
+
 /// Whether `line` stands below a heading of dependencies.
 fn depends(manifest: &str, line: &str) -> bool {
     let before = manifest.lines().take_while(|other| other.trim() != line);

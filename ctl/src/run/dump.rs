@@ -21,6 +21,9 @@ use crate::cli::StructureArg;
 use crate::output::SCHEMA;
 use crate::session::Session;
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes gathered before they are written.
 const PIECE: usize = 1 << 16;
 
@@ -151,6 +154,7 @@ fn volume(id: u64, record: &VolumeRecord) -> Value {
         "deleting": record.state.get() == VOLUME_DELETING,
         "uuid": uuid::Uuid::from_bytes(record.uuid).to_string(),
         "policy": if record.policy.get() == 0 { "origin-first" } else { "snapshot-first" },
+        "full_wait_s": record.full_wait_s.get(),
         "size": record.size.get(),
         "created_ms": record.created_ms.get(),
         "held": record.held.get(),

@@ -4,6 +4,7 @@
 use super::commit::Done;
 use super::*;
 use crate::block::{BLOCK_SIZE, Block};
+use crate::check::{CheckOptions, check};
 use crate::checksum::Checksum;
 use crate::create::{CreateOptions, create};
 use crate::device::{BlockDevice, IoError, NoOrigins};
@@ -11,8 +12,14 @@ use crate::format::journal::Record;
 use crate::ids::Owner;
 use crate::recover::{OpenError, load};
 
+mod copyouts;
+mod deletes;
 mod grow;
+mod journal;
+mod latch;
+mod memory;
 mod patience;
+mod takes;
 
 const VOLUME: VolumeId = VolumeId(1);
 
@@ -42,14 +49,28 @@ impl BlockDevice for Disk {
     }
 }
 
-/// An engine whose block reads and store flushes can be held back.
+/// An engine whose effects can be held back or made to fail.
 struct Rig {
     disk: Disk,
     engine: Engine,
     batch: EventBatch,
     hold_reads: bool,
     hold_flushes: bool,
-    held: Vec<Event>,
+    /// What else is held back: not begun, so nothing of a write is on the disk.
+    hold: fn(&Effect) -> bool,
+    held: Vec<Effect>,
+    /// Copyouts are read but not yet written.
+    hold_data: bool,
+    late: Vec<Event>,
+    /// What fails; a pause that fails is one that did not drain.
+    fail: Box<dyn FnMut(&Effect) -> bool>,
+    /// Whether a write that fails reached the disk all the same.
+    lands: bool,
+    /// The chunk that cannot be read from the origin.
+    bad: Option<u64>,
+    /// Everything carried out, in order.
+    seen: Vec<Effect>,
+    commands: u64,
     granted: Vec<Owner>,
     failed: Vec<(Owner, RequestError)>,
     replies: Vec<(CommandId, Result<Reply, CommandError>)>,
@@ -57,39 +78,49 @@ struct Rig {
     copies: Vec<(u64, u32)>,
 }
 
+fn is_superblock(effect: &Effect) -> bool {
+    matches!(effect, Effect::WriteBlock { fua: true, .. })
+}
+
+fn is_origin_flush(effect: &Effect) -> bool {
+    matches!(effect, Effect::FlushOrigin { .. })
+}
+
+/// Whether it changes the store.
+fn is_change(effect: &Effect) -> bool {
+    let flush = matches!(effect, Effect::FlushStore { .. });
+    flush || matches!(effect, Effect::WriteBlock { .. } | Effect::Copy { .. })
+}
+
 impl Rig {
     /// A store of chunks of one block, with one volume and one snapshot of it.
     fn new(blocks: usize, policy: Policy) -> Self {
+        Self::with(blocks, 16, policy, Config::default())
+    }
+
+    fn with(blocks: usize, journal: u64, policy: Policy, config: Config) -> Self {
         let mut disk = Disk(vec![Block::zeroed(); blocks], None);
         let options = CreateOptions {
             uuid: [9; 16],
             chunk_size: BLOCK_SIZE as u32,
             checksum: Checksum::default(),
             created_ms: 1,
-            journal_blocks: Some(16),
+            journal_blocks: Some(journal),
         };
         create(&mut disk, &options).unwrap();
-        let mut rig = Self::open(disk);
-        rig.command(Command::CreateVolume {
-            name: "v".to_owned(),
-            uuid: [1; 16],
-            size: 4096 * BLOCK_SIZE as u64,
-            origin: "/dev/v".to_owned(),
-            policy,
-            created_ms: 1,
-        });
-        rig.command(Command::Take {
-            targets: vec![(VOLUME, "s".to_owned())],
-            priority: 0,
-            created_ms: 1,
-        });
+        let mut rig = Self::open_with(disk, config);
+        rig.volume("v", policy);
+        rig.take("s");
         assert!(rig.replies.iter().all(|(_, result)| result.is_ok()));
         rig
     }
 
-    fn open(mut disk: Disk) -> Self {
+    fn open(disk: Disk) -> Self {
+        Self::open_with(disk, Config::default())
+    }
+
+    fn open_with(mut disk: Disk, config: Config) -> Self {
         let loaded = load(&mut disk).unwrap();
-        let config = Config::default();
         let (engine, _) = loaded.recover(&mut disk, &mut NoOrigins, config).unwrap();
         Self {
             disk,
@@ -97,7 +128,15 @@ impl Rig {
             batch: EventBatch::default(),
             hold_reads: false,
             hold_flushes: false,
+            hold: |_| false,
             held: Vec::new(),
+            hold_data: false,
+            late: Vec::new(),
+            fail: Box::new(|_| false),
+            lands: true,
+            bad: None,
+            seen: Vec::new(),
+            commands: 0,
             granted: Vec::new(),
             failed: Vec::new(),
             replies: Vec::new(),
@@ -105,11 +144,49 @@ impl Rig {
         }
     }
 
+    /// What a daemon finds that is started after a crash at this moment, if all that
+    /// was written persists.
+    fn crashed(&self) -> Self {
+        let mut rig = Self::open(Disk(self.disk.0.clone(), None));
+        rig.pump();
+        rig
+    }
+
     fn command(&mut self, command: Command) -> CommandId {
-        let id = CommandId(self.replies.len() as u64);
+        let id = CommandId(self.commands);
+        self.commands += 1;
         self.batch.events.push(Event::Command { id, command });
         self.pump();
         id
+    }
+
+    fn result(&self, id: CommandId) -> Option<Result<Reply, CommandError>> {
+        let mut found = self.replies.iter().filter(|(known, _)| *known == id);
+        found.next().map(|(_, result)| result.clone())
+    }
+
+    fn volume(&mut self, name: &str, policy: Policy) -> CommandId {
+        self.command(Command::CreateVolume {
+            name: name.to_owned(),
+            uuid: [1; 16],
+            size: 4096 * BLOCK_SIZE as u64,
+            origin: format!("/dev/{name}"),
+            policy,
+            created_ms: 1,
+        })
+    }
+
+    fn take(&mut self, name: &str) -> CommandId {
+        self.command(Command::Take {
+            targets: vec![(VOLUME, name.to_owned())],
+            priority: 0,
+            created_ms: 1,
+        })
+    }
+
+    fn delete(&mut self, tag: Tag) -> CommandId {
+        let targets = vec![(VOLUME, tag)];
+        self.command(Command::DeleteSnapshots { targets })
     }
 
     fn write(&mut self, owner: u64, first: u64, count: u32) {
@@ -122,73 +199,159 @@ impl Rig {
         self.pump();
     }
 
-    fn release(&mut self) {
-        (self.hold_reads, self.hold_flushes) = (false, false);
-        self.batch.events.append(&mut self.held);
+    /// Reads a snapshot: the grant and where its first piece is, if it is granted.
+    fn read(&mut self, tag: Tag, first: u64, count: u32) -> Option<(GrantId, Source)> {
+        self.batch.events.push(Event::Read {
+            owner: Owner(0),
+            volume: VOLUME,
+            tag,
+            first,
+            count,
+        });
+        let before = self.seen.len();
         self.pump();
+        self.seen[before..].iter().find_map(|effect| match effect {
+            Effect::ReadFrom { grant, source, .. } => Some((*grant, *source)),
+            _ => None,
+        })
+    }
+
+    fn read_done(&mut self, grant: GrantId) {
+        self.batch.events.push(Event::ReadDone { grant });
+        self.pump();
+    }
+
+    fn live(&self) -> Vec<Tag> {
+        self.engine.state.volumes[&VOLUME].live().collect()
+    }
+
+    /// Chunks kept for the volume.
+    fn kept(&self) -> u64 {
+        self.engine.state.volumes[&VOLUME].record.held.get()
+    }
+
+    /// Nothing is wrong with what is on the disk.
+    fn is_sound(&mut self) {
+        let options = CheckOptions { data: false };
+        let report = check(&mut self.disk, options, &mut |_, _| ()).unwrap();
+        assert_eq!(report.problems, Vec::<String>::new());
+    }
+
+    /// Ends one thing held back; what it leads to may be held back again.
+    fn answer(&mut self, effect: Effect) {
+        self.carry_out(effect);
+        self.pump();
+    }
+
+    fn answer_next(&mut self) {
+        let effect = self.held.remove(0);
+        self.answer(effect);
+    }
+
+    fn release(&mut self) {
+        (self.hold_reads, self.hold_flushes, self.hold_data) = (false, false, false);
+        self.hold = |_| false;
+        self.batch.events.append(&mut self.late);
+        for effect in std::mem::take(&mut self.held) {
+            self.carry_out(effect);
+        }
+        self.pump();
+    }
+
+    fn holds(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::ReadBlock { .. } if self.hold_reads => true,
+            Effect::FlushStore { .. } if self.hold_flushes => true,
+            effect => (self.hold)(effect),
+        }
     }
 
     /// Runs until everything but what is held back has been answered.
     fn pump(&mut self) {
         let mut effects = Effects::default();
-        loop {
+        for _ in 0..1_000_000 {
             effects.clear();
             self.engine.step(&mut self.batch, &mut effects);
             if effects.list.is_empty() {
                 return;
             }
             for effect in effects.list.drain(..) {
-                self.carry_out(effect);
+                if self.holds(&effect) {
+                    self.held.push(effect);
+                } else {
+                    self.carry_out(effect);
+                }
             }
         }
+        panic!("the engine never rests");
     }
 
     fn carry_out(&mut self, effect: Effect) {
+        self.seen.push(effect.clone());
+        let fails = (self.fail)(&effect);
+        let result = if fails {
+            Err(IoError::Errno(5))
+        } else {
+            Ok(())
+        };
         let events = &mut self.batch.events;
-        let result = Ok(());
         match effect {
             Effect::ReadBlock { io, block } => {
-                let result = Ok(Arc::new(self.disk.0[block as usize].clone()));
-                let held = if self.hold_reads {
-                    &mut self.held
-                } else {
-                    events
-                };
-                held.push(Event::BlockRead { io, result });
+                let data = || Arc::new(self.disk.0[block as usize].clone());
+                let result = result.map(|()| data());
+                events.push(Event::BlockRead { io, result });
             }
             Effect::WriteBlock {
                 io, block, data, ..
             } => {
-                self.disk.0[block as usize] = (*data).clone();
+                if !fails || self.lands {
+                    self.disk.0[block as usize] = (*data).clone();
+                }
                 events.push(Event::BlockWritten { io, result });
             }
-            Effect::FlushStore { io } => {
-                let held = if self.hold_flushes {
-                    &mut self.held
-                } else {
-                    events
-                };
-                held.push(Event::Flushed { io, result });
-            }
-            Effect::FlushOrigin { io, .. } | Effect::RecordInvalid { io, .. } => {
+            Effect::FlushStore { io }
+            | Effect::FlushOrigin { io, .. }
+            | Effect::RecordInvalid { io, .. } => {
                 events.push(Event::Flushed { io, result });
             }
-            Effect::Pause { io, .. } => events.push(Event::Paused { io, drained: true }),
+            Effect::Pause { io, .. } => {
+                let drained = !fails;
+                events.push(Event::Paused { io, drained });
+            }
             Effect::Copy {
                 copy,
                 first,
                 count,
                 bytes,
                 ..
-            } => {
-                self.copies.push((first, bytes));
-                self.batch.copy_read(copy, &vec![0; count as usize]);
-                self.batch.events.push(Event::CopyWritten { copy, result });
-            }
+            } => self.copy(copy, first, count, bytes, result),
             Effect::WriteGranted { owner, .. } => self.granted.push(owner),
             Effect::WriteFailed { owner, error } => self.failed.push((owner, error)),
             Effect::Reply { id, result } => self.replies.push((id, result)),
             _ => {}
+        }
+    }
+
+    fn copy(
+        &mut self,
+        copy: IoId,
+        first: u64,
+        count: u32,
+        bytes: u32,
+        result: Result<(), IoError>,
+    ) {
+        self.copies.push((first, bytes));
+        let chunks = first..first + u64::from(count);
+        if self.bad.is_some_and(|bad| chunks.contains(&bad)) {
+            let result = Err(IoError::Errno(5));
+            return self.batch.events.push(Event::CopyRead { copy, result });
+        }
+        self.batch.copy_read(copy, &vec![0; count as usize]);
+        let written = Event::CopyWritten { copy, result };
+        if self.hold_data {
+            self.late.push(written);
+        } else {
+            self.batch.events.push(written);
         }
     }
 }
@@ -206,12 +369,11 @@ fn damage_found_after_the_last_snapshot_went_fails_no_origin_write() {
     rig.write(2, 40, 1);
     assert_eq!((rig.granted.len(), rig.held.len()), (0, 1));
     // The second asks for the same block; the answer comes after the snapshot's end.
-    let flush = rig.held.pop();
+    let flush = rig.held.pop().unwrap();
     (rig.hold_flushes, rig.hold_reads) = (false, true);
     rig.write(3, 41, 1);
     assert_eq!(rig.held.len(), 1, "the block is being read");
-    rig.batch.events.extend(flush);
-    rig.pump();
+    rig.answer(flush);
     assert_eq!(rig.granted, [Owner(2)]);
     rig.release();
     assert_eq!(

@@ -13,6 +13,7 @@ mod hold;
 mod judges;
 mod kill;
 mod life;
+mod scrub;
 mod sockets;
 
 use csnap_tests::e2e::{seed, setting};

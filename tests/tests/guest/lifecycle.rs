@@ -81,6 +81,18 @@ fn a_store_is_detached_and_attached_20_times() -> Outcome {
     rig.finish()
 }
 
+/// It would wait for itself.
+#[test]
+fn csnap_is_never_put_below_itself() -> Outcome {
+    let rig = Rig::new("stacked", &Setup::default())?;
+    let own = rig.device()?.path.display().to_string();
+    let (ctl, about) = (&rig.bed.ctl, "a block device of this csnapd");
+    ctl.refuses(&format!("volume create inner {own}"), exit::BUSY, about)?;
+    ctl.ok(&format!("store create {own} --yes"))?;
+    ctl.refuses(&format!("store attach {own}"), exit::BUSY, about)?;
+    rig.finish()
+}
+
 #[test]
 fn an_open_device_is_removed_only_by_force() -> Outcome {
     let mut rig = Rig::new("held", &Setup::default())?;

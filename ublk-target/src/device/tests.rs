@@ -24,6 +24,26 @@ fn a_held_file_is_busy_until_let_go() {
     OriginDevice::open(&path, true).unwrap();
 }
 
+/// As a lock of POSIX would: closing any other descriptor of the file, a monitor's say,
+/// gives that up.
+#[test]
+fn nothing_else_that_opens_and_closes_a_file_lets_go_of_it() {
+    let (_dir, path) = file(1 << 20);
+    let held = OriginDevice::open(&path, false).unwrap();
+    for _ in 0..2 {
+        drop(File::options().read(true).write(true).open(&path).unwrap());
+        std::fs::read(&path).unwrap();
+        assert!(StoreDevice::open(&path, false).unwrap_err().is_busy());
+    }
+    // Held is the file that was opened, whatever its name leads to by now.
+    std::fs::rename(&path, path.with_extension("away")).unwrap();
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    drop(StoreDevice::open(&path, false).unwrap());
+    let away = StoreDevice::open(path.with_extension("away"), false);
+    assert!(away.unwrap_err().is_busy());
+    drop(held);
+}
+
 #[test]
 fn odd_sizes_directories_and_missing_files_are_refused_by_name() {
     let (dir, path) = file(1000);

@@ -143,9 +143,10 @@ fn volume(id: u64, record: &VolumeRecord, out: &mut dyn Write) -> fmt::Result {
         .try_for_each(|byte| write!(out, "{byte:02x}"))?;
     writeln!(
         out,
-        " kind {} policy {} flags {:#x} size {} created {} held {} origin {:?}",
+        " kind {} policy {} wait {} flags {:#x} size {} created {} held {} origin {:?}",
         record.kind,
         record.policy,
+        record.full_wait_s,
         record.flags,
         record.size,
         record.created_ms,

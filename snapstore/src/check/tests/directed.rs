@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::super::{dump, newest_store};
 use super::world::{Disk, edit, report, reseal, store};
-use crate::engine::TreeId;
+use crate::engine::{Command, Policy, TreeId};
 use crate::format::Ptr;
 use crate::format::bitmap::BitmapDirectory;
 use crate::format::superblock::Superblock;
@@ -72,6 +72,27 @@ fn the_dump_names_everything() {
     assert!(lines("snapshot ") >= 5 && lines("sharing ") > 0);
     assert!(lines("journal flushed exception") > 10 && lines("journal tail ") > 0);
     assert!(text.contains(" lost\n") && text.contains("\"kept\" live"));
+}
+
+#[test]
+fn the_dump_tells_how_long_a_full_store_is_waited_for() {
+    let mut world = super::world::World::new();
+    let volume = world.volume("alpha");
+    world.command(Command::SetPolicy {
+        volume,
+        policy: Some(Policy::SnapshotFirst),
+        full_wait_s: Some(30),
+    });
+    let says = |disk: &mut Disk, line: &str| {
+        let mut text = String::new();
+        dump(disk, &mut text).unwrap();
+        assert!(text.contains(line), "{line:?} is not in {text}");
+    };
+    let uuid = "07".repeat(16);
+    let volume = format!("volume 1 \"alpha\" live uuid {uuid} kind 1 policy 1 wait 30 flags 0x0 ");
+    says(&mut world.disk, &format!("changed {volume}"));
+    world.checkpoint();
+    says(&mut world.disk, &format!("\n{volume}"));
 }
 
 #[test]

@@ -15,22 +15,9 @@ impl Rig {
         self.result(id)
     }
 
-    pub(super) fn result(&self, id: CommandId) -> Option<Result<Reply, CommandError>> {
-        let mut found = self.replies.iter().filter(|(known, _)| *known == id);
-        found.next().map(|(_, result)| result.clone())
-    }
-
     fn size(&self) -> Option<u64> {
         let volumes = self.engine.volumes();
         volumes.iter().find(|v| v.id == VOLUME).map(|v| v.size)
-    }
-
-    fn take(&mut self, name: &str) {
-        self.command(Command::Take {
-            targets: vec![(VOLUME, name.to_owned())],
-            priority: 0,
-            created_ms: 1,
-        });
     }
 }
 
