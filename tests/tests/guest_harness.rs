@@ -152,6 +152,7 @@ fn a_hang_is_killed() {
     let seen = see(&job);
     assert_eq!(seen.outcome.end, End::TimedOut);
     assert!(seen.stdout.starts_with("busy\n"));
+    assert!(read(&seen.outcome.kernel_log).contains("Linux version"));
     assert!(seen.outcome.total < Duration::from_secs(60));
 }
 

@@ -22,10 +22,11 @@ use crate::state::memtable::BlockChange;
 use crate::state::{MemTable, TableChanges, TableShapes};
 use crate::tree::{Changes, Key, Merge, Node, Progress, Ptr, Root, Space};
 
-/// Exceptions collected in one step.
-const COLLECT: usize = 1024;
+/// Exceptions collected in one step. Whoever needs the engine meanwhile waits for a
+/// step to end, several times on the way of one first overwrite.
+const COLLECT: usize = 128;
 /// Nodes merged in one step.
-const BUDGET: usize = 16;
+const BUDGET: usize = 4;
 /// Node writes under way at most.
 const MAX_WRITES: usize = 128;
 
@@ -38,6 +39,8 @@ pub(super) struct Checkpoint {
     pub(super) wanted: bool,
     /// Exceptions being merged: below the recent ones, above the trees.
     pub(super) frozen: Option<MemTable>,
+    /// What the last one merged, dropped bit by bit.
+    spent: MemTable,
     /// Blocks that the checkpoint under way may still allocate.
     pub(super) reserved: u64,
     pub(super) pinned: Vec<Arc<Node>>,
@@ -115,6 +118,7 @@ impl Checkpoint {
             generation,
             wanted: false,
             frozen: None,
+            spent: MemTable::default(),
             reserved: 0,
             pinned: Vec::new(),
             replaced: Vec::new(),
@@ -153,6 +157,7 @@ impl Engine {
             return false;
         }
         match std::mem::replace(&mut self.checkpoint.stage, Stage::Idle) {
+            Stage::Idle if self.checkpoint.spent.drop_some(COLLECT) => true,
             Stage::Idle => {
                 let begin = self.checkpoint_due() && !self.journal.in_flight();
                 if begin {
@@ -463,7 +468,7 @@ impl Engine {
         let checkpoint = &mut self.checkpoint;
         checkpoint.generation += 1;
         checkpoint.stage = Stage::Idle;
-        checkpoint.frozen = None;
+        checkpoint.spent = checkpoint.frozen.take().unwrap_or_default();
         checkpoint.reserved = 0;
         checkpoint.pinned.clear();
         // Nobody asks for these again: leave the cache to the living.

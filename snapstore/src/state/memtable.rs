@@ -60,6 +60,18 @@ impl MemTable {
         self.exceptions.len()
     }
 
+    /// Drops up to `limit` entries of each kind; whether any are left. All of a large
+    /// table at once takes milliseconds, which whoever drops it may not have.
+    pub(crate) fn drop_some(&mut self, limit: usize) -> bool {
+        for _ in 0..limit {
+            let entry = self.exceptions.pop_first().is_some();
+            if !(self.eras.pop_first().is_some() || entry) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -2,11 +2,12 @@
 //! kept in memory and compared byte for byte, attributes from sysfs.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
+use nix::sys::stat::{major, minor};
 
 use super::{kernel, text};
 use crate::e2e::fault::Trying;
@@ -118,13 +119,16 @@ impl Device {
         Ok(Self { path })
     }
 
-    /// Its name in sysfs.
+    /// Its name in sysfs, whatever its node is called.
     ///
     /// # Errors
-    /// If the node is a link that leads nowhere.
+    /// If it is gone.
     pub fn name(&self) -> Outcome<String> {
         let story = || format!("follow {}", self.path.display());
-        let real = self.path.canonicalize().trying(story)?;
+        let number = std::fs::metadata(&self.path).trying(story)?.rdev();
+        let number = format!("{}:{}", major(number), minor(number));
+        let real = Path::new("/sys/dev/block").join(number).canonicalize();
+        let real = real.trying(story)?;
         let name = real.file_name().unwrap_or_default();
         Ok(name.to_string_lossy().into_owned())
     }

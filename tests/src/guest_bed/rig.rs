@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::device::Image;
 use super::disk::{Disk, RamOptions};
 use super::{Device, kernel};
@@ -146,15 +148,16 @@ impl Rig {
         Ok(full)
     }
 
-    /// Unmaps and deletes a snapshot.
+    /// Unmaps and deletes a snapshot, which must still show what it showed at first.
     ///
     /// # Errors
-    /// If either is refused.
+    /// If it does not, or either is refused.
     pub fn delete(&mut self, full_name: &str) -> Outcome {
+        if let Some(picture) = self.pictures.remove(full_name) {
+            self.compare(full_name, &picture)?;
+        }
         kernel::settle()?;
-        self.bed.delete(full_name)?;
-        self.pictures.remove(full_name);
-        Ok(())
+        self.bed.delete(full_name)
     }
 
     /// Every mapped snapshot must still show what it showed at first.
@@ -162,11 +165,13 @@ impl Rig {
     /// # Errors
     /// Names the one that does not.
     pub fn verify(&self) -> Outcome {
-        for (name, picture) in &self.pictures {
-            let seen = self.snapshot_device(name)?.image()?;
-            picture.same(&seen, &format!("{name} since it was taken"))?;
-        }
-        Ok(())
+        let mut all = self.pictures.iter();
+        all.try_for_each(|(name, picture)| self.compare(name, picture))
+    }
+
+    fn compare(&self, name: &str, picture: &Image) -> Outcome {
+        let seen = self.snapshot_device(name)?.image()?;
+        picture.same(&seen, &format!("{name} since it was taken"))
     }
 
     /// Ends a test that went well; see the module's introduction.
@@ -188,9 +193,11 @@ impl Rig {
     /// Ends a test that broke the origin or the store on purpose.
     ///
     /// # Errors
-    /// If the daemon does not end well, devices are left, or the kernel complains.
+    /// If the daemon does not end well, the store is not sound, devices are left, or
+    /// the kernel complains.
     pub fn finish_broken(mut self) -> Outcome {
         self.stop()?;
+        self.bed.check_store()?;
         self.end()
     }
 
@@ -217,7 +224,7 @@ impl Rig {
     }
 }
 
-fn device_of(shown: &serde_json::Value) -> Outcome<Device> {
+fn device_of(shown: &Value) -> Outcome<Device> {
     match find(shown, "device") {
         Some(path) => Device::new(path),
         None => Err(Fault::wrong(format!("it has no device: {shown}"))),
@@ -226,13 +233,24 @@ fn device_of(shown: &serde_json::Value) -> Outcome<Device> {
 
 /// The first text of this name anywhere in what `csnapctl` printed.
 #[must_use]
-pub fn find<'a>(value: &'a serde_json::Value, name: &str) -> Option<&'a str> {
+pub fn find<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    find_any(value, name, &Value::is_string).and_then(Value::as_str)
+}
+
+/// The first value of this name and kind anywhere in what `csnapctl` printed.
+#[must_use]
+pub fn find_any<'a>(
+    value: &'a Value,
+    name: &str,
+    kind: &dyn Fn(&Value) -> bool,
+) -> Option<&'a Value> {
+    let inside = |inner| find_any(inner, name, kind);
     match value {
-        serde_json::Value::Object(fields) => match fields.get(name) {
-            Some(serde_json::Value::String(text)) => Some(text),
-            _ => fields.values().find_map(|inner| find(inner, name)),
+        Value::Object(fields) => match fields.get(name) {
+            Some(found) if kind(found) => Some(found),
+            _ => fields.values().find_map(inside),
         },
-        serde_json::Value::Array(items) => items.iter().find_map(|inner| find(inner, name)),
+        Value::Array(items) => items.iter().find_map(inside),
         _ => None,
     }
 }

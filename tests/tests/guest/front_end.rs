@@ -41,6 +41,32 @@ fn without_the_driver_csnapd_serves_nbd_and_says_why() -> Outcome {
 }
 
 #[test]
+fn told_to_csnapd_serves_nbd_or_both_although_the_driver_is_there() -> Outcome {
+    for (name, blocks) in [("nbd", 0), ("both", 1)] {
+        let origin = Disk::ram(RamOptions::plain(16))?;
+        let store = Disk::ram(RamOptions::plain(64))?;
+        let setup = Setup {
+            options: ["--frontend", name].map(str::to_owned).to_vec(),
+            ..Setup::default()
+        };
+        let mut rig = Rig::unserved(name, &setup, origin, store)?;
+        rig.bed.serve("16K")?;
+        let status = rig.bed.ctl.json("status")?;
+        ensure!(
+            rig::find(&status, "frontend") == Some(name),
+            "told {name}: {status}"
+        );
+        let devices = kernel::ublk_devices()?;
+        ensure!(devices.len() == blocks, "{name}: {devices:?}");
+        let client = csnap_tests::e2e::client::Client::connect(&rig.bed.nbd_socket(), "vol")?;
+        ensure!(client.size() == 16 << 20, "NBD serves {}", client.size());
+        drop(client);
+        rig.finish_broken()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn told_to_use_ublk_csnapd_refuses_without_the_driver() -> Outcome {
     let mut rig = unserved("refuse")?;
     kernel::unload("ublk_drv")?;

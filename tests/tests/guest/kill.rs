@@ -1,13 +1,18 @@
 //! `kill -9` of csnapd under load, again and again, with the device open: nobody
 //! sees an error, nothing is lost, no snapshot changes.
 //!
-//! fio verifies one part of the device, our own load with its ledger another; every
-//! twelfth round a snapshot is taken under load and judged by the ledger.
+//! fio verifies one part of the device, our own load with its ledger another. In every
+//! fourth round the kill falls into a `snapshot take` or into the rush of copies after
+//! it; the ledger judges what came of it, and before it is deleted, some kills later,
+//! it must still show the same.
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use csnap_tests::e2e::bed::VOLUME;
-use csnap_tests::e2e::load::lock;
+use csnap_tests::e2e::ctl::Answer;
+use csnap_tests::e2e::ledger::{Mark, Number};
+use csnap_tests::e2e::load::{Shared, lock};
 use csnap_tests::e2e::{Fault, Outcome};
 use csnap_tests::ensure;
 use csnap_tests::guest_bed::fio::{FioLoop, sleep_ms, verified};
@@ -18,6 +23,7 @@ use rand_chacha::ChaCha8Rng;
 
 /// The ledger's part of the device.
 const LEDGER_MIB: u64 = 16;
+/// Snapshots beside the first one, which stays to the end.
 const KEPT: usize = 2;
 
 /// Not for the whole file: fio 3.33 never ends where a job has bssplit and bsrange.
@@ -50,20 +56,26 @@ fn killed_fifty_times_under_load_nobody_notices() -> Outcome {
     };
     let mut rig = Rig::new("kill", &setup)?;
     let device = rig.device()?;
-    rig.take_at_rest("first")?;
+    let first = rig.take_at_rest("first")?;
     let ledger = load::ledger(LEDGER_MIB);
     let fio = FioLoop::start(&rig.bed.dir, "kill", fio_job(&device, seed));
     let own = BlockLoad::start(&device, &ledger, seed)?;
     let rounds = super::setting("CSNAP_KILLS", 50)?;
     let mut times = Vec::new();
+    let mut taken = 0;
     for round in 0..rounds {
         ensure!(!fio.gave_up(), "fio gave up before kill {round}");
         sleep_ms(random.random_range(0..500));
-        if round % 12 == 0 {
-            take_judged(&mut rig, &ledger, round)?;
-        }
+        let take = (round % 4 == 0).then(|| Take::start(&rig, &ledger, round));
+        sleep_ms(random.random_range(0..150));
         times.push(kill(&mut rig, &device, &own)?);
+        if let Some(take) = take {
+            taken += u32::from(take.judged(&mut rig, &ledger)?);
+            thin_out(&mut rig, &first)?;
+        }
     }
+    ensure!(taken > 0, "no take was done before its kill");
+    ensure!(copied(&rig)? > 0, "nothing was copied for any snapshot");
     let passes = fio.finish()?;
     let longest = own.finish()?;
     ensure!(passes > 0, "fio never came to an end of a pass");
@@ -94,22 +106,64 @@ fn kill(rig: &mut Rig, device: &Device, own: &BlockLoad) -> Outcome<Duration> {
     Ok(killed.elapsed())
 }
 
-/// A snapshot under load, judged by the ledger, and one fewer of the old ones.
-fn take_judged(rig: &mut Rig, ledger: &csnap_tests::e2e::load::Shared, round: u32) -> Outcome {
-    let mark = lock(ledger).mark();
-    let full = format!("{VOLUME}@k{round}");
-    rig.bed.ctl.ok(&format!("snapshot take {full}"))?;
-    let until = lock(ledger).now();
-    rig.bed.ctl.ok(&format!("snapshot map {full}"))?;
-    let device = rig.snapshot_device(&full)?;
-    load::check_snapshot(&device, ledger, &mark, until)
-        .map_err(|fault| Fault::wrong(format!("{full}: {fault}")))?;
-    rig.pictures.insert(full, device.image()?);
-    if rig.pictures.len() > KEPT {
-        let oldest = rig.pictures.keys().next().cloned().unwrap_or_default();
-        rig.delete(&oldest)?;
+/// A `snapshot take` under load, with the kill still to come.
+struct Take {
+    name: String,
+    mark: Mark,
+    /// What csnapctl said, and which write came next then.
+    answer: JoinHandle<Outcome<(Answer, Number)>>,
+}
+
+impl Take {
+    fn start(rig: &Rig, ledger: &Shared, round: u32) -> Self {
+        let name = format!("{VOLUME}@k{round}");
+        let mark = lock(ledger).mark();
+        let (ctl, line) = (rig.bed.ctl.clone(), format!("snapshot take {name}"));
+        let ledger = Shared::clone(ledger);
+        let answer = move || Ok((ctl.any(&line)?, lock(&ledger).now()));
+        Self {
+            name,
+            mark,
+            answer: std::thread::spawn(answer),
+        }
     }
-    Ok(())
+
+    /// After the kill: whether it is there, and then it must be right. One that was
+    /// acknowledged must be there.
+    fn judged(self, rig: &mut Rig, ledger: &Shared) -> Outcome<bool> {
+        let panicked = |_| Fault::wrong("csnapctl could not be waited for");
+        let (answer, until) = self.answer.join().map_err(panicked)??;
+        let name = self.name;
+        let listed = rig.bed.ctl.snapshots(VOLUME)?;
+        let there = listed.iter().any(|row| row.full_name == name && row.live);
+        ensure!(
+            there || answer.code != 0,
+            "{name} was acknowledged and is gone after the kill"
+        );
+        if there {
+            rig.bed.ctl.ok(&format!("snapshot map {name}"))?;
+            let device = rig.snapshot_device(&name)?;
+            load::check_snapshot(&device, ledger, &self.mark, until)
+                .map_err(|fault| Fault::wrong(format!("{name}: {fault}")))?;
+            rig.pictures.insert(name, device.image()?);
+        }
+        Ok(there)
+    }
+}
+
+/// Deletes one of the old ones, but never the first.
+fn thin_out(rig: &mut Rig, first: &str) -> Outcome {
+    if rig.pictures.len() <= KEPT + 1 {
+        return Ok(());
+    }
+    let oldest = rig.pictures.keys().find(|name| *name != first).cloned();
+    oldest.map_or(Ok(()), |name| rig.delete(&name))
+}
+
+/// Bytes that one snapshot alone holds, of all.
+fn copied(rig: &Rig) -> Outcome<u64> {
+    let rows = rig.bed.ctl.snapshots(VOLUME)?;
+    Ok(rows.iter().map(|row| row.exclusive_bytes).sum())
 }
 
 fn report(rounds: u32, times: &mut [Duration], longest: Duration, passes: u32) -> Outcome {

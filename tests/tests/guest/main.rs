@@ -9,10 +9,13 @@ mod alone;
 mod failures;
 mod file_systems;
 mod front_end;
+mod grow;
 mod kill;
 mod lifecycle;
+mod modes;
 mod pressure;
 mod requests;
+mod udev;
 mod upgrade;
 mod verify;
 

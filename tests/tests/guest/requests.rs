@@ -260,11 +260,6 @@ fn status_and_features_agree_with_sysfs() -> Outcome {
         rig::find(&status, "frontend") == Some("ublk"),
         "status names another front end: {text}"
     );
-    let features = rig.bed.ctl.json("features")?;
-    for needed in ["user-recovery", "user-recovery-reissue"] {
-        let listed = features.to_string().contains(needed);
-        ensure!(listed, "features do not name {needed}: {features}");
-    }
     let volume = rig.bed.ctl.json("volume show vol")?;
     let (live, snapshot) = (rig.device()?, rig.snapshot_device(&full)?);
     let number = live.name()?.replace("ublkb", "");
@@ -283,6 +278,54 @@ fn status_and_features_agree_with_sysfs() -> Outcome {
         let seen = Device::new(&link)?.name()?;
         ensure!(seen == device.name()?, "{link:?} leads to {seen}");
     }
+    rig.finish()
+}
+
+/// What a kernel from 7.0 on must have agreed to besides recovery, and 6.12 must not.
+const OF_7_0: [&str; 7] = [
+    "zero-copy",
+    "auto-buf-reg",
+    "update-size",
+    "quiesce",
+    "per-io-daemon",
+    "buf-reg-off-daemon",
+    "safe-stop-dev",
+];
+
+#[test]
+fn what_was_agreed_is_all_that_this_kernel_has_and_is_shown() -> Outcome {
+    let rig = Rig::new("agreed", &Setup::default())?;
+    let new = kernel::at_least(7, 0)?;
+    let volume = rig.bed.ctl.json("volume show vol")?;
+    let agreed = rig::find_any(&volume, "features", &serde_json::Value::is_array);
+    let agreed = agreed.ok_or_else(|| Fault::wrong(format!("nothing agreed: {volume}")))?;
+    let agreed_to = |name: &str| {
+        agreed
+            .as_array()
+            .is_some_and(|all| all.iter().any(|f| f == name))
+    };
+    let known = rig.bed.ctl.json("features")?;
+    let rows = rig::find_any(&known, "features", &serde_json::Value::is_array);
+    let rows = rows.and_then(serde_json::Value::as_array);
+    let rows = rows.ok_or_else(|| Fault::wrong(format!("no features: {known}")))?;
+    let wanted = ["user-recovery", "user-recovery-reissue"].map(|name| (name, true));
+    for (name, there) in wanted.into_iter().chain(OF_7_0.map(|name| (name, new))) {
+        ensure!(
+            agreed_to(name) == there,
+            "{name} should be {there}: {volume}"
+        );
+        let row = rows.iter().find(|row| row["name"] == name);
+        let row = row.ok_or_else(|| Fault::wrong(format!("no row {name}: {known}")))?;
+        ensure!(
+            row["offered"] == there && row["used"] == there,
+            "features says of {name}: {row}"
+        );
+    }
+    let how = if new { "auto" } else { "off" };
+    ensure!(
+        rig::find(&volume, "zero_copy") == Some(how),
+        "data should move {how}: {volume}"
+    );
     rig.finish()
 }
 

@@ -54,6 +54,12 @@ fn restarted_under_load_no_request_is_lost() -> Outcome {
         longest.as_millis()
     ))?;
     load::settle(&device, &ledger)?;
+    // Where the kernel can quiesce, nothing was in flight when the old one went.
+    let log = rig.bed.places.log_tail(10_000);
+    ensure!(
+        !log.contains("without quiescing"),
+        "the device was left without being quiesced:\n{log}"
+    );
     rig.finish()
 }
 

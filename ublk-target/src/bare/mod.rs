@@ -32,6 +32,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, kill};
 
 use crate::device::{OriginDevice, StoreDevice};
+use crate::runtime::Spread;
 use crate::ublk::uapi::{DevInfo, feature};
 use crate::ublk::{
     self, CharDevice, Control, Descriptors, Features, Limits, NewDevice, ZeroCopy, features, params,
@@ -39,8 +40,10 @@ use crate::ublk::{
 use copies::Copies;
 use thread::{Mode, Server};
 
-/// Bytes of a request, most; also of one copy.
-const MAX_IO: u32 = 256 << 10;
+/// Bytes of a request, most: as csnapd's without copying.
+const MAX_IO: u32 = 1 << 20;
+/// Bytes of one copy, most.
+const MAX_COPY: u64 = 256 << 10;
 /// udev looks at new nodes at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// To find idle tags in.
@@ -60,8 +63,10 @@ pub struct Options {
     pub chunk: u64,
     /// Whether a copy counts only once the store was flushed.
     pub flush: bool,
-    /// Threads.
+    /// Threads, and queues.
     pub threads: u16,
+    /// Which thread serves which tags.
+    pub spread: Spread,
     /// Tags of a queue.
     pub depth: u16,
     /// How data reaches the origin.
@@ -159,10 +164,9 @@ fn block_signals() -> nix::Result<SigSet> {
 fn add(control: &Control, options: &Options, origin: &OriginDevice) -> Result<DevInfo, Failure> {
     let limits = Limits::of(origin)?;
     let flags = features::wanted(control.features(), options.zero_copy, true);
-    let spread = flags & feature::PER_IO_DAEMON != 0;
     let agreed = control.add(&NewDevice {
         id: None,
-        queues: if spread { 1 } else { options.threads },
+        queues: options.threads,
         depth: options.depth,
         max_io_bytes: MAX_IO,
         flags,
@@ -205,7 +209,7 @@ fn shared(
             return Err("the store must be as large as the origin".into());
         }
         Some(_) => {
-            let most = (u64::from(MAX_IO) / options.chunk).max(1);
+            let most = (MAX_COPY / options.chunk).max(1);
             let copies = Copies::new(origin.size(), options.chunk, most, options.flush);
             Some(copies)
         }
@@ -241,8 +245,10 @@ fn serve(
 ) -> Result<End, Failure> {
     let id = agreed.dev_id;
     let (sender, ready) = mpsc::channel();
-    let threads = (0..options.threads)
-        .map(|me| spawn(me, tags(me, options.threads, agreed), &shared, &sender))
+    let shares = options.spread.shares(agreed, options.threads);
+    let threads = shares
+        .into_iter()
+        .map(|(me, tags)| spawn(me, tags, &shared, &sender))
         .collect::<Result<Vec<_>, _>>()?;
     for _ in &threads {
         ready.recv()?.map_err(|e| format!("a thread: {e}"))?;
@@ -259,20 +265,6 @@ fn serve(
         thread.join().map_err(|_| "a thread died")??;
     }
     Ok(end)
-}
-
-/// The tags a thread serves: those of one queue are dealt out where every tag may
-/// have a thread of its own, otherwise whole queues are.
-fn tags(me: u16, threads: u16, agreed: &DevInfo) -> Vec<(u16, u16)> {
-    let spread = Features(agreed.flags).has(feature::PER_IO_DAEMON);
-    let mine = |queue: u16, tag: u16| {
-        let number = if spread { tag } else { queue };
-        number % threads == me
-    };
-    (0..agreed.nr_hw_queues)
-        .flat_map(|queue| (0..agreed.queue_depth).map(move |tag| (queue, tag)))
-        .filter(|&(queue, tag)| mine(queue, tag))
-        .collect()
 }
 
 /// Ends the process in order when a thread ends otherwise.
@@ -328,27 +320,6 @@ fn wait(control: &Control, id: u32, shared: &Shared, signals: &SigSet) -> Result
                 control.stop(id)?;
                 return Ok(End::Stopped);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_tag_has_one_thread() {
-        for (flags, queues) in [(feature::PER_IO_DAEMON, 1), (0, 2), (0, 3)] {
-            let agreed = DevInfo {
-                nr_hw_queues: queues,
-                queue_depth: 5,
-                flags,
-                ..DevInfo::default()
-            };
-            let mut all: Vec<_> = (0..3).flat_map(|me| tags(me, 3, &agreed)).collect();
-            all.sort_unstable();
-            all.dedup();
-            assert_eq!(all.len(), usize::from(queues) * 5);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ublk_target::bare;
+use ublk_target::runtime::Spread;
 use ublk_target::ublk::{self, Control, ZeroCopy};
 
 /// Serve a device over ublk without snapshots: for benchmarks only
@@ -25,7 +26,7 @@ struct Options {
     /// Flush the store before the origin is written
     #[arg(long)]
     flush: bool,
-    /// Threads
+    /// Threads, each with a queue
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
@@ -79,6 +80,7 @@ fn run(options: Options) -> Result<(), bare::Failure> {
         chunk: options.chunk,
         flush: options.flush,
         threads: options.threads,
+        spread: Spread::Auto, // as csnapd when it is told nothing
         depth: options.depth,
         zero_copy: options.zero_copy,
         recover: options.recover,

@@ -20,11 +20,11 @@ pub enum Spread {
 const MANY: u16 = 4;
 
 /// Queues and tags.
-pub(super) type Tags = Vec<(u16, u16)>;
+pub(crate) type Tags = Vec<(u16, u16)>;
 
 impl Spread {
     /// Which lane serves which tags; only lanes that have some.
-    pub(super) fn shares(self, info: &DevInfo, lanes: u16) -> Vec<(u16, Tags)> {
+    pub(crate) fn shares(self, info: &DevInfo, lanes: u16) -> Vec<(u16, Tags)> {
         let tags = self.is_by_tag(info, lanes);
         let mut shares: Vec<(u16, Tags)> = (0..lanes).map(|lane| (lane, Vec::new())).collect();
         for queue in 0..info.nr_hw_queues {

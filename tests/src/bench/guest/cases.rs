@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::bed::Bed;
 use super::media::Media;
 use super::plan::{Kind, Plan, Setting};
-use super::sample::{Key, Message, Sample};
+use super::sample::{Key, Message, STALL, Sample};
 use crate::bench::fio::{End, Job, Speed};
 use crate::bench::report::median;
 use crate::e2e::fault::Trying;
@@ -164,16 +164,22 @@ impl Run<'_> {
             let panicked = |_| Fault::wrong("the load panicked");
             Ok((load.join().map_err(panicked)??, times))
         })?;
+        // dm-snapshot's were removed first: those taken here are all it has.
+        let snapshots = match self.setting.kind {
+            Kind::DmSnapshot => self.plan.takes,
+            _ => self.setting.snapshots,
+        };
+        let key = |case, unit| Key {
+            snapshots,
+            ..self.key(case, unit)
+        };
+        let stall = speed.max_us / speed.median_us;
         self.tell(Sample::requests(
-            self.key("take-under-load", "requests/s"),
+            key("take-under-load", "requests/s"),
             &speed,
         ))?;
-        let stall = speed.max_us / speed.median_us;
-        self.tell(Sample::plain(
-            self.key("take-stall", "longest/median"),
-            stall,
-        ))?;
-        self.tell(Sample::plain(self.key("take-time", "ms"), median(&times)))
+        self.tell(Sample::plain(key("take-stall", STALL), stall))?;
+        self.tell(Sample::plain(key("take-time", "ms"), median(&times)))
     }
 
     /// Whether parts of chunks are overwritten too: where copies of whole chunks are

@@ -121,7 +121,7 @@ pub struct Plan {
     /// A first look only.
     pub quick: bool,
     /// Rounds; a row is their median. What no bar is about is measured in the first
-    /// only: the whole matrix takes a quarter of an hour.
+    /// only: the whole matrix takes a quarter of an hour each time.
     pub rounds: usize,
     /// Bytes of the origin that are used.
     pub origin: u64,

@@ -15,6 +15,9 @@ use crate::e2e::{Fault, Outcome};
 
 /// Begins a line that holds a [`Message`].
 const MARK: &str = "@bench ";
+/// The unit of stalls: the longest time of a request, in medians. No request may take
+/// longer, so a row holds the worst of the rounds.
+pub const STALL: &str = "longest/median";
 
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -122,7 +125,7 @@ impl Message {
 /// A line of `target/bench/guest.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// Median of the samples.
+    /// Median of the samples; of stalls the worst.
     #[serde(flatten)]
     pub sample: Sample,
     /// How many samples.
@@ -159,7 +162,7 @@ impl Told {
         let row = |(key, samples): (&Key, &Vec<Sample>)| Row {
             sample: Sample {
                 key: key.clone(),
-                value: median(&samples.iter().map(|s| s.value).collect::<Vec<_>>()),
+                value: value_of(key, samples),
                 lat_median_us: median_of(samples, |sample| sample.lat_median_us),
                 lat_max_us: median_of(samples, |sample| sample.lat_max_us),
             },
@@ -167,6 +170,14 @@ impl Told {
             machine: self.machine.clone(),
         };
         self.samples.iter().map(row).collect()
+    }
+}
+
+fn value_of(key: &Key, samples: &[Sample]) -> f64 {
+    let values: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
+    match key.unit == STALL {
+        true => values.into_iter().fold(0.0, f64::max),
+        false => median(&values),
     }
 }
 
@@ -234,6 +245,17 @@ mod tests {
         assert_eq!(rows[0].sample.value, 2.0);
         assert_eq!(rows[0].sample.lat_max_us, Some(90.0));
         assert_eq!(rows[0].sample.lat_median_us, None);
+    }
+
+    #[test]
+    fn of_stalls_the_worst_counts() {
+        let mut told = Told::default();
+        for value in [3.0, 30.0, 4.0] {
+            let mut stall = sample(value, 1.0);
+            stall.key.unit = STALL.into();
+            told.add(Message::Sample(stall));
+        }
+        assert_eq!(told.rows()[0].sample.value, 30.0);
     }
 
     #[test]

@@ -147,12 +147,12 @@ impl Daemon {
             None => origin.measure()?,
         };
         store.handle.resize_origin(info.id, bytes)?;
-        self.resized(name, bytes)?;
         if bytes != info.size {
             let message = format!("volume {name} grew from {} to {bytes} bytes", info.size);
             let event = NewEvent::new(Level::Info, "volume-resized", message);
             self.events.add(event.store(&store.path).volume(name));
         }
+        self.resized(name, bytes)?;
         self.volume_show(name)
     }
 
