@@ -9,7 +9,8 @@ use csnap_tests::sim::world::Config;
 /// Seeds within which a defect must show.
 fn bound(defect: Defect) -> u64 {
     match defect {
-        // A last chunk must be copied twice, with a volume that grew in between.
+        // Seen after 1,734 seeds since the steps of a checkpoint are shorter; before,
+        // within 500.
         Defect::ForgetZeroes => 2500,
         _ => 500,
     }

@@ -32,7 +32,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, kill};
 
 use crate::device::{OriginDevice, StoreDevice};
-use crate::runtime::Spread;
+use crate::runtime::{MOST_BYTES, Spread};
 use crate::ublk::uapi::{DevInfo, feature};
 use crate::ublk::{
     self, CharDevice, Control, Descriptors, Features, Limits, NewDevice, ZeroCopy, features, params,
@@ -40,8 +40,6 @@ use crate::ublk::{
 use copies::Copies;
 use thread::{Mode, Server};
 
-/// Bytes of a request, most: as csnapd's without copying.
-const MAX_IO: u32 = 1 << 20;
 /// Bytes of one copy, most.
 const MAX_COPY: u64 = 256 << 10;
 /// udev looks at new nodes at once.
@@ -168,7 +166,7 @@ fn add(control: &Control, options: &Options, origin: &OriginDevice) -> Result<De
         id: None,
         queues: options.threads,
         depth: options.depth,
-        max_io_bytes: MAX_IO,
+        max_io_bytes: MOST_BYTES,
         flags,
         identity: 0,
     })?;

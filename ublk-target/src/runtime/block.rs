@@ -29,7 +29,7 @@ use crate::ublk::{
 /// How long lanes may take to fetch their tags, or to let go of them.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Most bytes in a request whose pages are registered.
-const MOST_BYTES: u32 = 1 << 20;
+pub(crate) const MOST_BYTES: u32 = 1 << 20;
 /// Most bytes in a request that is copied: each tag has a buffer of this size.
 const COPIED_BYTES: u32 = 512 << 10;
 /// Most bytes in a read of a snapshot: with the blocks around it, it fits the

@@ -30,6 +30,7 @@ mod block;
 mod spread;
 mod store;
 
+pub(crate) use block::MOST_BYTES;
 pub use block::{Agreed, BlockDevice, BlockError, BlockOpen, BlockOptions, Removed};
 pub use spread::Spread;
 pub use store::StoreHandle;
