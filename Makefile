@@ -6,7 +6,7 @@ SUITE   ?= all
 KERNEL  ?= 7.2
 CARGO   ?= cargo
 
-.PHONY: help setup build demo test unit e2e bench bench-doc soak fuzz guest guest-setup guest-test lint install uninstall clean-work
+.PHONY: help setup build demo test unit e2e bench bench-doc bench-images soak fuzz coverage guest guest-setup guest-test lint install uninstall clean-work
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -15,8 +15,8 @@ help: ## this list
 setup: ## install what a fresh Debian 12 with cargo lacks
 	@scripts/setup
 
-build: ## csnapd and csnapctl, optimised
-	$(CARGO) build --release --bins -p ublk-target -p ctl
+build: ## csnapd, csnapctl and imagegen, optimised
+	$(CARGO) build --release --bins -p ublk-target -p ctl -p imagegen
 
 demo: setup build ## the main job, shown in under 3 minutes; GUEST=1: on /dev/ublkbN in the virtual machine
 ifdef GUEST
@@ -48,8 +48,15 @@ endif
 bench-doc: ## put the latest rows into docs/performance.md
 	$(CARGO) run --release -p csnap-tests --bin bench -- --doc docs/performance.md
 
+bench-images: ## images of file trees beside mkfs.xfs, cp and tar (as root, for the loop mount)
+	@scripts/xfsprogs
+	$(CARGO) bench -p imagegen --bench images
+
 soak: setup ## kills, fio and models with new seeds for MINUTES
 	@scripts/soak $(MINUTES)
+
+coverage: ## how much of the engine its tests reach, by line and by branch (see docs/testing.md)
+	@scripts/coverage
 
 fuzz: setup ## hostile bytes at every decoder for MINUTES (see docs/testing.md)
 	@scripts/fuzz all $$(($(MINUTES) * 60 / 8))
@@ -65,6 +72,7 @@ guest-test: ## csnap on block devices in the virtual machine, on both kernels, a
 	$(CARGO) test -p csnap-tests --features guest --test guest_harness -- --test-threads=1
 	$(CARGO) build --release --bins -p ublk-target -p ctl
 	$(CARGO) test -p csnap-tests --features guest --test guest_units
+	$(CARGO) test -p csnap-tests --features guest --test guest_cuts -- --test-threads=1 --nocapture
 	@scripts/guest-tests
 
 lint: ## formatting, clippy, licences and dependencies
@@ -73,6 +81,7 @@ lint: ## formatting, clippy, licences and dependencies
 install: build ## programs, units, udev rules and manual into PREFIX (DESTDIR honoured)
 	install -D -m 0755 target/release/csnapd $(DESTDIR)$(PREFIX)/sbin/csnapd
 	install -D -m 0755 target/release/csnapctl $(DESTDIR)$(PREFIX)/bin/csnapctl
+	install -D -m 0755 target/release/imagegen $(DESTDIR)$(PREFIX)/bin/imagegen
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	target/release/csnapctl completion bash \
 		> $(DESTDIR)$(PREFIX)/share/bash-completion/completions/csnapctl
@@ -81,6 +90,7 @@ install: build ## programs, units, udev rules and manual into PREFIX (DESTDIR ho
 uninstall: ## remove what install put there; stores and state stay
 	scripts/install-system uninstall "$(DESTDIR)" "$(PREFIX)"
 	rm -f $(DESTDIR)$(PREFIX)/sbin/csnapd $(DESTDIR)$(PREFIX)/bin/csnapctl \
+		$(DESTDIR)$(PREFIX)/bin/imagegen \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/csnapctl
 
 clean-work: ## remove what tests, demo and benchmarks left (not the build)

@@ -1,13 +1,15 @@
 # Sourced by scripts/test and scripts/lint: counting what ran.
 #
 # A step ends as one line of $SUMMARY: step, passed, failed, skipped, seconds.
-# What failed and what could not run, and why, is kept beside it.
+# What failed and what could not run, and why, is kept beside it. Of a long output often only
+# the last 25 lines are seen: so it ends with why tests failed, then the counts.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$root/target/test
 SUMMARY=$work/summary.tsv
 FAILURES=$work/failures.txt
 SKIPS=$work/skips.txt
+REASONS=$work/reasons.txt
 
 summary_begin() {
     rm -rf "$work"
@@ -15,6 +17,7 @@ summary_begin() {
     : > "$SUMMARY"
     : > "$FAILURES"
     : > "$SKIPS"
+    : > "$REASONS"
 }
 
 # record STEP PASSED FAILED SKIPPED SECONDS
@@ -60,12 +63,61 @@ cargo_tests() {
     passed=$((passed - noted))
     if ((failed)); then
         grep -E '^test .* \.\.\. FAILED' "$log" | sed "s|^test |$step: |; s|\$|; see $log|" >> "$FAILURES"
+        reasons "$log" >> "$REASONS"
     elif ((status)); then
         failed=1 # it did not compile, or a test program died
         echo "$step: cargo test ended with $status; see $log" >> "$FAILURES"
     fi
     ((failed == 0)) || tail -n 60 "$log"
     record "$step" "$passed" "$failed" $((ignored + noted)) $((SECONDS - begin))
+}
+
+# reasons LOG: why each test of a log failed: its name and where it panicked, then,
+# indented, what it said from there on.
+reasons() {
+    awk '
+        function block_ends(  i) {
+            if (name == "") return
+            print name
+            for (i = 1; i <= lines; i++) print "    " line[i]
+            name = ""
+        }
+        # Before what they said, and before the list of their names.
+        /^failures:$/ { block_ends(); inside = !inside; next }
+        !inside { next }
+        /^---- .* stdout ----$/ { block_ends(); name = $2; lines = panics = 0; next }
+        /^thread .* panicked at / && !panics++ {
+            name = name ", " substr($0, index($0, "panicked at "))
+            lines = 0
+            next
+        }
+        /^$/ || /^note: .*RUST_BACKTRACE/ || /^stack backtrace:$/ { next }
+        /^ *[0-9]+: / || /^ +at / { next }
+        { line[++lines] = length($0) > 300 ? substr($0, 1, 297) "..." : $0 }
+        END { block_ends() }' "$1"
+}
+
+# Prints the reasons of up to five tests in about 20 lines: of each what it said first,
+# and last, where worlds name the command that lives them again.
+print_reasons() {
+    awk -v tests="$(grep -c '^[^ ]' "$REASONS")" '
+        function block_ends(  i) {
+            for (i = 1; i <= lines; i++)
+                if (lines <= most || i <= head || i > lines - (most - head - 1)) print line[i]
+                else if (i == head + 1) print "    [...]"
+            lines = 0
+        }
+        BEGIN {
+            most = int(20 / (tests < 5 ? tests : 5)) - 1
+            if (most > 12) most = 12
+            head = int(most / 2)
+        }
+        /^[^ ]/ { block_ends(); if (++shown > 5) exit; print; next }
+        { line[++lines] = $0 }
+        END {
+            block_ends()
+            if (tests > 5) printf "and %d more tests\n", tests - 5
+        }' "$REASONS"
 }
 
 # Tests which find at run time that they cannot run pass and leave a note; sets
@@ -93,6 +145,10 @@ summary_end() {
     if [[ -s $FAILURES ]]; then
         printf '\nfailed:\n'
         sed 's/^/  /' "$FAILURES"
+    fi
+    if [[ -s $REASONS ]]; then
+        printf '\nwhy tests failed:\n'
+        print_reasons
     fi
     echo
     awk -F '\t' '

@@ -12,6 +12,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
+use clap::CommandFactory;
+use ctl::cli::Cli;
 use ublk_target::control::client::socket_path;
 use ublk_target::control::listener::Listener;
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, SnapshotName};
@@ -83,15 +85,18 @@ fn monday() -> SnapshotView {
         created_ms: 1_795_212_903_123,
         size: 1 << 30,
         exclusive_bytes: 3 << 20,
+        shared_bytes: 0,
         priority: 0,
         state: SnapshotStateName::Live,
         dropped: None,
         mapped: false,
+        held: false,
         device: None,
         link: None,
         agreed: None,
         export: None,
         clients: 0,
+        uses: 0,
     }
 }
 
@@ -217,6 +222,8 @@ fn wrong_command_lines_exit_with_2_and_ask_the_daemon_nothing() {
         &["store", "create", "/nonexistent", "--chunk-size", "3K"],
         &["store", "create", "/nonexistent", "--chunk-size", "2M"],
         &["snapshot", "delete", "web@a", "--yes", "--dry-run"],
+        &["snapshot", "set", "web@a"],
+        &["snapshot", "set", "web@a", "--hold", "--no-hold"],
         &["frobnicate"],
     ] {
         let output = world.run(args);
@@ -278,10 +285,52 @@ fn deleting_needs_consent_and_deletes_what_was_shown() {
         name: "monday".into(),
         tag: Some(7),
     };
-    let expected = Request::SnapshotDelete {
-        snapshots: vec![wanted],
+    let deleting = |force| Request::SnapshotDelete {
+        snapshots: vec![wanted.clone()],
+        force,
     };
-    assert_eq!(world.asked().pop(), Some(expected));
+    assert_eq!(world.asked().pop(), Some(deleting(false)));
+    world.run(&["snapshot", "delete", "web@monday", "--yes", "--force"]);
+    assert_eq!(world.asked().pop(), Some(deleting(true)));
+}
+
+#[test]
+fn a_change_names_what_is_changed_and_nothing_else() {
+    let world = World::new();
+    let snapshot = SnapshotName {
+        volume: "web".into(),
+        name: "monday".into(),
+        tag: None,
+    };
+    for (options, priority, hold) in [
+        (&["--priority", "-3"][..], Some(-3), None),
+        (&["--hold"], None, Some(true)),
+        (&["--no-hold", "--priority=1"], Some(1), Some(false)),
+    ] {
+        world.run(&[&["snapshot", "set", "web@monday"], options].concat());
+        let expected = Request::SnapshotSet {
+            snapshot: snapshot.clone(),
+            priority,
+            hold,
+        };
+        assert_eq!(world.asked(), [expected], "{options:?}");
+    }
+}
+
+#[test]
+fn a_name_counts_for_the_volumes_before_it() {
+    let world = World::new();
+    for (typed, taken) in [
+        ("a b c@x", "a@x\nb@x\nc@x\n"),
+        ("a b@x c d@y", "a@x\nb@x\nc@y\nd@y\n"),
+        ("a@x b", "a@x\nb@made-up\n"),
+    ] {
+        let args: Vec<&str> = ["snapshot", "take"]
+            .into_iter()
+            .chain(typed.split(' '))
+            .collect();
+        assert_eq!(stdout(&world.run(&args)), taken, "{typed}");
+    }
 }
 
 #[test]
@@ -355,6 +404,11 @@ fn a_store_is_made_only_where_nothing_is_lost() {
     }
     let missing = world.run(&["store", "check", "/nonexistent"]);
     assert_eq!(code(&missing), 3, "{}", stderr(&missing));
+    let empty = world.dir.path().join("empty");
+    let file = std::fs::File::create(&empty).unwrap();
+    file.set_len(16 << 20).unwrap();
+    let no_store = world.run(&["store", "check", empty.to_str().unwrap()]);
+    assert_eq!(code(&no_store), 2, "{}", stderr(&no_store));
 }
 
 #[test]
@@ -409,6 +463,19 @@ fn a_damaged_store_is_repaired_with_consent() {
     );
 }
 
+/// The words that lead to every verb a person may type.
+fn verbs(command: &clap::Command) -> Vec<Vec<String>> {
+    let shown = |sub: &&clap::Command| !sub.is_hide_set() && sub.get_name() != "help";
+    let name = || vec![command.get_name().to_owned()];
+    let below = command.get_subcommands().filter(shown).flat_map(verbs);
+    let below: Vec<_> = below.map(|words| [name(), words].concat()).collect();
+    if command.has_subcommands() {
+        below
+    } else {
+        vec![name()]
+    }
+}
+
 #[test]
 fn help_shows_an_example_for_every_verb() {
     let help = |args: &[&str]| {
@@ -417,22 +484,22 @@ fn help_shows_an_example_for_every_verb() {
         stdout(&output)
     };
     assert!(help(&["--help"]).contains("Exit codes:"));
-    for (noun, verbs) in [
-        (
-            "store",
-            "create attach detach status scrub check repair dump",
-        ),
-        ("volume", "create list show delete set"),
-        ("snapshot", "take list show delete rename map unmap set"),
-    ] {
-        for verb in verbs.split(' ') {
-            let text = help(&[noun, verb, "--help"]);
-            assert!(
-                text.contains(&format!("csnapctl {noun} {verb}")),
-                "{noun} {verb}: {text}"
-            );
-            assert!(text.contains("Example"), "{noun} {verb} shows no example");
-        }
+    let verbs = verbs(&Cli::command());
+    for must in ["store scrub", "snapshot umount", "volume resize", "events"] {
+        let known = |words: &Vec<String>| words.join(" ") == format!("csnapctl {must}");
+        assert!(verbs.iter().any(known), "{must}: {verbs:?}");
     }
+    let lacks = |words: &Vec<String>| {
+        let args = words.iter().skip(1).map(String::as_str);
+        let text = help(&args.chain(["--help"]).collect::<Vec<_>>());
+        let examples = text.split_once("Example").map_or("", |(_, after)| after);
+        !examples.contains(&words.join(" "))
+    };
+    let without: Vec<String> = verbs
+        .iter()
+        .filter(|w| lacks(w))
+        .map(|w| w.join(" "))
+        .collect();
+    assert_eq!(without, Vec::<String>::new(), "they show no example");
     assert!(help(&["completion", "bash"]).contains("_csnapctl"));
 }

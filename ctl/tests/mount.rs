@@ -42,15 +42,18 @@ impl Backend for Mock {
             created_ms: 0,
             size: 1 << 30,
             exclusive_bytes: 0,
+            shared_bytes: 0,
             priority: 0,
             state: SnapshotStateName::Live,
             dropped: None,
             mapped: *mapped,
+            held: false,
             device: self.device.clone().filter(|_| *mapped),
             link: None,
             agreed: None,
             export: None,
             clients: 0,
+            uses: 0,
         }))
     }
 }
@@ -255,19 +258,22 @@ fn file_systems_are_recognised_mounted_and_unmounted() {
     }
 }
 
-#[test]
-fn what_was_mapped_before_stays_mapped() {
+/// A world whose snapshot holds an ext4; `None` where none can be mounted.
+fn world_of_ext4() -> Option<(tempfile::TempDir, World)> {
     if !is_root() {
-        return;
+        return None;
     }
     let images = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let Some(image) = image(images.path(), "mkfs.ext4", &["-q", "-F"]) else {
+    let image = image(images.path(), "mkfs.ext4", &["-q", "-F"])?;
+    let device = Loop::new(&image)?;
+    Some((images, World::new(Some(device))))
+}
+
+#[test]
+fn what_was_mapped_before_stays_mapped() {
+    let Some((_images, world)) = world_of_ext4() else {
         return;
     };
-    let Some(device) = Loop::new(&image) else {
-        return;
-    };
-    let world = World::new(Some(device));
     *world.mock.mapped.lock().unwrap() = true;
     let printed = ok(&world.mount(&["--options", "suid,noexec"]));
     assert!(
@@ -283,6 +289,35 @@ fn what_was_mapped_before_stays_mapped() {
     ok(&by_name);
     assert!(world.mapped());
     assert_eq!(options_of(&world.mnt()), "");
+}
+
+#[test]
+fn several_mounts_go_together_or_not_at_all() {
+    let Some((_images, world)) = world_of_ext4() else {
+        return;
+    };
+    let second = world.dir.path().join("second");
+    ok(&world.mount(&[]));
+    ok(&world.csnapctl(&["mount", "web@monday", "--mkdir"], &second));
+    // The one that is unmounted last is in use.
+    let mut user = Command::new("sleep");
+    let mut user = user.arg("60").current_dir(world.mnt()).spawn().unwrap();
+    let name = Path::new("web@monday");
+    let busy = world.csnapctl(&["umount"], name);
+    user.kill().unwrap();
+    user.wait().unwrap();
+    assert_eq!(code(&busy), 4, "{busy:?}");
+    let said = text(&busy.stderr);
+    assert!(said.contains("nothing was unmounted"), "{said}");
+    for dir in [&world.mnt(), &second] {
+        assert!(options_of(dir).contains("ext4"), "{}", dir.display());
+    }
+    let both = world.csnapctl(&["umount"], name);
+    let gone = [&world.mnt(), &second].map(|dir| options_of(dir));
+    run("umount", &["--quiet"], &[&second]);
+    ok(&both);
+    assert_eq!(gone, ["", ""]);
+    assert!(!world.mapped(), "mounting had mapped it");
 }
 
 #[test]

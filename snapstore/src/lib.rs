@@ -22,6 +22,7 @@
 //! | [`check`] | the whole-store checker and the dump |
 //! | [`repair`] | making a damaged store sound again |
 //! | [`scrub`] | verifying copied chunks while the store is served |
+//! | [`signature`] | what else a device may hold |
 #![forbid(unsafe_code)]
 
 pub mod alloc;
@@ -38,6 +39,7 @@ pub mod recover;
 pub mod repair;
 mod replay;
 pub mod scrub;
+pub mod signature;
 pub mod state;
 pub mod tree;
 pub mod unique;

@@ -2,35 +2,41 @@
 //! a durable checkpoint before the engine serves anything.
 //!
 //! [`load`] reads and verifies without writing: the newest valid superblock, the
-//! tables, the bitmap, and the journal from the superblock's position on, replayed
-//! in memory. [`Loaded::recover`] then
-//! 1. flushes the store, so that what was read is also what stays (hazard 7);
+//! tables, the bitmap, the high nodes of the trees, and the journal from the superblock's
+//! position on, replayed in memory. [`Loaded::recover`] then
+//! 1. flushes the store, so that what was read is also what stays (hazard 7), and wipes
+//!    what an extension that was cut off left at the device's end;
 //! 2. re-reads the data of exceptions whose commit was not known flushed: if the
 //!    data does not match its checksums, the origin write it protected was never
 //!    issued, so the exception is dropped when the origin still matches them, and
 //!    LOST when not (hazard 3);
 //! 3. writes a checkpoint (hazard 5).
 //!
-//! What a broken journal block means is a table in `replay.rs`.
+//! What a broken journal block means is a table in `replay.rs`. Sharing counters that
+//! cannot be read are counted anew: refusing a store for them would cost too much.
+
+mod high;
+mod tables;
 
 use crate::alloc::{Allocator, LoadError};
 use crate::block::Block;
+use crate::checksum::Checksum;
 use crate::device::{BlockDevice, IoError, Origins};
 use crate::drive::checkpoint;
-use crate::engine::{
-    Config, Engine, Geometry, Parts, Roots, SnapshotInfo, TreeId, VolumeInfo, root_of,
-};
+use crate::engine::{Config, Engine, Geometry, Parts, Roots, SnapshotInfo, VolumeInfo, root_of};
 use crate::format::Damage;
 use crate::format::exception::{Crcs, LOST};
 use crate::format::journal::Record;
 use crate::format::superblock::{FLAG_CLEAN, Superblock, store_id};
-use crate::format::tables::{SnapshotPhase, SnapshotRecord, VolumeRecord};
+use crate::format::tables::SnapshotPhase;
 use crate::ids::{Tag, VolumeId};
 use crate::replay::{self, Replay};
 use crate::state::State;
-use crate::tree::{Key, Node, Shape, Walk};
+use crate::tree::Node;
 
-use zerocopy::FromBytes;
+use high::load_high;
+pub(crate) use tables::load_record;
+use tables::load_tables;
 
 #[cfg(test)]
 mod tests;
@@ -42,7 +48,10 @@ pub enum OpenError {
     #[error("this is not a csnap store: neither superblock carries its magic")]
     NotAStore,
     /// Both superblocks are damaged.
-    #[error("both superblocks are damaged: the first: {first}; the last: {last}")]
+    #[error(
+        "both superblocks are damaged: the first: {first}; the last: {last} (if the device became larger and \
+         the store was not extended since, the last is not at its end: give it its old size)"
+    )]
     Superblocks {
         /// What is wrong with the first.
         first: Damage,
@@ -60,9 +69,7 @@ pub enum OpenError {
         store: u64,
     },
     /// A metadata block is damaged.
-    #[error(
-        "{what}, block {block}: {damage}; restore the store from a copy, or detach it and use the origins alone"
-    )]
+    #[error("{what}, block {block}: {damage}")]
     Damaged {
         /// What the block belongs to.
         what: &'static str,
@@ -98,6 +105,10 @@ pub struct Loaded {
     pub(crate) alloc: Allocator,
     pub(crate) replay: Replay,
     pub(crate) clean: bool,
+    /// Nodes of the exceptions' trees that stay in memory.
+    pub(crate) high: Vec<Node>,
+    /// Damage got over: block and reason.
+    pub(crate) damage: Vec<(u64, String)>,
 }
 
 /// What recovery did, for the log.
@@ -233,7 +244,7 @@ pub fn load(dev: &mut impl BlockDevice) -> Result<Loaded, OpenError> {
             store: geometry.blocks,
         });
     }
-    let roots = roots_of(&superblock);
+    let mut roots = roots_of(&superblock);
     let mut alloc = crate::alloc::load(
         dev,
         geometry.store,
@@ -245,7 +256,9 @@ pub fn load(dev: &mut impl BlockDevice) -> Result<Loaded, OpenError> {
     let (first, count) = (geometry.journal_first, geometry.journal_blocks);
     let journal = first..first + count;
     alloc.check_fixed(journal).map_err(bitmap_error)?;
-    let mut state = load_tables(dev, &geometry, &roots, &superblock)?;
+    let mut damage = Vec::new();
+    let mut state = load_tables(dev, &geometry, &mut roots, &superblock, &mut damage)?;
+    let high = load_high(dev, &geometry, &roots)?;
     let replay = replay::read(dev, &superblock, generation)?;
     replay::apply(&replay, &geometry, &mut state, &mut alloc)?;
     let clean = superblock.flags.get() & FLAG_CLEAN != 0 && replay.records.is_empty();
@@ -257,6 +270,8 @@ pub fn load(dev: &mut impl BlockDevice) -> Result<Loaded, OpenError> {
         alloc,
         replay,
         clean,
+        high,
+        damage,
     })
 }
 
@@ -272,89 +287,6 @@ fn bitmap_error(error: LoadError) -> OpenError {
             damage: damage.to_string(),
         },
     }
-}
-
-/// Reads the volume table, the snapshot table and the sharing counters.
-fn load_tables(
-    dev: &mut impl BlockDevice,
-    geometry: &Geometry,
-    roots: &Roots,
-    superblock: &Superblock,
-) -> Result<State, OpenError> {
-    let mut state = State::new(u64::from(superblock.chunk_size.get()));
-    state.next_tag = superblock.next_tag.get();
-    state.next_volume = superblock.next_volume.get();
-    for tree in [TreeId::Volumes, TreeId::Snapshots, TreeId::Sharing] {
-        walk(dev, geometry, roots, tree, &mut |node, index| {
-            load_record(&mut state, tree, node.key(index), node.value(index))
-        })?;
-    }
-    Ok(state)
-}
-
-/// Adds one record of the volume table, the snapshot table or the sharing counters.
-pub(crate) fn load_record(
-    state: &mut State,
-    tree: TreeId,
-    key: Key,
-    value: &[u8],
-) -> Result<(), Damage> {
-    let short = Damage::Field("a table record is too short");
-    let number = if tree == TreeId::Volumes {
-        key.b
-    } else {
-        key.a
-    };
-    let unknown = Damage::Field("a table record's volume number is out of range");
-    let volume = VolumeId(u32::try_from(number).map_err(|_| unknown)?);
-    match tree {
-        TreeId::Volumes => {
-            let record = VolumeRecord::read_from_bytes(value).map_err(|_| short)?;
-            state.load_volume(volume, record)
-        }
-        TreeId::Snapshots => {
-            let record = SnapshotRecord::read_from_bytes(value).map_err(|_| short)?;
-            state.load_snapshot(volume, Tag(key.b), record)
-        }
-        _ => {
-            let count = <[u8; 8]>::try_from(value).map_err(|_| short)?;
-            let count = u64::from_le_bytes(count);
-            state.load_sharing(volume, Tag(key.b), Tag(key.c), count)
-        }
-    }
-}
-
-/// Visits every record of a tree in key order.
-fn walk(
-    dev: &mut impl BlockDevice,
-    geometry: &Geometry,
-    roots: &Roots,
-    tree: TreeId,
-    each: &mut dyn FnMut(&Node, usize) -> Result<(), Damage>,
-) -> Result<(), OpenError> {
-    let what = tree.name();
-    let shape: Shape = geometry.shape(tree);
-    let root = *roots.get(tree);
-    let fault = |block, damage: String| OpenError::Damaged {
-        what,
-        block,
-        damage,
-    };
-    let mut walk = Walk::new(root).map_err(|f| fault(root.ptr.block, f.to_string()))?;
-    while let Some(missing) = walk.next() {
-        let at = missing.ptr.block;
-        let block = read_block(dev, at, what)?;
-        let node = Node::verify(block.into(), missing.ptr, &shape, missing.level)
-            .map_err(|d| fault(at, d.to_string()))?;
-        walk.enter(&node).map_err(|f| fault(at, f.to_string()))?;
-        if missing.level == 0 {
-            for index in 0..node.len() {
-                each(&node, index).map_err(|d| fault(at, d.to_string()))?;
-            }
-        }
-    }
-    walk.finish()
-        .map_err(|f| fault(root.ptr.block, f.to_string()))
 }
 
 impl Loaded {
@@ -416,6 +348,7 @@ impl Loaded {
             what: "store",
             error,
         })?;
+        wipe_leftover(dev, &self.geometry)?;
         let mut recovered = Recovered {
             clean: self.clean,
             replayed: self.replay.records.len() as u64,
@@ -433,6 +366,8 @@ impl Loaded {
             alloc: self.alloc,
             generation: self.generation,
             journal: (self.replay.next, self.replay.chain),
+            high: self.high,
+            damage: self.damage,
         };
         let mut engine = Engine::new(parts, config);
         checkpoint(&mut engine, dev)?;
@@ -461,20 +396,18 @@ impl Loaded {
         if *block == LOST || !self.state.recent.holds(*volume, *chunk, *tag, *block) {
             return Ok(());
         }
-        let mut data = vec![Block::zeroed(); crcs.as_slice().len()];
-        if dev.read(*block, &mut data).is_err() {
+        match read_copy(dev, *block, crcs, self.geometry.checksum) {
             // Unreadable is not unwritten: keep it, reads will say so.
-            return Ok(());
-        }
-        let checksum = self.geometry.checksum;
-        let found = data.iter().map(|b| checksum.of(&b.0));
-        if found.eq(crcs.as_slice().iter().copied()) {
+            Err(_) => return Ok(()),
             // Written again: a flush that failed before the stop may have left it where
             // no later flush reaches it (hazard 9).
-            return dev.write(*block, &data).map_err(|error| OpenError::Device {
-                what: "store",
-                error,
-            });
+            Ok(Some(data)) => {
+                return dev.write(*block, &data).map_err(|error| OpenError::Device {
+                    what: "store",
+                    error,
+                });
+            }
+            Ok(None) => {}
         }
         let unchanged = match self.is_unchanged(origins, (*volume, *chunk, *tag, *pred), crcs) {
             Ok(unchanged) => unchanged,
@@ -517,7 +450,9 @@ impl Loaded {
         let mut now = vec![0; crcs.as_slice().len()];
         let mut size = reach;
         loop {
-            origins.chunk_checksums(self.geometry.checksum, id, chunk, size, &mut now)?;
+            let mut read =
+                || origins.chunk_checksums(self.geometry.checksum, id, chunk, size, &mut now);
+            read().or_else(|_| read())?;
             let mut pairs = now.iter().zip(crcs.as_slice()).take(needed);
             if pairs.all(|(now, then)| now == then) {
                 return Ok(true);
@@ -549,6 +484,51 @@ impl Loaded {
         }
         Ok(())
     }
+}
+
+/// A copy, if it matches its checksums. One that does not, or cannot be read, is read once
+/// more: what is made of that is for good.
+fn read_copy(
+    dev: &mut impl BlockDevice,
+    block: u64,
+    crcs: &Crcs,
+    checksum: Checksum,
+) -> Result<Option<Vec<Block>>, IoError> {
+    let mut data = vec![Block::zeroed(); crcs.as_slice().len()];
+    let mut read = || {
+        dev.read(block, &mut data)?;
+        let found = data.iter().map(|b| checksum.of(&b.0));
+        Ok(found.eq(crcs.as_slice().iter().copied()))
+    };
+    let good = match read() {
+        Ok(false) => matches!(read(), Ok(true)),
+        result => result.or_else(|_| read())?,
+    };
+    Ok(good.then_some(data))
+}
+
+/// What an extension that was cut off wrote at the device's end is not to be taken for
+/// this store's last superblock, should the first one ever be lost.
+fn wipe_leftover(dev: &mut impl BlockDevice, geometry: &Geometry) -> Result<(), OpenError> {
+    let what = "device's end";
+    let Some(at) = leftover(dev, geometry) else {
+        return Ok(());
+    };
+    dev.write(at, &[Block::zeroed()])
+        .and_then(|()| dev.flush())
+        .map_err(|error| OpenError::Device { what, error })
+}
+
+/// Where a superblock of this store lies that does not count: at the end of a device
+/// that is larger than the store.
+pub(crate) fn leftover(dev: &mut impl BlockDevice, geometry: &Geometry) -> Option<u64> {
+    let at = dev.blocks().checked_sub(1)?;
+    if at < geometry.blocks {
+        return None;
+    }
+    let block = read_block(dev, at, "device's end").ok()?;
+    let (copy, _) = Superblock::decode(&block, at).ok()?;
+    (copy.uuid == geometry.uuid).then_some(at)
 }
 
 pub(crate) fn state_error(damage: Damage) -> OpenError {

@@ -9,6 +9,38 @@ use std::sync::Arc;
 
 use snapstore::{BLOCK_SIZE, Block, BlockDevice, IoError};
 
+/// A device whose blocks can be shared instead of copied, where they are in memory.
+pub trait Blocks: BlockDevice {
+    /// A block as it was last written.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::read`].
+    fn block(&mut self, number: u64) -> Result<Arc<Block>, IoError> {
+        let mut block = Box::new(Block::zeroed());
+        self.read(number, std::slice::from_mut(&mut *block))?;
+        Ok(block.into())
+    }
+
+    /// Writes a block.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::write`].
+    fn set_block(&mut self, number: u64, data: Arc<Block>) -> Result<(), IoError> {
+        self.write(number, std::slice::from_ref(&*data))
+    }
+}
+
+impl Blocks for MemoryStore {
+    fn block(&mut self, number: u64) -> Result<Arc<Block>, IoError> {
+        Ok(self.get(number))
+    }
+
+    fn set_block(&mut self, number: u64, data: Arc<Block>) -> Result<(), IoError> {
+        self.put(number, data);
+        Ok(())
+    }
+}
+
 /// The blocks that are not zero, by their number.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
@@ -43,7 +75,11 @@ impl MemoryStore {
     /// All it holds.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        (0..self.size).flat_map(|block| self.get(block).0).collect()
+        let mut bytes = Vec::with_capacity(self.size as usize * BLOCK_SIZE);
+        for block in 0..self.size {
+            bytes.extend_from_slice(&self.get(block).0);
+        }
+        bytes
     }
 
     /// The numbers of the blocks that are not zero, ascending.

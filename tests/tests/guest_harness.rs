@@ -129,8 +129,9 @@ fn files_go_in_and_results_come_back() {
 #[test]
 fn a_panic_is_reported_with_the_log_at_once() {
     let start = Instant::now();
+    // What is on its way out when the kernel dies, dies with it.
     let seen = see(&newest(
-        "echo before; echo c > /proc/sysrq-trigger; sleep 1000",
+        "echo before; sleep 2; echo c > /proc/sysrq-trigger; sleep 1000",
     ));
     assert_eq!(seen.outcome.end, End::Died);
     assert_eq!(seen.stdout, "before\n");

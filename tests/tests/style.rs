@@ -107,6 +107,23 @@ fn versions_stand_in_the_workspace_only() {
     }
 }
 
+/// Each file of tests of the real programs has its row in docs/testing.md.
+#[test]
+fn the_tables_of_tests_are_complete() {
+    let text = fs::read_to_string(root().join("docs/testing.md")).unwrap();
+    let mut missing = Vec::new();
+    for dir in ["tests/tests/e2e", "tests/tests/guest"] {
+        for entry in fs::read_dir(root().join(dir)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let row = format!("\n| `{name}` |");
+            if name != "main.rs" && !text.contains(&row) {
+                missing.push(format!("{dir}/{name}"));
+            }
+        }
+    }
+    is_empty(&missing, "without a row in docs/testing.md");
+}
+
 /// What the table of the rules in docs/testing.md names is there: tests as
 /// `` `file.rs::name` ``, planted defects as `` `Name` `` or `` `name.patch` ``.
 #[test]

@@ -11,6 +11,7 @@
 //! | [`export`], [`runtime`] | what the daemon's control side calls |
 //! | [`nbd`] | the NBD protocol, without system calls |
 //! | [`ublk`] | the kernel's block devices in user space |
+//! | [`size`] | numbers of bytes as people type them |
 //! | [`bare`] | a ublk server without an engine, for benchmarks |
 //! | [`control`] | the control socket: protocol, client, server |
 //! | [`daemon`] | attaching, serving and stopping; what each verb does |
@@ -27,4 +28,5 @@ pub mod nbd;
 pub mod reclaim;
 pub mod ring;
 pub mod runtime;
+pub mod size;
 pub mod ublk;

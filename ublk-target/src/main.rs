@@ -13,6 +13,7 @@ use std::sync::Arc;
 use clap::{Parser, ValueEnum};
 use nix::sys::signal::SigSet;
 use snapstore::engine::Config;
+use tracing::field::display;
 use tracing_subscriber::EnvFilter;
 use ublk_target::control::client::{DEFAULT_RUN_DIR, socket_path};
 use ublk_target::control::listener::{ListenError, Listener, private_directory};
@@ -23,6 +24,7 @@ use ublk_target::daemon::safety::Safety;
 use ublk_target::daemon::state::StateFile;
 use ublk_target::daemon::{Daemon, Settings, activation, nbd_socket, process};
 use ublk_target::runtime::{Runtime, RuntimeConfig, Spread};
+use ublk_target::size::{BadSize, ByteSize};
 use ublk_target::ublk::ZeroCopy;
 
 const HELP: &str = "\
@@ -78,10 +80,9 @@ struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 32,
           value_parser = clap::value_parser!(u32).range(12..=4096))]
     buffer_mib: u32,
-    /// Metadata kept in memory for each store, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 64,
-          value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
-    cache_mib: u32,
+    /// Memory for the tree nodes of each store, 1M to 1T
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = cache_size)]
+    cache: ByteSize,
     /// Stay in the machine's view of the mounts. Only where no file system on a device
     /// of csnapd is mounted on this machine: its end could wait for itself
     #[arg(long)]
@@ -197,7 +198,9 @@ fn serve_until_told(
             return Err(error.into());
         }
     };
-    tracing::info!(control = %socket_path(&options.run_dir).display(), nbd = %nbd_path.display(), "ready");
+    // No socket is named that is not there.
+    let nbd_path = nbd.as_ref().map(|_| display(nbd_path.display()));
+    tracing::info!(control = %socket_path(&options.run_dir).display(), nbd = nbd_path, "ready");
     process::notify("READY=1");
     let told = process::wait(signals).inspect(|signal| tracing::info!(%signal, "stopping"));
     process::notify("STOPPING=1");
@@ -220,9 +223,22 @@ fn serve_control(
 }
 
 fn engine_config(options: &Options) -> Config {
-    const BLOCKS_PER_MIB: usize = 256;
     Config {
-        cache_blocks: options.cache_mib as usize * BLOCKS_PER_MIB,
+        cache_blocks: Config::nodes_in(options.cache.0),
         ..Config::default()
+    }
+}
+
+fn cache_size(text: &str) -> Result<ByteSize, String> {
+    let allowed = ByteSize(1 << 20)..=ByteSize(1 << 40);
+    let size: ByteSize = text.parse().map_err(|bad: BadSize| bad.to_string())?;
+    if allowed.contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!(
+            "the cache may be {} to {}",
+            allowed.start(),
+            allowed.end()
+        ))
     }
 }

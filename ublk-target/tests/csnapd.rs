@@ -109,6 +109,7 @@ fn attach_web(dir: &Path, policy: PolicyName) {
         Request::StoreAttach {
             path,
             accept_changed_origin: vec![],
+            same_origin: vec![],
         },
     );
     let origin = file(&dir.join("origin"), 1 << 20);

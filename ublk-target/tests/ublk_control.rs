@@ -233,6 +233,7 @@ fn with_volume(dir: &Path) -> Daemon {
     let attach = Request::StoreAttach {
         path: store,
         accept_changed_origin: Vec::new(),
+        same_origin: Vec::new(),
     };
     daemon.handle(attach).unwrap();
     let volume = Request::VolumeCreate {
@@ -324,6 +325,7 @@ fn what_waits_is_never_written_over_an_origin_that_was_changed() {
         let request = Request::StoreAttach {
             path: dir.path().join("store").to_str().unwrap().into(),
             accept_changed_origin: accept.iter().map(|&name| name.into()).collect(),
+            same_origin: Vec::new(),
         };
         daemon.handle(request).unwrap();
     };

@@ -1,6 +1,7 @@
 //! The command line: noun, then verb. Help texts are part of the product: every
 //! verb says what it does, what it does not, and shows an example.
 
+mod format;
 mod hold;
 mod mount;
 mod snapshot;
@@ -13,9 +14,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ublk_target::control::client::DEFAULT_RUN_DIR;
 use ublk_target::control::views::PolicyName;
 
+pub use format::{FormatArg, FormatArgs, KernelArg};
 pub use hold::{HoldArgs, HolderArgs};
 pub use mount::{MountArgs, UmountArgs};
-pub use snapshot::SnapshotVerb;
+pub use snapshot::{ChangeArgs, SnapshotVerb};
 pub use store::{StoreVerb, StructureArg};
 pub use volume::VolumeVerb;
 

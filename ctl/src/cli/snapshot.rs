@@ -1,6 +1,6 @@
 //! `csnapctl snapshot ...`
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::Consent;
 use super::hold::HoldArgs;
@@ -22,21 +22,46 @@ Options given to mount(8) besides those of --options:
   F2FS, NILFS2  norecovery
   bcachefs      nochanges";
 
+/// What is changed about a snapshot.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(required = true, multiple = true)]
+pub struct ChangeArgs {
+    /// When the store is full the lowest is dropped first
+    #[arg(long, allow_negative_numbers = true)]
+    pub priority: Option<i32>,
+    /// Hold it: never dropped to make room, deleted only with --force
+    #[arg(long, conflicts_with = "no_hold")]
+    pub hold: bool,
+    /// Hold it no longer
+    #[arg(long)]
+    pub no_hold: bool,
+}
+
+impl ChangeArgs {
+    /// Held from now on, or not, or as before.
+    #[must_use]
+    pub fn held(self) -> Option<bool> {
+        (self.hold || self.no_hold).then_some(self.hold)
+    }
+}
+
 /// What to do with snapshots.
 #[derive(Debug, Subcommand)]
 pub enum SnapshotVerb {
     /// Take snapshots of one or more volumes, all at one instant
     ///
     /// When this returns the snapshots are durable. Volumes named together (of one
-    /// store, at most 64) are taken together: no write lies between them. Without
-    /// a name one is made from the time, like 2026-11-20T22.15.03.123Z. Prints the
-    /// snapshots' names.
+    /// store, at most 64) are taken together: no write lies between them. A name counts
+    /// for the volumes before it that have none: `web db@monday` makes web@monday and
+    /// db@monday. Those without any get one made from the time, like
+    /// 2026-11-20T22.15.03.123Z. Prints the snapshots' names.
     #[command(after_help = "Examples:\n  csnapctl snapshot take web@monday\n  \
+                            csnapctl snapshot take web db@monday\n  \
                             csnapctl snapshot take web db\n  \
                             csnapctl snapshot take web@before-upgrade --priority 10\n  \
                             csnapctl snapshot take web@still --freeze /srv/web")]
     Take {
-        /// Volumes, with or without a name for the snapshot
+        /// Volumes, with or without a name for their snapshots
         #[arg(required = true, value_name = "VOLUME[@NAME]")]
         targets: Vec<TargetArg>,
         /// When the store is full the lowest is dropped first
@@ -46,7 +71,12 @@ pub enum SnapshotVerb {
         #[command(flatten)]
         hold: HoldArgs,
     },
-    /// List snapshots: when, how large, and the bytes only they hold
+    /// List snapshots: when, how large, and what they hold
+    ///
+    /// ONLY HERE is what deleting that one gives back, SHARED what it holds together
+    /// with others. USES counts NBD clients, and mounts, programs and devices on top of
+    /// its block device. One that was dropped stays until it is deleted: `show` says
+    /// why it was.
     #[command(
         visible_alias = "ls",
         after_help = "Examples:\n  csnapctl snapshot list\n  \
@@ -68,13 +98,16 @@ pub enum SnapshotVerb {
     ///
     /// They are gone when this returns; their space comes back in the background.
     /// Other snapshots keep all they have. A mapped snapshot is refused: unmap it
-    /// first.
+    /// first. So is one that is held, unless forced: see `csnapctl snapshot set --help`.
     #[command(after_help = "Examples:\n  csnapctl snapshot delete web@monday\n  \
                             csnapctl snapshot delete web@monday web@tuesday --yes")]
     Delete {
         /// The snapshots
         #[arg(required = true, value_name = "VOLUME@NAME")]
         snapshots: Vec<SnapshotArg>,
+        /// Delete those that are held too
+        #[arg(long)]
+        force: bool,
         /// How it is confirmed.
         #[command(flatten)]
         consent: Consent,
@@ -129,19 +162,28 @@ pub enum SnapshotVerb {
     Mount(MountArgs),
     /// Unmount a snapshot
     ///
-    /// It is unmapped again if mounting it had mapped it. When it is in use nothing
-    /// happens and the users are named.
+    /// It is unmounted wherever it is, or on DIR alone, and unmapped again if mounting
+    /// it had mapped it. When one of these mounts is in use nothing happens and the
+    /// users are named.
     #[command(after_help = "Examples:\n  csnapctl snapshot umount web@monday\n  \
                             csnapctl snapshot umount /mnt")]
     Umount(UmountArgs),
     /// Change a snapshot
-    #[command(after_help = "Example:\n  csnapctl snapshot set web@monday --priority 10")]
+    ///
+    /// One that is held is never dropped to make room, and deleted only with --force.
+    /// When nothing else is left to drop, writes to its volume fare as under the policy
+    /// snapshot-first: they wait as long as --full-wait says, then fail.
+    #[command(
+        after_help = "Examples:\n  csnapctl snapshot set web@monday --priority 10\n  \
+                            csnapctl snapshot set web@monday --hold\n  \
+                            csnapctl snapshot set web@monday --no-hold"
+    )]
     Set {
         /// The snapshot
         #[arg(value_name = "VOLUME@NAME")]
         snapshot: SnapshotArg,
-        /// When the store is full the lowest is dropped first
-        #[arg(long, allow_negative_numbers = true)]
-        priority: i32,
+        /// What about it.
+        #[command(flatten)]
+        change: ChangeArgs,
     },
 }

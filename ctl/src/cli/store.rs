@@ -64,6 +64,11 @@ pub enum StoreVerb {
         /// its device that waits get I/O errors
         #[arg(long, value_name = "VOLUME")]
         accept_changed_origin: Vec<String>,
+        /// The origin of this volume is the same disk as before, although its serial
+        /// number or other identification is not: it is connected in another way. Its
+        /// snapshots are kept, so say this only if you are sure
+        #[arg(long, value_name = "VOLUME")]
+        same_origin: Vec<String>,
         /// How dropping snapshots is confirmed.
         #[command(flatten)]
         consent: Consent,
@@ -89,6 +94,26 @@ pub enum StoreVerb {
     Status {
         /// Path or UUID; all stores when left out
         store: Option<String>,
+    },
+    /// Make a store as large as its device has become
+    ///
+    /// Extend the device first (lvextend, the array's own tool), then this. Nothing has
+    /// to be stopped, and writes that wait for room go on. A store in a file is made
+    /// longer by --size. A store never becomes smaller. Each TiB needs 64 MiB of memory.
+    ///
+    /// Do it soon after the device became larger: until then the store's second
+    /// superblock is not at the device's end, where it is looked for should the first one
+    /// be damaged.
+    #[command(
+        after_help = "Examples:\n  lvextend -L +100G vg0/snapstore && csnapctl store extend /dev/vg0/snapstore\n  \
+                            csnapctl store extend /var/lib/csnap/store.img --size 40G"
+    )]
+    Extend {
+        /// Path or UUID
+        store: String,
+        /// Make the store's file so large first
+        #[arg(long, value_name = "SIZE")]
+        size: Option<ByteSize>,
     },
     /// Verify the kept data of an attached store while it is served
     ///

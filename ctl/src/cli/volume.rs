@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use snapstore::engine::MAX_FULL_WAIT_S;
 
-use super::{Consent, PolicyArg};
+use super::{Consent, FormatArgs, PolicyArg};
 use crate::names::NewSize;
 
 /// What to do with a volume.
@@ -11,12 +11,15 @@ use crate::names::NewSize;
 pub enum VolumeVerb {
     /// Put an origin under csnap's care
     ///
-    /// The origin is not changed. From now on it must be used through csnap instead
-    /// of directly: unmount it first. With ublk that is a block device, which
+    /// The origin is not changed, unless --format says so. From now on it must be used
+    /// through csnap instead of directly: unmount it first. With ublk that is a block device, which
     /// /dev/csnap/NAME leads to; with NBD an export of the volume's name.
     #[command(after_help = "Examples:\n  csnapctl volume create web /dev/sda\n  \
                             csnapctl volume create db /dev/vg0/db --store /dev/sdb \
-                            --policy snapshot-first")]
+                            --policy snapshot-first\n  \
+                            csnapctl volume create web /dev/sda --format xfs --label web\n  \
+                            csnapctl volume create web /dev/sda --format xfs --from /srv/web\n  \
+                            csnapctl volume create vm7 vm7.img --format xfs --from oci:layout:latest")]
     Create {
         /// The volume's name: letters, digits, '.', '_', '-'
         name: String,
@@ -28,6 +31,9 @@ pub enum VolumeVerb {
         /// What goes first when the store is full
         #[arg(long, value_enum, default_value = "origin-first")]
         policy: PolicyArg,
+        /// How it is formatted first.
+        #[command(flatten)]
+        format: FormatArgs,
     },
     /// List the volumes
     #[command(
@@ -49,7 +55,8 @@ pub enum VolumeVerb {
     },
     /// Forget a volume and delete its snapshots
     ///
-    /// The origin itself is not touched: it stays complete and usable alone.
+    /// The origin itself is not touched: it stays complete and usable alone. Refused
+    /// while one of its snapshots is mapped or held.
     #[command(after_help = "Examples:\n  csnapctl volume delete web --dry-run\n  \
                             csnapctl volume delete web --yes")]
     Delete {
@@ -74,7 +81,8 @@ pub enum VolumeVerb {
         /// What goes first when the store is full
         #[arg(long, value_enum, group = "change")]
         policy: Option<PolicyArg>,
-        /// With snapshot-first: how long a write waits for room before it fails
+        /// With snapshot-first, or where all snapshots are held: how long a write waits for
+        /// room before it fails
         #[arg(long, value_name = "SECONDS", group = "change",
               value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_FULL_WAIT_S)))]
         full_wait: Option<u32>,

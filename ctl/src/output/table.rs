@@ -264,10 +264,12 @@ mod tests {
             created_ms: 1_795_212_903_123,
             size: 1 << 30,
             exclusive_bytes,
+            shared_bytes: 1 << 20,
             priority: -1,
             state: SnapshotStateName::Live,
             dropped: None,
             mapped: true,
+            held: false,
             device: Some("/dev/ublkb3".into()),
             link: Some(format!("/dev/csnap/web@{name}")),
             agreed: Some(AgreedView {
@@ -280,6 +282,7 @@ mod tests {
             }),
             export: Some(format!("web@{name}")),
             clients: 2,
+            uses: 3,
         }
     }
 
@@ -316,9 +319,9 @@ mod tests {
         let rows = [snapshot("monday", 16384), snapshot("b", 0)];
         assert_eq!(
             list(&rows, &Style::default()).unwrap(),
-            "VOLUME\tNAME\tTAKEN (UTC)\tSIZE\tONLY HERE\tPRIORITY\tSTATE\tMAPPED\tDEVICE\n\
-             web\tmonday\t2026-11-20 22:15:03\t1.00 GiB\t16.0 KiB\t-1\tlive\tyes\t/dev/ublkb3\n\
-             web\tb\t2026-11-20 22:15:03\t1.00 GiB\t0 B\t-1\tlive\tyes\t/dev/ublkb3\n"
+            "VOLUME\tNAME\tTAKEN (UTC)\tSIZE\tONLY HERE\tSHARED\tPRIORITY\tSTATE\tHELD\tMAPPED\tUSES\tDEVICE\n\
+             web\tmonday\t2026-11-20 22:15:03\t1.00 GiB\t16.0 KiB\t1.00 MiB\t-1\tlive\tno\tyes\t3\t/dev/ublkb3\n\
+             web\tb\t2026-11-20 22:15:03\t1.00 GiB\t0 B\t1.00 MiB\t-1\tlive\tno\tyes\t3\t/dev/ublkb3\n"
         );
     }
 

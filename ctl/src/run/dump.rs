@@ -9,8 +9,8 @@ use snapstore::format::exception::{Crcs, LOST, Place};
 use snapstore::format::journal::Record;
 use snapstore::format::superblock::{DiskRoot, Superblock};
 use snapstore::format::tables::{
-    HAS_FINGERPRINT, MAPPED, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING, VolumeRecord,
-    text,
+    HAS_FINGERPRINT, HELD, MAPPED, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING,
+    VolumeRecord, text,
 };
 use ublk_target::daemon::failures::opening;
 use ublk_target::device::StoreDevice;
@@ -29,7 +29,7 @@ const PIECE: usize = 1 << 16;
 
 /// Prints a store that is not attached.
 pub(super) fn dump(session: &mut Session, path: &Path, only: &[StructureArg]) -> Done {
-    let mut device = StoreDevice::open(path, true).map_err(|error| held(&error))?;
+    let mut device = StoreDevice::open(path, true).map_err(held)?;
     let chosen: Vec<Structure> = only.iter().map(|arg| (*arg).into()).collect();
     let structures = if chosen.is_empty() {
         &Structure::USUAL[..]
@@ -180,6 +180,7 @@ fn snapshot(volume: u64, tag: u64, record: &SnapshotRecord) -> Value {
         "phase": phase,
         "mapped": record.flags.get() & MAPPED != 0,
         "purged": record.flags.get() & PURGED != 0,
+        "held": record.flags.get() & HELD != 0,
         "reason": dropped.then(|| drop_reason(record.reason.get()).to_string()),
         "priority": record.priority.get(),
         "size": record.size.get(),
@@ -227,7 +228,8 @@ fn journal(record: &Record) -> Value {
             priority,
             name,
         } => json!({"kind": "snapshot_changed", "volume": volume.0, "tag": tag.0,
-            "name": text(name.as_slice()), "mapped": flags & MAPPED != 0, "priority": priority}),
+            "name": text(name.as_slice()), "mapped": flags & MAPPED != 0,
+            "held": flags & HELD != 0, "priority": priority}),
         Record::Purged {
             volume,
             chunk,

@@ -3,6 +3,7 @@
 mod dump;
 mod events;
 mod features;
+mod format;
 mod hold;
 mod mount;
 mod offline;

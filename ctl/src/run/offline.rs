@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 use snapstore::check::{self, CheckOptions, Report};
 use snapstore::create::{self, CreateOptions};
-use snapstore::{Checksum, IoError};
+use snapstore::{BLOCK_SIZE, Checksum, IoError};
 use ublk_target::control::protocol::{ErrorCode, Failure};
 use ublk_target::control::utc;
 use ublk_target::daemon::failures::opening;
@@ -168,7 +168,7 @@ fn unused(path: &Path) -> Done<StoreDevice> {
         return Err(Failure::new(ErrorCode::Busy, message)
             .next("unmount or release it first; --force does not override this"));
     }
-    StoreDevice::open(path, false).map_err(|error| held(&error))
+    StoreDevice::open(path, false).map_err(held)
 }
 
 /// Something is on the device: that needs --force, and then consent.
@@ -199,11 +199,13 @@ struct Checked {
     blocks: u64,
     journal_records: u64,
     chunks_verified: u64,
+    /// Of the device, behind the end of the store.
+    unused_bytes: u64,
 }
 
 /// Checks a store.
 pub(super) fn check(session: &mut Session, path: &Path, data: bool) -> Done {
-    let mut device = StoreDevice::open(path, true).map_err(|error| held(&error))?;
+    let mut device = StoreDevice::open(path, true).map_err(held)?;
     let mut bar = Bar::new("Checking");
     let report = check::check(&mut device, CheckOptions { data }, &mut |done, of| {
         bar.set(done, of)
@@ -215,6 +217,7 @@ pub(super) fn check(session: &mut Session, path: &Path, data: bool) -> Done {
 
 fn report_on(session: &mut Session, path: &Path, report: Report) -> Done {
     let problems = report.problems.len() as u64;
+    let unused_bytes = report.unused.saturating_mul(BLOCK_SIZE as u64);
     let text = if session.style.json {
         let checked = Checked {
             schema: SCHEMA,
@@ -226,6 +229,7 @@ fn report_on(session: &mut Session, path: &Path, report: Report) -> Done {
             blocks: report.blocks,
             journal_records: report.journal_records,
             chunks_verified: report.chunks_verified,
+            unused_bytes,
         };
         let text = serde_json::to_string_pretty(&checked);
         text.map_err(|error| Failure::new(ErrorCode::Error, error.to_string()))? + "\n"
@@ -245,6 +249,12 @@ fn report_on(session: &mut Session, path: &Path, report: Report) -> Done {
             counted(report.journal_records, "journal record"),
             counted(report.chunks_verified, "chunk"),
         );
+        if unused_bytes >= 1 << 20 {
+            text += &format!(
+                "the device has {} behind the end of the store: attached, csnapctl store extend uses them\n",
+                human::size(unused_bytes)
+            );
+        }
         text
     };
     session.write(&text)?;
@@ -257,16 +267,11 @@ fn report_on(session: &mut Session, path: &Path, report: Report) -> Done {
     ))
 }
 
-pub(super) fn held(error: &DeviceError) -> Failure {
-    let code = match error {
-        DeviceError::Busy { .. } => ErrorCode::Busy,
-        DeviceError::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            ErrorCode::NotFound
-        }
-        _ => ErrorCode::Error,
-    };
-    let failure = Failure::new(code, error.to_string());
-    if error.is_busy() {
+/// Why an offline command cannot have its device.
+pub(super) fn held(error: DeviceError) -> Failure {
+    let busy = error.is_busy();
+    let failure = Failure::from(error);
+    if busy {
         failure.next("if csnapd serves it: csnapctl store detach")
     } else {
         failure

@@ -123,7 +123,7 @@ impl Lost {
 
 /// Repairs a store that is not attached.
 pub(super) fn repair(session: &mut Session, path: &Path, data: bool, consent: Consent) -> Done {
-    let mut device = StoreDevice::open(path, consent.dry_run).map_err(|error| held(&error))?;
+    let mut device = StoreDevice::open(path, consent.dry_run).map_err(held)?;
     let dry = RepairOptions {
         data,
         dry_run: true,

@@ -1,6 +1,8 @@
 //! `csnapctl snapshot ...`
 
-use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, SnapshotName};
+use ublk_target::control::protocol::{
+    Answer, ErrorCode, Failure, Request, SnapshotName, TakeTarget,
+};
 use ublk_target::control::utc;
 use ublk_target::control::views::{SnapshotView, TakenView};
 
@@ -30,7 +32,11 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             })?;
             session.show(&shown)
         }
-        SnapshotVerb::Delete { snapshots, consent } => delete(session, snapshots, consent),
+        SnapshotVerb::Delete {
+            snapshots,
+            force,
+            consent,
+        } => delete(session, snapshots, force, consent),
         SnapshotVerb::Rename { snapshot, new } => {
             check_name(&new).map_err(super::store::usage)?;
             one(
@@ -55,14 +61,14 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
         .map(drop),
         SnapshotVerb::Mount(args) => super::mount::mount(session, &args),
         SnapshotVerb::Umount(args) => super::mount::umount(session, &args),
-        SnapshotVerb::Set { snapshot, priority } => one(
-            session,
-            Request::SnapshotSet {
+        SnapshotVerb::Set { snapshot, change } => {
+            let request = Request::SnapshotSet {
                 snapshot: snapshot.0,
-                priority,
-            },
-        )
-        .map(drop),
+                priority: change.priority,
+                hold: change.held(),
+            };
+            one(session, request).map(drop)
+        }
     }
 }
 
@@ -78,7 +84,20 @@ fn print_mapped(session: &mut Session, mapped: &[SnapshotView]) -> Done {
     }
 }
 
+/// `a b@x c`: a name counts for those before it that have none.
+fn share_names(mut targets: Vec<TargetArg>) -> Vec<TargetArg> {
+    let mut shared = None;
+    for TargetArg(TakeTarget { name, .. }) in targets.iter_mut().rev() {
+        match name {
+            Some(name) => shared = Some(name.clone()),
+            None => name.clone_from(&shared),
+        }
+    }
+    targets
+}
+
 fn take(session: &mut Session, targets: Vec<TargetArg>, priority: i32, hold: &HoldArgs) -> Done {
+    let targets = share_names(targets);
     let names: Vec<String> = targets.iter().map(TargetArg::to_string).collect();
     let targets = targets.into_iter().map(|target| target.0).collect();
     let request = Request::SnapshotTake { targets, priority };
@@ -106,7 +125,8 @@ fn take(session: &mut Session, targets: Vec<TargetArg>, priority: i32, hold: &Ho
 /// What was taken when nothing was held still any more is not what was asked for.
 fn take_back(session: &mut Session, taken: &TakenView) -> Failure {
     let mut message = "not everything stood still until the snapshot was taken (the time was \
-                       over, or somebody else thawed it); it was deleted again"
+                       over, or somebody else thawed it or ended what held it); it was \
+                       deleted again"
         .to_owned();
     let exactly = |text: &String| -> Option<SnapshotName> {
         let SnapshotArg(name) = text.parse().ok()?;
@@ -114,7 +134,8 @@ fn take_back(session: &mut Session, taken: &TakenView) -> Failure {
         Some(SnapshotName { tag, ..name })
     };
     let snapshots = taken.snapshots.iter().filter_map(exactly).collect();
-    if let Err(failure) = session.call(Request::SnapshotDelete { snapshots }) {
+    let force = false;
+    if let Err(failure) = session.call(Request::SnapshotDelete { snapshots, force }) {
         message = format!("{message}, which failed: {}", failure.message);
     }
     Failure::new(ErrorCode::Error, message).next("give it more time: --hold-timeout")
@@ -176,18 +197,24 @@ fn each(
         .collect()
 }
 
-fn delete(session: &mut Session, snapshots: Vec<SnapshotArg>, consent: Consent) -> Done {
+fn delete(
+    session: &mut Session,
+    snapshots: Vec<SnapshotArg>,
+    force: bool,
+    consent: Consent,
+) -> Done {
     let shown = each(session, snapshots, |snapshot| Request::SnapshotShow {
         snapshot,
     })?;
     let mut what = format!("This deletes {}:", counted(shown.len() as u64, "snapshot"));
     for snapshot in &shown {
         what += &format!(
-            "\n  {}@{}, taken {} UTC, {} held by it alone",
+            "\n  {}@{}, taken {} UTC, {} held by it alone{}",
             snapshot.volume,
             snapshot.name,
             utc::readable(snapshot.created_ms),
-            human::size(snapshot.exclusive_bytes)
+            human::size(snapshot.exclusive_bytes),
+            if snapshot.held { ", on hold" } else { "" }
         );
     }
     if !session.confirm(consent, &what)? {
@@ -202,7 +229,7 @@ fn delete(session: &mut Session, snapshots: Vec<SnapshotArg>, consent: Consent) 
             tag: Some(s.tag),
         })
         .collect();
-    match session.call(Request::SnapshotDelete { snapshots })? {
+    match session.call(Request::SnapshotDelete { snapshots, force })? {
         Answer::Done => Ok(()),
         other => Err(unexpected(&other)),
     }

@@ -1,7 +1,7 @@
 //! `csnapctl store ...`: what the daemon does. Verbs on the device itself are in
 //! [`super::offline`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, ScrubAction};
 use ublk_target::control::views::{StoreView, VolumeView};
@@ -36,8 +36,14 @@ pub(super) fn command(session: &mut Session, verb: StoreVerb) -> Done {
         StoreVerb::Attach {
             device,
             accept_changed_origin,
+            same_origin,
             consent,
-        } => attach(session, &device, accept_changed_origin, consent),
+        } => attach(
+            session,
+            &device,
+            (accept_changed_origin, same_origin),
+            consent,
+        ),
         StoreVerb::Detach { store, force } => {
             let store = named(store)?;
             match session.call(Request::StoreDetach { store, force })? {
@@ -46,6 +52,7 @@ pub(super) fn command(session: &mut Session, verb: StoreVerb) -> Done {
             }
         }
         StoreVerb::Status { store } => status(session, store),
+        StoreVerb::Extend { store, size } => extend(session, store, size.map(|size| size.0)),
         StoreVerb::Scrub {
             store,
             rate,
@@ -78,7 +85,7 @@ pub(super) fn command(session: &mut Session, verb: StoreVerb) -> Done {
 fn attach(
     session: &mut Session,
     device: &Path,
-    accept_changed_origin: Vec<String>,
+    (accept_changed_origin, same_origin): (Vec<String>, Vec<String>),
     consent: Consent,
 ) -> Done {
     session.check_fields::<VolumeView>()?;
@@ -97,6 +104,7 @@ fn attach(
     let store = match session.call(Request::StoreAttach {
         path,
         accept_changed_origin,
+        same_origin,
     })? {
         Answer::Store(store) => store,
         other => return Err(unexpected(&other)),
@@ -151,6 +159,15 @@ fn status(session: &mut Session, store: Option<String>) -> Done {
     session.print(&stores)
 }
 
+fn extend(session: &mut Session, store: String, size: Option<u64>) -> Done {
+    session.check_fields::<StoreView>()?;
+    let store = named(store)?;
+    match session.call(Request::StoreExtend { store, size })? {
+        Answer::Store(store) => session.show(&[store]),
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// A store's name as the daemon knows it: a UUID as it is, a path made absolute,
 /// because the daemon has another working directory.
 fn named(store: String) -> Done<String> {
@@ -167,7 +184,17 @@ pub(super) fn absolute(path: &Path) -> Done<String> {
         .canonicalize()
         .or_else(|_| std::path::absolute(path))
         .map_err(usage)?;
-    absolute.into_os_string().into_string().map_err(|path| {
+    text(absolute)
+}
+
+/// An absolute path as text. A link stays one: what is behind it may have another name
+/// after the next boot.
+pub(super) fn as_called(path: &Path) -> Done<String> {
+    text(std::path::absolute(path).map_err(usage)?)
+}
+
+fn text(path: PathBuf) -> Done<String> {
+    path.into_os_string().into_string().map_err(|path| {
         Failure::new(ErrorCode::Usage, format!("{path:?} is not UTF-8"))
             .next("use a name without special characters, such as a link")
     })

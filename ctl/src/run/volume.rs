@@ -1,9 +1,9 @@
 //! `csnapctl volume ...`
 
 use ublk_target::control::protocol::{Answer, Request};
-use ublk_target::control::views::VolumeView;
+use ublk_target::control::views::{PolicyName, VolumeView};
 
-use super::{counted, unexpected};
+use super::{counted, format, unexpected};
 use crate::Done;
 use crate::cli::{Consent, VolumeVerb};
 use crate::names::check_name;
@@ -18,21 +18,22 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
             origin,
             store,
             policy,
+            format,
         } => {
             check_name(&name).map_err(super::store::usage)?;
             session.check_fields::<VolumeView>()?;
-            let origin = super::store::absolute(origin.as_ref())?;
-            let policy = policy.into();
-            one(
-                session,
-                Request::VolumeCreate {
-                    name,
-                    origin,
-                    store,
-                    policy,
-                },
-            )
-            .and_then(|volume| session.show(&[volume]))
+            let new = New {
+                name,
+                origin: super::store::as_called(origin.as_ref())?,
+                store,
+                policy: policy.into(),
+            };
+            match format.kind {
+                Some(kind) => format::create(session, new, kind, &format),
+                None => new
+                    .create(session)
+                    .and_then(|volume| session.show(&[volume])),
+            }
         }
         VolumeVerb::List { store } => {
             let volumes = all(session, store)?;
@@ -69,6 +70,28 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
             one(session, Request::VolumeResize { name, size })
                 .and_then(|volume| session.show(&[volume]))
         }
+    }
+}
+
+/// A volume that is to be.
+#[derive(Clone)]
+pub(super) struct New {
+    pub(super) name: String,
+    /// Absolute path, as a person calls it.
+    pub(super) origin: String,
+    pub(super) store: Option<String>,
+    pub(super) policy: PolicyName,
+}
+
+impl New {
+    pub(super) fn create(self, session: &mut Session) -> Done<VolumeView> {
+        let request = Request::VolumeCreate {
+            name: self.name,
+            origin: self.origin,
+            store: self.store,
+            policy: self.policy,
+        };
+        one(session, request)
     }
 }
 

@@ -65,7 +65,8 @@ impl Allocator {
         if let Some(fault) = self.fault {
             return Err(fault.into());
         }
-        let (need, free) = (self.worst_case_image_blocks(), self.free_blocks());
+        let need = self.worst_case_image_blocks();
+        let free = self.free_blocks() + self.fresh_blocks();
         if free < need {
             return Err(ImageError::NoSpace { need, free });
         }
@@ -119,9 +120,8 @@ impl Allocator {
     /// A block for the image itself. Cannot fail after `image`'s check.
     fn claim_own(&mut self) -> Result<u64, ImageError> {
         let need = self.worst_case_image_blocks();
-        let block = self
-            .alloc_block()
-            .ok_or(ImageError::NoSpace { need, free: 0 })?;
+        let block = self.fresh.next().or_else(|| self.alloc_block());
+        let block = block.ok_or(ImageError::NoSpace { need, free: 0 })?;
         self.claim(block, 1);
         Ok(block)
     }

@@ -19,6 +19,7 @@
 //! | referenced by the checkpoint being built | `claim` | 1 | 1 |
 //! | no longer referenced by it | `release` | 0 | 1 |
 //! | that checkpoint is complete | `complete` | 0 | 0 |
+//! | new in a store that grows, until then | `grow` | 0 | 1 |
 //!
 //! A call that contradicts the table (a block freed twice, say) means that the
 //! trees on the device are wrong or the engine is. It changes nothing and latches
@@ -26,6 +27,7 @@
 //! built on it never becomes durable.
 
 mod bits;
+pub(crate) mod grow;
 mod image;
 mod load;
 #[cfg(test)]
@@ -36,6 +38,7 @@ mod slots;
 mod tests;
 
 use std::fmt;
+use std::ops::Range;
 
 pub use image::{Image, ImageError};
 pub use load::{LoadError, load};
@@ -92,6 +95,10 @@ pub struct Allocator {
     sealed: Vec<Run>,
     /// Blocks in both.
     releasing: u64,
+    /// See `grow`.
+    fresh: Range<u64>,
+    /// They are being freed.
+    opening: bool,
     fault: Option<Fault>,
 }
 
@@ -112,6 +119,8 @@ impl Allocator {
             released: Vec::new(),
             sealed: Vec::new(),
             releasing: 0,
+            fresh: 0..0,
+            opening: false,
             fault: None,
         }
     }
@@ -225,6 +234,7 @@ impl Allocator {
                 self.used.clear(block, count);
             }
         }
+        self.open_fresh();
     }
 
     /// The first call that contradicted the state of its blocks.

@@ -60,6 +60,7 @@ enum Op {
     Image,
     Complete,
     Crash,
+    Grow(u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -73,6 +74,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Image),
         2 => Just(Op::Complete),
         1 => Just(Op::Crash),
+        1 => prop_oneof![1u64..600, 30_000u64..34_000].prop_map(Op::Grow),
     ]
 }
 
@@ -80,6 +82,7 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Clone)]
 pub(super) struct Complete {
     pub(super) directory: Ptr,
+    blocks: u64,
     claimed: Vec<Run>,
 }
 
@@ -96,6 +99,8 @@ pub(super) struct World {
     pub(super) image: BTreeSet<u64>,
     released: BTreeSet<u64>,
     sealed: BTreeSet<u64>,
+    /// New blocks that nobody but an image may take yet.
+    fresh: Range<u64>,
     pub(super) complete: Option<Complete>,
     pending: Option<Complete>,
 }
@@ -117,6 +122,7 @@ impl World {
             image: BTreeSet::new(),
             released: BTreeSet::new(),
             sealed: BTreeSet::new(),
+            fresh: 0..0,
             complete: None,
             pending: None,
         }
@@ -146,6 +152,9 @@ impl World {
             assert!(!bits[block as usize], "block {block} has two owners");
             bits[block as usize] = true;
         }
+        self.fresh
+            .clone()
+            .for_each(|block| bits[block as usize] = true);
         bits
     }
 
@@ -196,7 +205,24 @@ impl World {
             Op::Image => self.make_image(),
             Op::Complete => self.finish(),
             Op::Crash => self.crash(),
+            Op::Grow(by) => self.grow(by),
         }
+    }
+
+    /// The image follows at once; allocations until it is complete are tried.
+    fn grow(&mut self, by: u64) {
+        self.finish();
+        let old = self.own.blocks();
+        if old > 80_000 || !self.fresh.is_empty() {
+            return;
+        }
+        // A small one stays small, and so full.
+        let blocks = old + if old < 200 { by % 20 + 1 } else { by };
+        self.own.reserve(blocks).unwrap();
+        self.own.grow(blocks);
+        self.released.insert(old - 1);
+        self.fresh = old..blocks - 1;
+        self.make_image();
     }
 
     fn alloc_block(&mut self) {
@@ -272,13 +298,14 @@ impl World {
         self.generation += 1;
         let (used, fits) = (
             self.used(),
-            self.own.free_blocks() >= self.own.worst_case_image_blocks(),
+            self.own.free_blocks() + self.own.fresh_blocks() >= self.own.worst_case_image_blocks(),
         );
         let result = self.own.image(STORE, self.generation);
         assert_eq!(result.is_ok(), fits);
         let Ok(image) = result else { return };
         for (at, _) in &image.writes {
-            assert!(!used[*at as usize], "the image overwrites block {at}");
+            let free = !used[*at as usize] || self.fresh.contains(at);
+            assert!(free, "the image overwrites block {at}");
         }
         assert!(image.writes.len() as u64 <= self.own.worst_case_image_blocks());
         self.disk.blocks.extend(image.writes.iter().cloned());
@@ -288,6 +315,7 @@ impl World {
         self.sealed.append(&mut self.released);
         self.pending = Some(Complete {
             directory: image.directory,
+            blocks: self.own.blocks(),
             claimed: self.claimed.clone(),
         });
         self.check_image(image.directory);
@@ -316,7 +344,9 @@ impl World {
     pub(super) fn finish(&mut self) {
         if let Some(pending) = self.pending.take() {
             self.own.complete();
+            while self.own.open_some() {}
             self.sealed.clear();
+            self.fresh = 0..0;
             self.complete = Some(pending);
         }
     }
@@ -329,7 +359,7 @@ impl World {
             &mut self.disk,
             STORE,
             complete.directory,
-            self.own.blocks(),
+            complete.blocks,
             self.chunk as u32,
         )
         .unwrap();
@@ -338,6 +368,7 @@ impl World {
         self.held.clear();
         self.released.clear();
         self.sealed.clear();
+        self.fresh = 0..0;
         self.pending = None;
     }
 }

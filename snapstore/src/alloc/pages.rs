@@ -1,6 +1,8 @@
 //! "Durable": the bits that the next image will hold, cut into pages, with the
 //! pages changed since the last image and where each page's copy lies.
 
+use std::collections::TryReserveError;
+
 use super::bits::{all_ones, all_zeroes, pieces};
 use crate::format::Ptr;
 use crate::format::bitmap::{PAGE_WORDS, pages_for};
@@ -26,6 +28,31 @@ impl Pages {
             is_dirty: vec![false; pages],
             dirty: Vec::new(),
         }
+    }
+
+    /// Makes room in memory for the pages of a store of `blocks` blocks.
+    pub(super) fn reserve(&mut self, blocks: u64) -> Result<(), TryReserveError> {
+        let pages = (pages_for(blocks) as usize).saturating_sub(self.len());
+        self.words.try_reserve_exact(pages * PAGE_WORDS)?;
+        self.copies.try_reserve_exact(pages)?;
+        self.is_dirty.try_reserve_exact(pages)
+    }
+
+    /// The store has `blocks` blocks now, the new ones without a bit set.
+    pub(super) fn grow(&mut self, blocks: u64) {
+        self.lengthen(blocks, blocks);
+        let pages = pages_for(blocks) as usize;
+        self.copies.resize(pages, Ptr::NULL);
+        self.is_dirty.resize(pages, false);
+    }
+
+    /// Fills in the words of at most about so many more blocks of those that `blocks`
+    /// has. They belong to no page yet. True when there are as many.
+    pub(super) fn lengthen(&mut self, blocks: u64, most: u64) -> bool {
+        let (have, want) = (self.words.len(), pages_for(blocks) as usize * PAGE_WORDS);
+        let words = want.min(have + most.div_ceil(64) as usize).max(have);
+        self.words.resize(words, 0);
+        words >= want
     }
 
     /// Number of pages.
@@ -83,7 +110,7 @@ impl Pages {
 
     /// The words of all pages.
     pub(super) fn all_words(&self) -> &[u64] {
-        &self.words
+        &self.words[..self.len() * PAGE_WORDS]
     }
 
     /// Where a page's copy lies.

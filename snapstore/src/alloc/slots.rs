@@ -9,6 +9,8 @@
 //! slot never crosses a group. Bits beyond the end of the store are used, so no
 //! search needs to know where it ends.
 
+use std::collections::TryReserveError;
+
 use super::bits::{all_ones, all_zeroes, pieces};
 
 /// Blocks in a group.
@@ -75,6 +77,33 @@ impl Slots {
         slots
     }
 
+    /// Makes room in memory for `blocks` blocks.
+    pub(super) fn reserve(&mut self, blocks: u64) -> Result<(), TryReserveError> {
+        let groups = (blocks.div_ceil(GROUP) as usize).saturating_sub(self.groups.len());
+        let words = groups.saturating_mul((GROUP / 64) as usize);
+        self.words.try_reserve_exact(words)?;
+        self.groups.try_reserve_exact(groups)
+    }
+
+    /// There are `blocks` blocks now, the new ones used.
+    pub(super) fn grow(&mut self, blocks: u64) {
+        self.lengthen(blocks, blocks);
+    }
+
+    /// Fills in at most so many more blocks of those that `blocks` has, all used: which
+    /// blocks beyond the end are anyhow. True when there are as many.
+    pub(super) fn lengthen(&mut self, blocks: u64, most: u64) -> bool {
+        let (have, want) = (self.groups.len() as u64, blocks.div_ceil(GROUP));
+        let groups = want.min(have + most.div_ceil(GROUP)).max(have);
+        let full = Group {
+            used: GROUP as u16,
+            broken: self.slots_per_group() as u16,
+        };
+        self.words.resize((groups * GROUP / 64) as usize, u64::MAX);
+        self.groups.resize(groups as usize, full);
+        groups >= want
+    }
+
     pub(super) fn free_blocks(&self) -> u64 {
         self.free_blocks
     }
@@ -110,6 +139,23 @@ impl Slots {
             self.partial_from = self.partial_from.min(group);
             self.whole_from = self.whole_from.min(group);
         }
+    }
+
+    /// Makes very many used blocks free: whole groups at once.
+    pub(super) fn open(&mut self, first: u64, count: u64) {
+        let end = first + count;
+        let (from, to) = (first.next_multiple_of(GROUP), end / GROUP * GROUP);
+        if from >= to {
+            return self.clear(first, count);
+        }
+        self.clear(first, from - first);
+        self.clear(to, end - to);
+        let groups = (from / GROUP) as usize..(to / GROUP) as usize;
+        self.words[(from / 64) as usize..(to / 64) as usize].fill(0);
+        self.free_blocks += to - from;
+        self.free_slots += (to - from) / self.span;
+        self.whole_from = self.whole_from.min(groups.start);
+        self.groups[groups].fill(Group::default());
     }
 
     /// Makes the bits of `ones` in a word used, whatever they were.

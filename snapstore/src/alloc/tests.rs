@@ -188,3 +188,71 @@ fn a_tib_is_filled_in_runs_and_has_a_chained_directory() {
     assert_eq!(got, blocks / 4 - 9);
     assert_eq!((own.free_chunks(), own.free_blocks()), (0, 0));
 }
+
+#[test]
+fn a_full_store_grows_to_a_tib_with_room_for_its_bitmap() {
+    let mut world = World::new(300, 4);
+    world.make_image();
+    world.finish();
+    let mut own = world.own;
+    while own.alloc_block().is_some() {}
+    let blocks = 1u64 << 28;
+    own.reserve(blocks).unwrap();
+    own.grow(blocks);
+    let image = own.image(STORE, 2).unwrap();
+    // The first page and the last one, and a directory of 34 blocks.
+    assert_eq!((image.pages, image.writes.len()), (2, 36));
+    let fresh = |(at, _): &(u64, Arc<Block>)| (300..blocks - 1).contains(at);
+    assert!(image.writes.iter().all(fresh));
+    assert_eq!(own.alloc_block(), None, "not before that is complete");
+    assert_eq!(own.alloc_chunks(1), None);
+    own.complete();
+    while own.open_some() {}
+    // Less what the image took, plus where the last superblock lay, and the image before.
+    assert_eq!(own.free_blocks(), blocks - 300 - 1 - 36 + 1 + 2);
+    assert!(own.is_durable(blocks - 1) && !own.is_used(299));
+    assert_eq!(own.fault(), None);
+    world.disk.blocks.extend(image.writes);
+    let read = load(&mut world.disk, STORE, image.directory, blocks, 4).unwrap();
+    assert!(read.is_durable(blocks - 1) && !read.is_durable(299));
+}
+
+#[test]
+fn a_store_grows_in_pieces() {
+    let (small, large) = (4096u64, 1 << 28);
+    let mut own = Allocator::new(small, 4);
+    own.mark_used(0, 1).unwrap();
+    own.mark_used(small - 1, 1).unwrap();
+    own.claim(0, 1);
+    own.claim(small - 1, 1);
+    own.reserve(large).unwrap();
+    let (free, image) = (own.free_blocks(), own.worst_case_image_blocks());
+    let mut pieces = 1;
+    while !own.prepare(large) {
+        pieces += 1;
+        assert_eq!(
+            (own.free_blocks(), own.worst_case_image_blocks()),
+            (free, image)
+        );
+    }
+    assert!(
+        (large / grow::PIECE..large / grow::PIECE + 9).contains(&pieces),
+        "{pieces}"
+    );
+    // Called off and tried again with less: nothing is left of it.
+    assert!(own.prepare(small + 512));
+    own.grow(large);
+    own.image(7, 1).unwrap();
+    let before = own.free_blocks();
+    own.complete();
+    let mut opened = own.free_blocks() - before;
+    assert!(opened <= grow::PIECE + small, "{opened}");
+    while own.open_some() {
+        let more = own.free_blocks() - before - opened;
+        assert!(more <= grow::PIECE, "{more}");
+        opened += more;
+    }
+    let image = own.image_blocks().count() as u64;
+    assert_eq!(own.free_blocks(), large - 2 - image);
+    assert_eq!(own.fault(), None);
+}

@@ -71,6 +71,8 @@ pub struct Report {
     pub journal_records: u64,
     /// Chunks whose data was verified.
     pub chunks_verified: u64,
+    /// Blocks of the device behind the end of the store: it may be extended by them.
+    pub unused: u64,
 }
 
 /// Checks a store that nobody serves. `progress` is called with (done, of).
@@ -84,6 +86,7 @@ pub fn check(
 ) -> Result<Report, OpenError> {
     let newest = newest_store(dev)?;
     let mut checker = Checker::new(dev, options, &newest, progress);
+    checker.report.unused = checker.dev.blocks() - checker.geometry.blocks;
     checker.check_superblocks();
     checker.load_bitmap();
     checker.load_tables();

@@ -9,7 +9,7 @@ use super::trees::Leaf;
 use crate::device::BlockDevice;
 use crate::engine::TreeId;
 use crate::format::tables::{
-    HAS_FINGERPRINT, MAPPED, MAX_FULL_WAIT_S, Name, PURGED, SnapshotPhase, SnapshotRecord,
+    HAS_FINGERPRINT, HELD, MAPPED, MAX_FULL_WAIT_S, Name, PURGED, SnapshotPhase, SnapshotRecord,
     VolumeRecord, text,
 };
 use crate::ids::{Tag, VolumeId};
@@ -151,7 +151,7 @@ fn snapshot_problems(
     }
     let dropped = record.phase() == Some(SnapshotPhase::Dropped);
     let (flags, reason) = (record.flags.get(), record.reason.get());
-    let good = flags & !(MAPPED | PURGED) == 0
+    let good = flags & !(MAPPED | PURGED | HELD) == 0
         && (dropped || flags & PURGED == 0)
         && reason <= REASONS
         && (reason != 0) == dropped

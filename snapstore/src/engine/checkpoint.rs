@@ -7,7 +7,7 @@
 //! the old trees. In bounded steps the frozen changes are collected and merged
 //! into new trees; then the bitmap's image, one flush, the superblock with FUA.
 //! Only then the new roots are used, blocks freed by the merge may be reused, and
-//! the journal's tail moves.
+//! the journal's tail moves. One that makes the store larger: `extend.rs`.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::{CommandError, Effect, Effects, Engine, Io, Notice, Reply, Task};
 use crate::BLOCK_SIZE;
 use crate::alloc::Allocator;
 use crate::device::IoError;
-use crate::format::superblock::{DiskRoot, FLAG_CLEAN, Superblock, VERSION};
+use crate::format::superblock::MAX_BLOCKS;
 use crate::ids::CommandId;
 use crate::state::memtable::BlockChange;
 use crate::state::{MemTable, TableChanges, TableShapes};
@@ -52,20 +52,23 @@ pub(super) struct Checkpoint {
     /// Waiters of the one under way.
     served: Vec<CommandId>,
     stage: Stage,
-    next: Next,
+    pub(super) next: Next,
     writes: usize,
 }
 
 /// What the superblock will say.
 #[derive(Debug, Default)]
-struct Next {
-    roots: Roots,
-    bitmap: Ptr,
-    tail: u64,
-    chain: u32,
-    tag: u64,
-    volume: u32,
-    clean: bool,
+pub(super) struct Next {
+    pub(super) generation: u64,
+    /// Blocks of the store: more than now in a checkpoint that extends it.
+    pub(super) blocks: u64,
+    pub(super) roots: Roots,
+    pub(super) bitmap: Ptr,
+    pub(super) tail: u64,
+    pub(super) chain: u32,
+    pub(super) tag: u64,
+    pub(super) volume: u32,
+    pub(super) clean: bool,
     tables: Option<TableChanges>,
 }
 
@@ -107,7 +110,10 @@ impl Space for Nodespace<'_> {
     }
 
     fn free(&mut self, block: u64) {
-        self.alloc.release(block, 1);
+        // A loose node has none.
+        if block < MAX_BLOCKS {
+            self.alloc.release(block, 1);
+        }
         self.replaced.push(block);
     }
 }
@@ -181,12 +187,7 @@ impl Engine {
 
     fn begin_checkpoint(&mut self, out: &mut Effects) {
         let reserved = self.reserve_for_checkpoint();
-        let shapes = TableShapes {
-            volumes: self.geometry.shape(TreeId::Volumes),
-            snapshots: self.geometry.shape(TreeId::Snapshots),
-            sharing: self.geometry.shape(TreeId::Sharing),
-        };
-        let (frozen, tables) = match self.state.freeze(&shapes) {
+        let (frozen, tables) = match self.state.freeze(&self.table_shapes()) {
             Ok(parts) => parts,
             Err(error) => {
                 return self.fail_store(&format!("a checkpoint failed: {error}"), out);
@@ -194,6 +195,7 @@ impl Engine {
         };
         let shape = self.geometry.shape(TreeId::Exceptions);
         let clean = self.closing.is_some() && self.quiet();
+        let (generation, blocks) = self.next_checkpoint();
         let checkpoint = &mut self.checkpoint;
         checkpoint.reserved = reserved;
         checkpoint.wanted = false;
@@ -201,6 +203,8 @@ impl Engine {
         checkpoint.frozen = Some(frozen);
         checkpoint.served = std::mem::take(&mut checkpoint.waiters);
         checkpoint.next = Next {
+            generation,
+            blocks,
             roots: self.roots,
             bitmap: Ptr::NULL,
             tail: self.journal.next,
@@ -216,18 +220,30 @@ impl Engine {
         };
     }
 
+    fn table_shapes(&self) -> TableShapes {
+        TableShapes {
+            volumes: self.geometry.shape(TreeId::Volumes),
+            snapshots: self.geometry.shape(TreeId::Snapshots),
+            sharing: self.geometry.shape(TreeId::Sharing),
+        }
+    }
+
     fn collect_exceptions(&mut self, from: Key, mut changes: Changes, out: &mut Effects) -> bool {
         let blocks = u64::from(self.geometry.chunk_blocks);
-        let alloc = &mut self.alloc;
+        let (alloc, rotten) = (&mut self.alloc, &mut self.rotten);
         let Some(frozen) = &self.checkpoint.frozen else {
             return false;
         };
+        let mut release = |alloc: &mut Allocator, block| {
+            alloc.release(block, blocks);
+            rotten.freed(block);
+        };
         let next = frozen.collect_exceptions(from, COLLECT, &mut changes, |change| match change {
             BlockChange::Claim(block) => alloc.claim(block, blocks),
-            BlockChange::Release(block) => alloc.release(block, blocks),
+            BlockChange::Release(block) => release(alloc, block),
             BlockChange::Pass(block) => {
                 alloc.claim(block, blocks);
-                alloc.release(block, blocks);
+                release(alloc, block);
             }
         });
         match next {
@@ -271,8 +287,11 @@ impl Engine {
     }
 
     fn begin_merge(&mut self, tree: TreeId, changes: Changes, eras: Changes) {
-        let generation = self.checkpoint.generation + 1;
-        let root = *self.roots.get(tree);
+        self.begin_merge_into(*self.roots.get(tree), tree, changes, eras);
+    }
+
+    fn begin_merge_into(&mut self, root: Root, tree: TreeId, changes: Changes, eras: Changes) {
+        let generation = self.checkpoint.next.generation;
         let merge = Box::new(Merge::new(
             self.geometry.shape(tree),
             root,
@@ -280,6 +299,29 @@ impl Engine {
             generation,
         ));
         self.checkpoint.stage = Stage::Merging { tree, merge, eras };
+    }
+
+    /// A table that cannot be read is written anew: it is all in memory. The nodes of
+    /// the old one stay in use until a repair. False if it is none, or the frozen state
+    /// is not known any more.
+    pub(super) fn rewrite_table(&mut self, tree: TreeId) -> bool {
+        if !matches!(&self.checkpoint.stage, Stage::Merging { tree: at, .. } if *at == tree) {
+            return false;
+        }
+        let frozen = self.checkpoint.next.tables.as_ref();
+        let whole = frozen.map(|frozen| self.state.whole_tables(frozen, &self.table_shapes()));
+        let Some(Ok(Some(whole))) = whole else {
+            return false;
+        };
+        let changes = match tree {
+            TreeId::Volumes => whole.volumes,
+            TreeId::Snapshots => whole.snapshots,
+            TreeId::Sharing => whole.sharing,
+            TreeId::Exceptions | TreeId::Eras => return false,
+        };
+        let none = Changes::new(&self.geometry.shape(TreeId::Eras));
+        self.begin_merge_into(Root::EMPTY, tree, changes, none);
+        true
     }
 
     fn merge(
@@ -334,7 +376,7 @@ impl Engine {
 
     fn write_node(&mut self, node: &Arc<Node>, out: &mut Effects) {
         self.cache.insert(node.clone());
-        self.write_checkpoint_block(node.ptr().block, node.block().clone(), out);
+        self.write_checkpoint_block(node.ptr().block, node.to_block(), out);
     }
 
     fn write_checkpoint_block(&mut self, block: u64, data: Arc<crate::Block>, out: &mut Effects) {
@@ -352,17 +394,17 @@ impl Engine {
     /// One tree is done: the next, or the image.
     fn merged(&mut self, tree: TreeId, root: Root, eras: Changes, out: &mut Effects) {
         self.checkpoint.next.roots.set(tree, root);
-        let tables = &mut self.checkpoint.next.tables;
+        let tables = &self.checkpoint.next.tables;
         let none = || Changes::new(&self.geometry.shape(TreeId::Eras));
         let next = TREES.iter().skip_while(|t| **t != tree).nth(1);
-        let changes = match (next, tables.as_mut()) {
+        let changes = match (next, tables.as_ref()) {
             (Some(TreeId::Eras), _) => {
                 let none = none();
                 return self.begin_merge(TreeId::Eras, eras, none);
             }
-            (Some(TreeId::Volumes), Some(t)) => std::mem::take(&mut t.volumes),
-            (Some(TreeId::Snapshots), Some(t)) => std::mem::take(&mut t.snapshots),
-            (Some(TreeId::Sharing), Some(t)) => std::mem::take(&mut t.sharing),
+            (Some(TreeId::Volumes), Some(t)) => t.volumes.clone(),
+            (Some(TreeId::Snapshots), Some(t)) => t.snapshots.clone(),
+            (Some(TreeId::Sharing), Some(t)) => t.sharing.clone(),
             _ => return self.write_image(out),
         };
         let none = none();
@@ -372,10 +414,13 @@ impl Engine {
     }
 
     fn write_image(&mut self, out: &mut Effects) {
-        match self
-            .alloc
-            .image(self.geometry.store, self.checkpoint.generation + 1)
-        {
+        let Next {
+            generation, blocks, ..
+        } = self.checkpoint.next;
+        if blocks > self.geometry.blocks {
+            self.alloc.grow(blocks);
+        }
+        match self.alloc.image(self.geometry.store, generation) {
             Ok(image) => {
                 self.checkpoint.next.bitmap = image.directory;
                 for (block, data) in image.writes {
@@ -415,58 +460,19 @@ impl Engine {
         if self.failed.is_some() {
             return;
         }
-        let generation = self.checkpoint.generation + 1;
-        let superblock = self.next_superblock();
-        let at = superblock.address(generation);
-        let data = Arc::new(superblock.encode(at, generation));
-        self.counters.checkpoint_bytes += BLOCK_SIZE as u64;
         self.checkpoint.stage = Stage::Superblock;
-        let io = self.new_io(Io::Superblock);
-        out.list.push(Effect::WriteBlock {
-            io,
-            block: at,
-            data,
-            fua: true,
-        });
-    }
-
-    fn next_superblock(&self) -> Superblock {
-        let (geometry, next) = (&self.geometry, &self.checkpoint.next);
-        Superblock {
-            version: VERSION.into(),
-            chunk_size: (geometry.chunk_blocks * BLOCK_SIZE as u32).into(),
-            compat: 0.into(),
-            ro_compat: 0.into(),
-            incompat: 0.into(),
-            uuid: geometry.uuid,
-            blocks: geometry.blocks.into(),
-            created_ms: geometry.created_ms.into(),
-            journal_first: self.journal.first.into(),
-            journal_blocks: self.journal.blocks.into(),
-            journal_tail: next.tail.into(),
-            journal_chain: next.chain.into(),
-            checksum: geometry.checksum.id().into(),
-            next_tag: next.tag.into(),
-            next_volume: next.volume.into(),
-            flags: if next.clean { FLAG_CLEAN } else { 0 }.into(),
-            bitmap: next.bitmap.into(),
-            exceptions: disk_root(&next.roots.exceptions),
-            eras: disk_root(&next.roots.eras),
-            volumes: disk_root(&next.roots.volumes),
-            snapshots: disk_root(&next.roots.snapshots),
-            sharing: disk_root(&next.roots.sharing),
-        }
+        self.write_superblock(out);
     }
 
     pub(super) fn superblock_written(&mut self, result: Result<(), IoError>, out: &mut Effects) {
         if let Err(error) = result {
             return self.fail_store(&format!("a superblock write failed: {error}"), out);
         }
-        if self.failed.is_some() {
+        if self.failed.is_some() || self.write_first_superblock(out) {
             return;
         }
         let checkpoint = &mut self.checkpoint;
-        checkpoint.generation += 1;
+        checkpoint.generation = checkpoint.next.generation;
         checkpoint.stage = Stage::Idle;
         checkpoint.spent = checkpoint.frozen.take().unwrap_or_default();
         checkpoint.reserved = 0;
@@ -474,11 +480,14 @@ impl Engine {
         // Nobody asks for these again: leave the cache to the living.
         for block in checkpoint.replaced.drain(..) {
             self.cache.remove(block);
+            self.ready.extend(self.heals.replaced(block));
         }
         self.roots = checkpoint.next.roots;
         self.version += 1;
         self.journal.tail = checkpoint.next.tail;
         self.alloc.complete();
+        self.purge_wanted |= self.purges_postponed > 0;
+        self.extended(out);
         self.counters.checkpoints += 1;
         let generation = self.checkpoint.generation;
         out.list
@@ -507,28 +516,5 @@ impl Engine {
                 result: Err(why.clone()),
             });
         }
-    }
-}
-
-/// A root as it stands on disk.
-pub(crate) fn disk_root(root: &Root) -> DiskRoot {
-    DiskRoot {
-        ptr: root.ptr.into(),
-        height: root.height.into(),
-        reserved: [0; 6],
-        nodes: root.nodes.into(),
-        leaves: root.leaves.into(),
-        records: root.records.into(),
-    }
-}
-
-/// A root read from disk.
-pub(crate) fn root_of(disk: &DiskRoot) -> Root {
-    Root {
-        ptr: disk.ptr.into(),
-        height: disk.height.get(),
-        nodes: disk.nodes.get(),
-        leaves: disk.leaves.get(),
-        records: disk.records.get(),
     }
 }

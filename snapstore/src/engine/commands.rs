@@ -5,12 +5,12 @@ use super::reads::drop_code;
 use super::take::Request;
 use super::{
     Command, CommandError, DropReason, Effect, Effects, Engine, MAX_FULL_WAIT_S, MAX_PATH, Policy,
-    Reply, valid_name,
+    Reply, Seal, valid_name,
 };
 use crate::format::journal::Record;
 use crate::format::tables::{
-    HAS_FINGERPRINT, KIND_ORIGIN, MAPPED, SnapshotPhase, SnapshotRecord, VOLUME_LIVE, VolumeRecord,
-    padded, text,
+    HAS_FINGERPRINT, HELD, KIND_ORIGIN, MAPPED, SnapshotPhase, SnapshotRecord, VOLUME_LIVE,
+    VolumeRecord, padded, text,
 };
 use crate::ids::{CommandId, Tag, VolumeId};
 use crate::state::Volume;
@@ -48,6 +48,11 @@ impl Engine {
     pub(super) fn on_command(&mut self, id: CommandId, command: Command, out: &mut Effects) {
         match command {
             Command::Close => self.on_close(id, out),
+            Command::WaitForRoom { volume, allowed } => {
+                self.patience.allow(volume, allowed);
+                let result = Ok(Reply::Done);
+                out.list.push(Effect::Reply { id, result });
+            }
             command => self.commands.push_back((id, command)),
         }
     }
@@ -80,7 +85,8 @@ impl Engine {
                 self.checkpoint.request(id);
                 return;
             }
-            Command::Close => return,
+            Command::ExtendStore { blocks } => return self.extend_store(id, blocks, out),
+            Command::Close | Command::WaitForRoom { .. } => return,
             Command::CreateVolume {
                 name,
                 uuid,
@@ -99,9 +105,9 @@ impl Engine {
                 volume,
                 tag,
                 mapped,
-            } => {
-                let flags = if mapped { MAPPED } else { 0 };
-                self.change_snapshot(id, volume, tag, |s| s.flags = flags.into())
+            } => self.change_snapshot(id, volume, tag, |s| set_flag(s, MAPPED, mapped)),
+            Command::SetHeld { volume, tag, held } => {
+                self.change_snapshot(id, volume, tag, |s| set_flag(s, HELD, held))
             }
             Command::SetPriority {
                 volume,
@@ -114,12 +120,13 @@ impl Engine {
                 full_wait_s,
             } => self.set_policy(id, volume, policy, full_wait_s),
             Command::ResizeVolume { volume, size } => self.resize_volume(id, volume, size),
-            Command::SetFingerprint {
-                volume,
-                fingerprint,
-            } => self.change_volume(id, volume, |v| {
-                v.flags = fingerprint.map_or(0, |_| HAS_FINGERPRINT).into();
-                v.fingerprint = fingerprint.unwrap_or_default();
+            Command::Seal { volume, seal } => self.change_volume(id, volume, |v| {
+                let (flags, bytes) = match seal {
+                    Seal::Fingerprint(bytes) => (HAS_FINGERPRINT, bytes),
+                    Seal::Use(bytes) => (0, bytes),
+                };
+                v.flags = flags.into();
+                v.fingerprint = bytes;
             }),
             Command::DropSnapshots { volume, reason } => self.drop_by_command(id, volume, reason),
         };
@@ -380,6 +387,11 @@ impl Engine {
         // A harmless record carries the reply behind all of them.
         self.change_volume(id, volume, |_| ())
     }
+}
+
+fn set_flag(record: &mut SnapshotRecord, flag: u32, on: bool) {
+    let others = record.flags.get() & !flag;
+    record.flags = (others | if on { flag } else { 0 }).into();
 }
 
 fn check_size(size: u64) -> Result<(), CommandError> {

@@ -5,10 +5,11 @@
 //! read of the origin and one write of the store. When the read is done its
 //! records join the next commit while the data is still being written; publish
 //! makes the chunks unique. A chunk the origin cannot read is recorded as LOST, so
-//! that a write can heal a bad sector (hazard 18).
+//! that a write can heal a bad sector (hazard 18). Of an origin that is gone nothing
+//! is LOST, because it may come back as it was: the writes fail.
 
 use super::commit::Done;
-use super::{CrcRange, DropReason, Effect, Effects, Engine, Io, Notice, Policy};
+use super::{CrcRange, DropReason, Effect, Effects, Engine, Io, Notice, Policy, RequestError};
 use crate::BLOCK_SIZE;
 use crate::device::IoError;
 use crate::format::exception::{Crcs, LOST};
@@ -165,6 +166,7 @@ impl Engine {
                 self.ios.insert(io, Io::CopyWrite { copy: id });
                 self.record_copy(id, range.of(arena), out);
             }
+            Err(IoError::Absent) => self.copy_without_origin(id, out),
             Err(error) => self.copy_unreadable(id, error, out),
         }
     }
@@ -238,6 +240,25 @@ impl Engine {
                 pred: *pred,
             };
             self.start_copy(&[single], copy.block + index as u64 * chunk_blocks, out);
+        }
+    }
+
+    /// The origin is gone: the writes that wait for these chunks fail, as they would
+    /// without snapshots. The chunks stay shared.
+    fn copy_without_origin(&mut self, id: usize, out: &mut Effects) {
+        let Some(copy) = self.copies.try_remove(id) else {
+            return;
+        };
+        let (volume, count) = (copy.volume, copy.preds.len() as u64);
+        let blocks = u64::from(self.geometry.chunk_blocks) * count;
+        self.alloc.give_back(copy.block, blocks);
+        for chunk in copy.first..copy.first + count {
+            let busy = self.chunks.get_mut(&(volume, chunk));
+            let waiters = busy.map(|busy| std::mem::take(&mut busy.waiters));
+            for write in waiters.unwrap_or_default() {
+                self.fail_write(write, RequestError::OriginGone(volume), out);
+            }
+            self.copying_ended(volume, chunk);
         }
     }
 

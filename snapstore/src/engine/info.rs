@@ -1,10 +1,12 @@
 //! What the engine tells a person about volumes, snapshots and the store.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use super::reads::drop_reason;
-use super::{Engine, Policy, SnapshotInfo, SnapshotState, StoreInfo, TREES, VolumeInfo};
+use super::{Engine, Policy, Seal, SnapshotInfo, SnapshotState, StoreInfo, TREES, VolumeInfo};
 use crate::BLOCK_SIZE;
 use crate::checksum::Checksum;
-use crate::format::tables::{HAS_FINGERPRINT, MAPPED, SnapshotPhase, SnapshotRecord, text};
+use crate::format::tables::{HAS_FINGERPRINT, HELD, MAPPED, SnapshotPhase, SnapshotRecord, text};
 use crate::ids::{Tag, VolumeId};
 use crate::state::{State, Volume};
 
@@ -44,9 +46,20 @@ impl Engine {
                 .values()
                 .map(|v| v.unpurged().count() as u64)
                 .sum(),
+            purging_bytes: self
+                .unneeded_chunks()
+                .saturating_mul(self.chunk_size().into()),
             failed: self.failed.clone(),
             counters: self.counters,
         }
+    }
+
+    /// Chunks kept that no snapshot needs: what deletions have still to give back.
+    fn unneeded_chunks(&self) -> u64 {
+        let volumes = self.state.volumes.values();
+        volumes
+            .map(|v| v.record.held.get().saturating_sub(v.sharing.total()))
+            .fold(0, u64::saturating_add)
     }
 
     /// The volumes.
@@ -59,6 +72,26 @@ impl Engine {
     #[must_use]
     pub fn snapshots(&self, volume: VolumeId) -> Vec<SnapshotInfo> {
         snapshots(&self.state, volume, self.chunk_size().into())
+    }
+
+    /// The one of them that has this name, without making a list of the others.
+    #[must_use]
+    pub fn snapshot_named(&self, volume: VolumeId, name: &str) -> Option<SnapshotInfo> {
+        let mut named = self.state.volumes.get(&volume)?.named(name);
+        let chunk_size = self.chunk_size().into();
+        named.find_map(|tag| {
+            let before = Tag(tag.0.saturating_sub(1));
+            let mut from = snapshots_after(&self.state, volume, before, chunk_size);
+            from.next().filter(|info| info.tag == tag)
+        })
+    }
+
+    /// The first `limit` of them whose tags are above `after`.
+    #[must_use]
+    pub fn snapshots_after(&self, volume: VolumeId, after: Tag, limit: usize) -> Vec<SnapshotInfo> {
+        snapshots_after(&self.state, volume, after, self.chunk_size().into())
+            .take(limit)
+            .collect()
     }
 }
 
@@ -73,25 +106,32 @@ pub(crate) fn volumes(state: &State, chunk_size: u64) -> Vec<VolumeInfo> {
 
 /// The snapshots of a volume that a person can see.
 pub(crate) fn snapshots(state: &State, id: VolumeId, chunk_size: u64) -> Vec<SnapshotInfo> {
-    let Some(volume) = state.volumes.get(&id) else {
-        return Vec::new();
-    };
-    volume
-        .snapshots
-        .iter()
-        .filter_map(|(tag, record)| snapshot_info(volume, *tag, record, chunk_size))
-        .collect()
+    snapshots_after(state, id, Tag(0), chunk_size).collect()
+}
+
+/// Those of them whose tags are above `after`.
+fn snapshots_after(
+    state: &State,
+    id: VolumeId,
+    after: Tag,
+    chunk_size: u64,
+) -> impl Iterator<Item = SnapshotInfo> {
+    let volumes = state.volumes.get(&id).into_iter();
+    volumes.flat_map(move |volume| {
+        let mut kept = volume.sharing.kept_by(volume.live()).peekable();
+        let snapshots = volume.snapshots.range((Excluded(after), Unbounded));
+        snapshots.filter_map(move |(tag, record)| {
+            while kept.next_if(|(other, _)| other < tag).is_some() {}
+            let kept = kept.next_if(|(other, _)| other == tag);
+            let kept = kept.map_or(0, |(_, kept)| kept);
+            snapshot_info(volume, *tag, record, kept, chunk_size)
+        })
+    })
 }
 
 fn volume_info(volume: &Volume, chunk_size: u64) -> VolumeInfo {
     let record = &volume.record;
     let known = record.flags.get() & HAS_FINGERPRINT != 0;
-    let visible = |r: &&SnapshotRecord| {
-        matches!(
-            r.phase(),
-            Some(SnapshotPhase::Live | SnapshotPhase::Dropped)
-        )
-    };
     VolumeInfo {
         id: volume.id,
         name: text(&record.name),
@@ -104,10 +144,14 @@ fn volume_info(volume: &Volume, chunk_size: u64) -> VolumeInfo {
         },
         full_wait_s: record.full_wait_s.get(),
         created_ms: record.created_ms.get(),
-        snapshots: volume.snapshots.values().filter(visible).count() as u64,
-        held_bytes: record.held.get() * chunk_size,
+        snapshots: volume.listed(),
+        held_bytes: record.held.get().saturating_mul(chunk_size),
         deleting: volume.deleting(),
-        fingerprint: known.then_some(record.fingerprint),
+        seal: if known {
+            Seal::Fingerprint(record.fingerprint)
+        } else {
+            Seal::Use(record.fingerprint)
+        },
     }
 }
 
@@ -115,6 +159,7 @@ fn snapshot_info(
     volume: &Volume,
     tag: Tag,
     record: &SnapshotRecord,
+    kept: u64,
     chunk_size: u64,
 ) -> Option<SnapshotInfo> {
     let state = match record.phase()? {
@@ -122,15 +167,18 @@ fn snapshot_info(
         SnapshotPhase::Dropped => SnapshotState::Dropped(drop_reason(record.reason.get())),
         SnapshotPhase::Prepared | SnapshotPhase::Deleting => return None,
     };
+    let own = volume.sharing.get(tag, tag);
     Some(SnapshotInfo {
         volume: volume.id,
         tag,
         name: text(&record.name),
         created_ms: record.created_ms.get(),
         size: record.size.get(),
-        exclusive_bytes: volume.sharing.get(tag, tag) * chunk_size,
+        exclusive_bytes: own.saturating_mul(chunk_size),
+        shared_bytes: kept.saturating_sub(own).saturating_mul(chunk_size),
         priority: record.priority.get(),
         mapped: record.flags.get() & MAPPED != 0,
+        held: record.flags.get() & HELD != 0,
         state,
     })
 }

@@ -3,16 +3,17 @@
 //! A lookup that lacks a tree node changes nothing: it is parked, the node is
 //! read, and the lookup starts again from the top. The parked task keeps the
 //! nodes it was given until it advances, so a cache of any size makes progress.
+//! A node that cannot be used is read once more; what happens then is in `heal`.
 
 use std::sync::Arc;
 
-use super::{Effect, Effects, Engine, Io, RequestError, Task};
+use super::{Effect, Effects, Engine, Io, Task};
 use crate::block::Block;
 use crate::device::IoError;
 use crate::format::exception::{Crcs, Place, crcs_of};
 use crate::ids::{Tag, VolumeId};
 use crate::state::{Entry, MemTable};
-use crate::tree::{Cache, Key, Missing, Node, Nodes, Ptr, Root, Shape, neighbours};
+use crate::tree::{Cache, Key, Missing, Node, Nodes, Ptr, Root, Shape, Span, neighbours};
 
 /// Most nodes one parked task keeps.
 const MAX_PINNED: usize = 64;
@@ -110,15 +111,18 @@ pub(super) enum Cover {
 /// A tree node that somebody lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Wanting {
-    tree: TreeId,
-    ptr: Ptr,
-    level: u16,
+    pub(super) tree: TreeId,
+    pub(super) ptr: Ptr,
+    pub(super) level: u16,
 }
 
 /// A node being read, and who waits for it.
 #[derive(Debug)]
 pub(super) struct Fetch {
     version: u64,
+    span: Span,
+    /// It is being read for the second time.
+    again: bool,
     tasks: Vec<Task>,
 }
 
@@ -219,19 +223,29 @@ impl Engine {
             fetch.tasks.push(task);
             return;
         }
+        let fetch = Fetch {
+            version: self.version,
+            span: missing.span,
+            again: false,
+            tasks: vec![task],
+        };
+        self.fetches.insert(wanting, fetch);
+        self.read_node(wanting, out);
+    }
+
+    /// Nothing is read for this any more: its number may be another's next.
+    pub(super) fn forget_fetches(&mut self, task: Task) {
+        for fetch in self.fetches.values_mut() {
+            fetch.tasks.retain(|waiting| *waiting != task);
+        }
+        self.heals.forget(task);
+    }
+
+    fn read_node(&mut self, wanting: Wanting, out: &mut Effects) {
         self.counters.block_reads += 1;
-        self.fetches.insert(
-            wanting,
-            Fetch {
-                version: self.version,
-                tasks: vec![task],
-            },
-        );
+        let block = wanting.ptr.block;
         let io = self.new_io(Io::Fetch(wanting));
-        out.list.push(Effect::ReadBlock {
-            io,
-            block: missing.ptr.block,
-        });
+        out.list.push(Effect::ReadBlock { io, block });
     }
 
     pub(super) fn fetched(
@@ -240,10 +254,11 @@ impl Engine {
         result: Result<Arc<Block>, IoError>,
         out: &mut Effects,
     ) {
-        let Some(fetch) = self.fetches.remove(&wanting) else {
+        let Some(mut fetch) = self.fetches.remove(&wanting) else {
             return;
         };
         let shape = self.geometry.shape(wanting.tree);
+        let unreadable = result.is_err();
         let node = match result {
             Ok(block) => Node::verify(block, wanting.ptr, &shape, wanting.level)
                 .map_err(|damage| damage.to_string()),
@@ -253,6 +268,7 @@ impl Engine {
             Ok(node) => {
                 let node = Arc::new(node);
                 self.cache.insert(node.clone());
+                self.ready.extend(self.heals.not_needed(wanting));
                 for task in fetch.tasks {
                     self.pin(task, &node);
                     self.ready.push_back(task);
@@ -260,7 +276,23 @@ impl Engine {
             }
             // The tree moved on and the block was reused: look again from the new root.
             Err(_) if fetch.version != self.version => self.ready.extend(fetch.tasks),
-            Err(reason) => self.damaged(wanting.ptr.block, &reason, fetch.tasks, out),
+            // A fault on the way is not damage.
+            Err(_) if !fetch.again => {
+                fetch.again = true;
+                self.fetches.insert(wanting, fetch);
+                self.read_node(wanting, out);
+            }
+            Err(reason) => {
+                let Fetch { span, tasks, .. } = fetch;
+                let tasks = if unreadable {
+                    self.come_again(wanting, &reason, tasks, out)
+                } else {
+                    tasks
+                };
+                if !tasks.is_empty() {
+                    self.node_damaged(wanting, span, reason, tasks, out);
+                }
+            }
         }
     }
 
@@ -270,37 +302,13 @@ impl Engine {
             Task::Read(id) => self.reads.get_mut(id).map(|r| &mut r.pinned),
             Task::Purge => self.purge.as_mut().map(|p| &mut p.pinned),
             Task::Merge => Some(&mut self.checkpoint.pinned),
+            Task::Heal => self.heals.pinned(),
         };
         if let Some(pinned) = pinned {
             if pinned.len() >= MAX_PINNED {
                 pinned.clear();
             }
             pinned.push(node.clone());
-        }
-    }
-
-    fn damaged(&mut self, block: u64, reason: &str, tasks: Vec<Task>, out: &mut Effects) {
-        let notice = super::Notice::Damage {
-            block,
-            reason: reason.to_owned(),
-        };
-        out.list.push(Effect::Notice(notice));
-        let error = RequestError::Damaged {
-            block,
-            reason: reason.to_owned(),
-        };
-        for task in tasks {
-            match task {
-                Task::Write(id) => self.write_hit_damage(id, &error, out),
-                Task::Read(id) => self.fail_read(id, error.clone(), out),
-                Task::Purge => self.purge_hit_damage(),
-                Task::Merge => {
-                    self.fail_store(
-                        &format!("a checkpoint needs damaged block {block}: {reason}"),
-                        out,
-                    );
-                }
-            }
         }
     }
 }

@@ -11,8 +11,11 @@
 //! | `writes`, `copyout`, `chunks` | origin writes, keeping old contents, read-locks |
 //! | `reads` | snapshot reads |
 //! | `lookup` | recent table, frozen table, tree; cache misses |
+//! | `heal` | tree nodes that cannot be read |
 //! | `commit` | group commit and publish |
 //! | `checkpoint` | writing the trees out |
+//! | `superblock` | with which a checkpoint becomes valid |
+//! | `extend` | the store becomes larger |
 //! | `take`, `purge`, `commands` | snapshots come and go |
 //! | `space` | reserves, victims, a failed store |
 //! | `info` | what `csnapctl` shows |
@@ -29,12 +32,16 @@ mod chunks;
 mod commands;
 mod commit;
 mod copyout;
+mod damage;
+mod extend;
+mod heal;
 mod info;
 mod lookup;
 mod patience;
 mod purge;
 mod reads;
 mod space;
+mod superblock;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -42,17 +49,17 @@ mod writes;
 
 pub use api::*;
 
-pub(crate) use checkpoint::root_of;
 pub(crate) use info::{snapshots, volumes};
 pub(crate) use lookup::{Roots, TREES, TreeId};
 pub(crate) use reads::drop_code;
 pub use reads::drop_reason;
+pub(crate) use superblock::root_of;
 
 use crate::alloc::Allocator;
 use crate::checksum::Checksum;
 use crate::ids::{CommandId, GrantId, IoId, Tag, VolumeId};
 use crate::state::State;
-use crate::tree::Cache;
+use crate::tree::{Cache, Node};
 use crate::unique::UniqueMap;
 
 /// A map whose order is the same in every run: the engine knows no randomness. Its
@@ -65,7 +72,7 @@ const BACKGROUND: usize = 4;
 /// Fewest tree nodes the cache may be limited to.
 const MIN_CACHE: usize = 8;
 
-/// What never changes while a store is open.
+/// What never changes while a store is open; but `blocks` may grow (`extend`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
     pub(crate) uuid: [u8; 16],
@@ -96,22 +103,33 @@ enum Task {
     Read(usize),
     Purge,
     Merge,
+    Heal,
 }
 
 /// What an I/O was for.
 #[derive(Clone, Debug)]
 enum Io {
     Fetch(lookup::Wanting),
-    Copy { copy: usize },
-    CopyWrite { copy: usize },
+    Copy {
+        copy: usize,
+    },
+    CopyWrite {
+        copy: usize,
+    },
     Journal,
     CommitFlush,
     Node,
     CheckpointFlush,
     Superblock,
-    TakeFlush { volume: VolumeId },
+    /// The write of a block that is to be the last one.
+    Probe,
+    TakeFlush {
+        volume: VolumeId,
+    },
     Pause,
-    Invalid { volumes: Vec<VolumeId> },
+    Invalid {
+        volumes: Vec<VolumeId>,
+    },
 }
 
 /// The snapshot engine of one store. Made by [`crate::recover::Loaded::recover`].
@@ -131,6 +149,8 @@ pub struct Engine {
     ios: Map<IoId, Io>,
     next_io: u64,
     fetches: Map<lookup::Wanting, lookup::Fetch>,
+    heals: heal::Heals,
+    rotten: damage::Rotten,
     ready: VecDeque<Task>,
     writes: Slab<writes::Write>,
     reads: Slab<reads::Read>,
@@ -141,6 +161,7 @@ pub struct Engine {
     copies: Slab<copyout::Copy>,
     journal: commit::Journal,
     checkpoint: checkpoint::Checkpoint,
+    extension: Option<extend::Extension>,
     /// A flush of the store is in flight. Never two: one that fails may lose what
     /// the other, reported first, seems to have made durable.
     flushing: bool,
@@ -150,7 +171,8 @@ pub struct Engine {
     command_busy: bool,
     purge: Option<purge::Purge>,
     purge_wanted: bool,
-    purge_blocked: bool,
+    /// Passes given up since the last one that ended.
+    purges_postponed: u32,
     // Trouble and the end.
     /// Recovery's checkpoint is not durable yet: nothing is committed before it.
     recovering: bool,
@@ -178,6 +200,10 @@ pub(crate) struct Parts {
     pub(crate) generation: u64,
     /// Sequence of the first journal block to be written, and the chain before it.
     pub(crate) journal: (u64, u32),
+    /// Nodes of the exceptions' trees that stay in memory.
+    pub(crate) high: Vec<Node>,
+    /// Damage got over: block and reason.
+    pub(crate) damage: Vec<(u64, String)>,
 }
 
 impl Engine {
@@ -189,7 +215,12 @@ impl Engine {
             alloc,
             generation,
             journal: (next, chain),
+            high,
+            damage,
         } = parts;
+        let mut cache = Cache::new(config.cache_blocks.max(MIN_CACHE));
+        high.into_iter()
+            .for_each(|node| cache.insert(Arc::new(node)));
         let journal =
             commit::Journal::new(geometry.journal_first, geometry.journal_blocks, next, chain);
         let mut engine = Self {
@@ -199,11 +230,13 @@ impl Engine {
             state,
             roots,
             version: 0,
-            cache: Cache::new(config.cache_blocks.max(MIN_CACHE)),
+            cache,
             alloc,
             ios: Map::default(),
             next_io: 0,
             fetches: Map::default(),
+            heals: heal::Heals::new(damage),
+            rotten: damage::Rotten::default(),
             ready: VecDeque::new(),
             writes: Slab::new(),
             reads: Slab::new(),
@@ -214,13 +247,14 @@ impl Engine {
             copies: Slab::new(),
             journal,
             checkpoint: checkpoint::Checkpoint::new(generation),
+            extension: None,
             flushing: false,
             takes: take::Takes::default(),
             commands: VecDeque::new(),
             command_busy: false,
             purge: None,
             purge_wanted: true,
-            purge_blocked: false,
+            purges_postponed: 0,
             recovering: true,
             starved: false,
             patience: patience::Patience::default(),
@@ -267,11 +301,15 @@ impl Engine {
         }
         let mut more = false;
         for _ in 0..BACKGROUND {
+            more = self.step_heal(effects);
             self.run_ready(effects);
+            // Before copyouts look for room, and may find that there is none.
+            more |= self.step_extension();
             self.start_copies(effects);
             // Before the next commit is sealed: a checkpoint begins between commits.
-            more = self.step_checkpoint(effects);
+            more |= self.step_checkpoint(effects);
             if !self.recovering {
+                self.tell_waiting(effects);
                 more |= self.step_purge(effects);
                 self.relieve(effects);
                 self.step_close(effects);
@@ -294,7 +332,7 @@ impl Engine {
                 Task::Write(id) => self.run_write(id, out),
                 Task::Read(id) => self.run_read(id, out),
                 // Background work looks by itself whether its nodes are there.
-                Task::Purge | Task::Merge => {}
+                Task::Purge | Task::Merge | Task::Heal => {}
             }
         }
     }
@@ -319,6 +357,12 @@ impl Engine {
                 self.on_read(owner, volume, tag, first, count, out);
             }
             Event::ReadDone { grant } => self.on_read_done(grant),
+            Event::DataDamaged {
+                volume,
+                tag,
+                chunk,
+                block,
+            } => self.data_damaged(volume, tag, chunk, block, out),
             Event::CopyRead { copy: io, result } => {
                 if let Some(Io::Copy { copy }) = self.ios.remove(&io) {
                     self.copy_read(io, copy, result, arena, out);
@@ -338,6 +382,7 @@ impl Engine {
                 Some(Io::Journal) => self.journal_written(result, out),
                 Some(Io::Node) => self.node_written(result, out),
                 Some(Io::Superblock) => self.superblock_written(result, out),
+                Some(Io::Probe) => self.probed(result, out),
                 _ => {}
             },
             Event::Flushed { io, result } => match self.ios.remove(&io) {
@@ -423,6 +468,7 @@ impl Engine {
             && self.reads.is_empty()
             && self.grants.is_empty()
             && !self.checkpoint.busy()
+            && !self.probing()
     }
 
     fn closed(&mut self, out: &mut Effects) {
@@ -444,7 +490,7 @@ impl Engine {
 
     /// Whether background work waits for a tree node.
     fn waiting_for_node(&self, task: Task) -> bool {
-        self.fetches.values().any(|fetch| fetch.awaited_by(task))
+        self.fetches.values().any(|fetch| fetch.awaited_by(task)) || self.heals.awaited_by(task)
     }
 
     /// The fast-path bitmap of a volume, shared with the threads that write it.

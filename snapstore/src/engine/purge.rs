@@ -5,6 +5,8 @@
 //! range are durable, no copyout for one of their tags is under way and no read
 //! of them is left, so nothing can appear behind its cursor (hazard 23). What it
 //! removes is logged exactly, key and block; after a crash the pass starts again.
+//! Where a tree is damaged for good the pass goes around it: a removal that no
+//! checkpoint could write out would only fail the store.
 
 use std::sync::Arc;
 
@@ -14,7 +16,10 @@ use super::{Effects, Engine, Task};
 use crate::format::exception::Place;
 use crate::format::journal::Record;
 use crate::ids::{Tag, VolumeId};
-use crate::tree::{Key, Missing, Node, scan};
+use crate::tree::{Key, Missing, Node, Span, scan};
+
+/// How often a pass that could not read a node is put off until after a checkpoint.
+const MOST_POSTPONED: u32 = 3;
 
 /// A pass.
 #[derive(Debug)]
@@ -36,17 +41,13 @@ type Era = (Key, Place);
 impl Engine {
     /// Whether some dead snapshot's space has still to come back.
     pub(super) fn purge_pending(&self) -> bool {
-        !self.purge_blocked
-            && self
-                .state
-                .volumes
-                .values()
-                .any(|v| v.unpurged().next().is_some())
+        let mut volumes = self.state.volumes.values();
+        volumes.any(|v| v.unpurged().next().is_some())
     }
 
     /// Does a bounded piece of work; true if more could be done at once.
     pub(super) fn step_purge(&mut self, out: &mut Effects) -> bool {
-        if self.failed.is_some() || self.closing.is_some() || self.purge_blocked {
+        if self.failed.is_some() || self.closing.is_some() {
             return false;
         }
         if self.purge.is_none() {
@@ -161,7 +162,8 @@ impl Engine {
                 break;
             }
             let (tag, chunk) = (Tag(key.b), key.c);
-            if !volume.needs(place.pred, tag) {
+            let exception = Key::new(key.a, chunk, tag.0);
+            if !volume.needs(place.pred, tag) && !self.heals.in_hole(exception) {
                 records.push(Record::Purged {
                     volume: id,
                     chunk,
@@ -242,6 +244,7 @@ impl Engine {
             return;
         };
         self.purge_wanted = true;
+        self.purges_postponed = 0;
         self.bury_volume(purge.volume);
         // Freed chunks come back with a checkpoint: do not let a person wait for it.
         self.checkpoint.wanted |= !self.purge_pending();
@@ -255,9 +258,25 @@ impl Engine {
         }
     }
 
-    /// Purging stops for this attach: the checker has to say what is wrong.
-    pub(super) fn purge_hit_damage(&mut self) {
+    /// Gives a pass up until the next checkpoint, a few times.
+    pub(super) fn postpone_purge(&mut self) -> bool {
+        if self.purges_postponed >= MOST_POSTPONED {
+            return false;
+        }
+        self.purges_postponed += 1;
         self.purge = None;
-        self.purge_blocked = true;
+        self.purge_wanted = false;
+        self.checkpoint.wanted = true;
+        true
+    }
+
+    /// Purging goes on behind what cannot be read: the room of what may be there comes
+    /// back with a repair.
+    pub(super) fn purge_hit_damage(&mut self, span: &Span) {
+        if let Some(purge) = &mut self.purge
+            && purge.cursor.is_some_and(|cursor| span.covers(cursor))
+        {
+            purge.cursor = span.up.filter(|up| *up < purge.end);
+        }
     }
 }

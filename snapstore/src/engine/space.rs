@@ -4,8 +4,8 @@
 //! are set aside, as is what a batch of purges needs, so that giving space back
 //! never itself lacks space (hazard 17). When a copyout finds no room and nothing
 //! is on its way back, the victim (lowest priority, then oldest) is dropped, one
-//! at a time and durably before any write passes. Volumes whose policy puts snapshots
-//! first wait instead (`patience`).
+//! at a time and durably before any write passes. Where the volume's policy puts
+//! snapshots first, or every snapshot left is held, writes wait instead (`patience`).
 
 use super::commit::Done;
 use super::lookup::TREES;
@@ -13,9 +13,15 @@ use super::reads::{drop_code, drop_reason};
 use super::{DropReason, Effect, Effects, Engine, Notice, Policy, RequestError};
 use crate::device::IoError;
 use crate::format::journal::Record;
-use crate::format::tables::{SnapshotPhase, text};
+use crate::format::tables::text;
 use crate::ids::{Tag, VolumeId};
 use crate::tree::worst_case_nodes;
+
+/// Blocks that a checkpoint may need for nodes made anew: a change of one may rewrite
+/// all beside it.
+pub(super) const fn made_reserve(nodes: u64) -> u64 {
+    2 * nodes
+}
 
 impl Engine {
     /// How many chunks may be copied out now.
@@ -35,6 +41,14 @@ impl Engine {
     /// Whether `records` more records and a few table entries can be checkpointed.
     pub(super) fn room_for_records(&self, records: usize) -> bool {
         self.alloc.free_blocks() >= self.checkpoint_reserve(self.pending_records() + records)
+    }
+
+    /// Whether copyouts go on if so many nodes are made anew.
+    pub(super) fn room_for_made(&self, nodes: u64) -> bool {
+        let run = self.config.max_run as usize;
+        let reserve = self.checkpoint_reserve(self.pending_records() + run) + self.purge_reserve();
+        let copies = run as u64 * u64::from(self.geometry.chunk_blocks);
+        self.alloc.free_blocks() >= reserve + made_reserve(nodes) + copies
     }
 
     /// Records that the next checkpoint will have to merge.
@@ -70,7 +84,8 @@ impl Engine {
                 worst_case_nodes(self.roots.get(*tree), changes, distinct, &shape)
             })
             .sum();
-        nodes + self.alloc.worst_case_image_blocks() + self.checkpoint.reserved
+        let made = made_reserve(self.cache.kept() as u64);
+        nodes + made + self.alloc.worst_case_image_blocks() + self.checkpoint.reserved
     }
 
     /// What the checkpoint about to begin may allocate at worst.
@@ -99,11 +114,16 @@ impl Engine {
 
     /// Nothing could be allocated: get space back, or drop a victim.
     pub(super) fn relieve(&mut self, out: &mut Effects) {
-        if !self.starved || self.failed.is_some() || self.victim.is_some() {
+        if !self.starved || self.failed.is_some() {
             return;
         }
-        if self.purge.is_some() || self.purge_pending() || !self.journal.idle() {
-            return; // space is on its way back
+        self.refuse_ended(out);
+        if !self.starved || self.victim.is_some() {
+            return;
+        }
+        let freeing = self.alloc.is_opening() || self.purge.is_some() || self.purge_pending();
+        if freeing || !self.journal.idle() {
+            return; // space is on its way
         }
         if !self.copies.is_empty() || self.checkpoint.busy() {
             return;
@@ -115,10 +135,11 @@ impl Engine {
             return;
         }
         self.starve_notice(out);
-        self.refuse_wanted(out);
         let first = |w: &super::copyout::Wanted| self.policy(w.volume) == Policy::OriginFirst;
         let victim = self.wanted.iter().any(first).then(|| self.choose_victim());
-        if let Some((volume, tag)) = victim.flatten() {
+        let victim = victim.flatten();
+        self.refuse_wanted(victim.is_some(), out);
+        if let Some((volume, tag)) = victim {
             self.victim = Some((volume, tag));
             self.drop_snapshot(volume, tag, DropReason::StoreFull);
         }
@@ -133,16 +154,15 @@ impl Engine {
         }
     }
 
-    /// Lowest priority, then oldest, of the volumes whose origin comes first.
-    fn choose_victim(&self) -> Option<(VolumeId, Tag)> {
-        self.state
-            .volumes
-            .values()
-            .filter(|v| self.policy(v.id) == Policy::OriginFirst)
-            .flat_map(|v| v.snapshots.iter().map(|(tag, record)| (v.id, *tag, record)))
-            .filter(|(_, _, record)| record.phase() == Some(SnapshotPhase::Live))
-            .min_by_key(|(_, tag, record)| (record.priority.get(), *tag))
-            .map(|(volume, tag, _)| (volume, tag))
+    /// Lowest priority, then oldest, of the volumes whose origin comes first. Never
+    /// one that is held.
+    pub(super) fn choose_victim(&self) -> Option<(VolumeId, Tag)> {
+        let volumes = self.state.volumes.values();
+        let volumes = volumes.filter(|v| self.policy(v.id) == Policy::OriginFirst);
+        let first = volumes
+            .filter_map(|v| Some((v.first_to_drop()?, v.id)))
+            .min();
+        first.map(|((_, tag), volume)| (volume, tag))
     }
 
     pub(super) fn drop_snapshot(&mut self, volume: VolumeId, tag: Tag, reason: DropReason) {
@@ -191,6 +211,9 @@ impl Engine {
 
     /// Warns once when the store fills beyond the mark.
     pub(super) fn warn_space(&mut self, out: &mut Effects) {
+        if self.alloc.is_opening() {
+            return; // how much is in use is not known yet
+        }
         let used = self.used_percent();
         if used < self.config.warn_percent.saturating_sub(5) {
             self.warned_low = false;
@@ -215,6 +238,7 @@ impl Engine {
         let error = super::CommandError::StoreFailed(reason.to_owned());
         self.abandon_commits(&error, out);
         self.abandon_checkpoint(&error, out);
+        self.abandon_extension(&error, out);
         let ids: Vec<VolumeId> = self.state.volumes.keys().copied().collect();
         let (first, _): (Vec<_>, Vec<_>) = ids
             .into_iter()
@@ -233,6 +257,7 @@ impl Engine {
         }
         // Volumes without snapshots go on at once, the others once invalidated.
         self.free_all_copies();
+        self.end_heals();
     }
 
     /// The answer to `RecordInvalid`. If the invalidation is durable outside the

@@ -13,13 +13,22 @@ use crate::ids::Owner;
 use crate::recover::{OpenError, load};
 
 mod copyouts;
+mod damage;
 mod deletes;
+mod extend;
 mod grow;
+mod heals;
+mod high;
+mod holds;
 mod journal;
 mod latch;
+mod lists;
 mod memory;
 mod patience;
+mod pressure;
+mod rot;
 mod takes;
+mod victims;
 
 const VOLUME: VolumeId = VolumeId(1);
 
@@ -76,6 +85,10 @@ struct Rig {
     replies: Vec<(CommandId, Result<Reply, CommandError>)>,
     /// First chunk and bytes of every copyout.
     copies: Vec<(u64, u32)>,
+    /// What reading the origin gives, if not its contents.
+    origin_fails: Option<IoError>,
+    /// Chunks that were LOST.
+    lost: Vec<u64>,
 }
 
 fn is_superblock(effect: &Effect) -> bool {
@@ -141,6 +154,8 @@ impl Rig {
             failed: Vec::new(),
             replies: Vec::new(),
             copies: Vec::new(),
+            origin_fails: None,
+            lost: Vec::new(),
         }
     }
 
@@ -297,6 +312,12 @@ impl Rig {
         let events = &mut self.batch.events;
         match effect {
             Effect::ReadBlock { io, block } => {
+                let broken = self.disk.1 == Some(block);
+                let result = if broken {
+                    Err(IoError::Errno(5))
+                } else {
+                    result
+                };
                 let data = || Arc::new(self.disk.0[block as usize].clone());
                 let result = result.map(|()| data());
                 events.push(Event::BlockRead { io, result });
@@ -328,6 +349,7 @@ impl Rig {
             Effect::WriteGranted { owner, .. } => self.granted.push(owner),
             Effect::WriteFailed { owner, error } => self.failed.push((owner, error)),
             Effect::Reply { id, result } => self.replies.push((id, result)),
+            Effect::Notice(Notice::ChunkLost { chunk, .. }) => self.lost.push(chunk),
             _ => {}
         }
     }
@@ -346,6 +368,10 @@ impl Rig {
             let result = Err(IoError::Errno(5));
             return self.batch.events.push(Event::CopyRead { copy, result });
         }
+        if let Some(error) = self.origin_fails {
+            let result = Err(error);
+            return self.batch.events.push(Event::CopyRead { copy, result });
+        }
         self.batch.copy_read(copy, &vec![0; count as usize]);
         let written = Event::CopyWritten { copy, result };
         if self.hold_data {
@@ -361,8 +387,11 @@ fn damage_found_after_the_last_snapshot_went_fails_no_origin_write() {
     let mut rig = Rig::new(2048, Policy::OriginFirst);
     rig.write(1, 0, 32);
     rig.command(Command::Close);
-    let root = rig.engine.roots.exceptions.ptr.block;
-    rig.disk.0[root as usize].0[100] ^= 1;
+    // In both trees: one alone would be made anew from the other.
+    let roots = rig.engine.roots;
+    for root in [roots.exceptions, roots.eras] {
+        rig.disk.0[root.ptr.block as usize].0[100] ^= 1;
+    }
     let mut rig = Rig::open(rig.disk);
     // The first write meets the damage: the snapshot's end is on its way to the disk.
     rig.hold_flushes = true;
@@ -479,4 +508,36 @@ fn a_store_full_of_many_snapshots_never_lacks_room_for_its_checkpoints() {
             "{seed} {blocks}"
         );
     }
+}
+
+/// A bad sector costs the snapshots its chunk; a disk that was pulled costs them
+/// nothing, and the writes of that time their success.
+#[test]
+fn an_origin_that_is_gone_loses_no_chunk() {
+    let mut rig = Rig::new(2048, Policy::OriginFirst);
+    let free = rig.engine.alloc.free_blocks();
+    rig.origin_fails = Some(IoError::Absent);
+    rig.write(1, 8, 3);
+    rig.write(2, 10, 1);
+    rig.write(3, 9, 1);
+    let gone = RequestError::OriginGone(VOLUME);
+    let failed = [1, 2, 3].map(|owner| (Owner(owner), gone.clone()));
+    assert_eq!(rig.failed, failed);
+    assert_eq!((&rig.granted[..], &rig.lost[..]), (&[][..], &[][..]));
+    assert_eq!(
+        rig.engine.alloc.free_blocks(),
+        free,
+        "its room was not given back"
+    );
+    assert!(rig.engine.chunks.is_empty() && rig.engine.writes.is_empty());
+
+    // It is back: the chunks are copied as if nothing had been.
+    rig.origin_fails = None;
+    rig.write(4, 8, 3);
+    assert_eq!(rig.granted, [Owner(4)]);
+    assert!(rig.lost.is_empty());
+    rig.origin_fails = Some(IoError::Errno(5));
+    rig.write(5, 20, 2);
+    assert_eq!(rig.granted, [Owner(4), Owner(5)]);
+    assert_eq!(rig.lost, [20, 21]);
 }

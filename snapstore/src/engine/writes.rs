@@ -246,6 +246,7 @@ impl Engine {
     pub(super) fn fail_write(&mut self, id: usize, error: RequestError, out: &mut Effects) {
         if let Some(write) = self.writes.try_remove(id) {
             self.forget_waiter(write.volume, write.first, write.count, id);
+            self.forget_fetches(Task::Write(id));
             out.list.push(Effect::WriteFailed {
                 owner: write.owner,
                 error,

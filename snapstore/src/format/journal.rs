@@ -124,7 +124,7 @@ pub enum Record {
         volume: VolumeId,
         /// Which.
         tag: Tag,
-        /// [`super::tables::MAPPED`] or 0.
+        /// [`super::tables::MAPPED`], [`super::tables::HELD`]; others mean nothing here.
         flags: u32,
         /// Drop priority.
         priority: i32,

@@ -2,7 +2,8 @@
 //!
 //! Two copies, in the first and in the last block of the store. Checkpoints
 //! write them alternately (even generations first, odd generations last) with
-//! FUA, after a flush of everything they name; the newest valid one wins.
+//! FUA, after a flush of everything they name; the newest valid one wins. How a store
+//! becomes larger, and the last one moves: `engine/extend.rs`.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -26,6 +27,8 @@ pub const MAX_CHUNK: u32 = 1 << 20;
 pub const MIN_JOURNAL: u64 = 16;
 /// Fewest blocks in a store: 1 MiB.
 pub const MIN_BLOCKS: u64 = 256;
+/// Most blocks in a store: its bytes can be counted in 63 bits, as devices count them.
+pub const MAX_BLOCKS: u64 = 1 << 51;
 /// Generations, sequences and tags stay below this: none can be counted up to it,
 /// and adding to one never overflows.
 pub const COUNT_LIMIT: u64 = 1 << 63;
@@ -184,7 +187,7 @@ impl Superblock {
             self.journal_blocks.get(),
             self.blocks.get(),
         );
-        if blocks < MIN_BLOCKS || at >= blocks {
+        if !(MIN_BLOCKS..=MAX_BLOCKS).contains(&blocks) || at >= blocks {
             return fail("store size out of range");
         }
         let end = first.checked_add(ring);

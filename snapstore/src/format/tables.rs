@@ -41,7 +41,8 @@ pub struct VolumeRecord {
     pub parent_tag: U64,
     /// Identity.
     pub uuid: [u8; 16],
-    /// Of the origin at the last orderly stop.
+    /// Of the origin at the last orderly stop; without [`HAS_FINGERPRINT`] a number of
+    /// the use that has not ended in order, zero for a new volume.
     pub fingerprint: [u8; 32],
     /// Name.
     pub name: Name,
@@ -57,7 +58,7 @@ pub struct VolumeRecord {
 pub struct SnapshotRecord {
     /// A [`SnapshotPhase`].
     pub phase: U32,
-    /// [`MAPPED`], [`PURGED`].
+    /// [`MAPPED`], [`PURGED`], [`HELD`].
     pub flags: U32,
     /// Why it was dropped (see `DropReason`), else 0.
     pub reason: U32,
@@ -87,6 +88,8 @@ pub const HAS_FINGERPRINT: u32 = 1;
 pub const MAPPED: u32 = 1;
 /// A dropped snapshot whose space has come back.
 pub const PURGED: u32 = 2;
+/// A person keeps the snapshot: it is not dropped to make room.
+pub const HELD: u32 = 4;
 
 /// Where a snapshot is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

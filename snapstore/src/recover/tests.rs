@@ -4,7 +4,7 @@
 use super::*;
 use crate::check::tests::world::{BAD, Disk, Memory, World, report};
 use crate::device::NoOrigins;
-use crate::engine::Command;
+use crate::engine::{Command, TreeId};
 use crate::format::journal::JournalBlock;
 
 const VOLUME: VolumeId = VolumeId(1);
@@ -19,6 +19,10 @@ struct Tape {
     fail: Option<usize>,
     /// The block that cannot be read.
     bad: Option<u64>,
+    /// The block whose first read fails.
+    shy: Option<u64>,
+    /// The block whose first read gives other bytes.
+    lies: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ impl Tape {
             log: Vec::new(),
             fail: None,
             bad: None,
+            shy: None,
+            lies: None,
         }
     }
 
@@ -43,6 +49,10 @@ impl Tape {
         let read = |did: &&Did| matches!(did, Did::Read(_));
         let changes = self.log.len() - self.log.iter().filter(read).count();
         match what {
+            Did::Read(block) if self.shy == Some(block) => {
+                self.shy = None;
+                Err(IoError::Errno(5))
+            }
             Did::Read(block) if self.bad == Some(block) => Err(IoError::Errno(5)),
             Did::Write(_) | Did::Flush if self.fail == Some(changes - 1) => Err(IoError::Errno(5)),
             _ => Ok(()),
@@ -57,7 +67,11 @@ impl BlockDevice for Tape {
 
     fn read(&mut self, first: u64, out: &mut [Block]) -> Result<(), IoError> {
         self.did(Did::Read(first))?;
-        self.disk.read(first, out)
+        self.disk.read(first, out)?;
+        if self.lies.take_if(|block| *block == first).is_some() {
+            out[0].0[17] ^= 4;
+        }
+        Ok(())
     }
 
     fn write(&mut self, first: u64, data: &[Block]) -> Result<(), IoError> {
@@ -201,6 +215,74 @@ fn a_tail_that_cannot_be_read_is_kept() {
     );
     let exceptions = report(&mut world.disk, false).exceptions;
     assert_eq!(exceptions, 3);
+}
+
+/// Memory whose first read fails.
+struct Shy(Memory, bool);
+
+impl Origins for Shy {
+    fn chunk_checksums(
+        &mut self,
+        checksum: Checksum,
+        volume: VolumeId,
+        chunk: u64,
+        size: u64,
+        out: &mut [u32],
+    ) -> Result<(), IoError> {
+        if std::mem::take(&mut self.1) {
+            return Err(IoError::Errno(5));
+        }
+        self.0.chunk_checksums(checksum, volume, chunk, size, out)
+    }
+}
+
+/// Kept unread, a copy that never landed would be the snapshot's for good; and so would
+/// the loss, if the origin were taken for unreadable.
+#[test]
+fn a_read_of_the_tail_or_of_its_origin_that_fails_once_costs_nothing() {
+    for shy_store in [true, false] {
+        let (mut disk, mut origins, copy) = crashed();
+        disk.0[copy as usize].0[17] ^= 4;
+        origins.0.get_mut(&VOLUME).unwrap()[CHUNK as usize] = 0;
+        let mut tape = Tape::new(&disk);
+        tape.shy = shy_store.then_some(copy);
+        let mut shy = Shy(origins, !shy_store);
+        let recovered = recover(&mut tape, &mut shy).unwrap();
+        assert_eq!((tape.shy, shy.1), (None, false), "it was not read");
+        assert_eq!((recovered.dropped, recovered.lost), (1, 0), "{shy_store}");
+        assert_eq!(report(&mut tape.disk, true).problems, Vec::<String>::new());
+        let mut world = World::open(tape.disk, shy.0);
+        assert_eq!(world.view(VOLUME, Tag(1), CHUNK), Some(0), "{shy_store}");
+    }
+}
+
+/// The origin was written since: all there is are the bytes that came wrong once.
+#[test]
+fn a_read_of_the_tail_that_gives_other_bytes_once_costs_nothing() {
+    let (disk, origins, copy) = crashed();
+    let mut tape = Tape::new(&disk);
+    tape.lies = Some(copy);
+    let recovered = recover(&mut tape, &mut origins.clone()).unwrap();
+    assert_eq!(tape.lies, None, "it was not read");
+    assert_eq!((recovered.dropped, recovered.lost), (0, 0));
+    let mut world = World::open(tape.disk, origins);
+    assert_eq!(world.view(VOLUME, Tag(1), CHUNK), Some(0));
+}
+
+/// The counters would be counted anew, and the blocks of the old ones leak.
+#[test]
+fn a_read_of_a_table_that_fails_once_costs_nothing() {
+    let (mut disk, ..) = crashed();
+    let roots = load(&mut disk).unwrap().roots;
+    for tree in [TreeId::Volumes, TreeId::Snapshots, TreeId::Sharing] {
+        assert!(roots.get(tree).height > 0, "there is none");
+        let mut tape = Tape::new(&disk);
+        tape.shy = Some(roots.get(tree).ptr.block);
+        let loaded = load(&mut tape);
+        assert_eq!(tape.shy, None, "it was not read");
+        let loaded = loaded.unwrap_or_else(|error| panic!("{}: {error}", tree.name()));
+        assert_eq!(loaded.damage, []);
+    }
 }
 
 /// A bad block in the journal is its end only if nothing says that more was flushed.

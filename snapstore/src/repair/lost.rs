@@ -12,7 +12,7 @@ use crate::device::BlockDevice;
 use crate::engine::{Geometry, Roots, TreeId};
 use crate::format::superblock::COUNT_LIMIT;
 use crate::ids::{Tag, VolumeId};
-use crate::tree::{Key, Node};
+use crate::tree::{Key, Node, Span};
 
 /// More lost exceptions than these are not told apart: the snapshots are dropped.
 const MOST: usize = 1 << 20;
@@ -187,7 +187,7 @@ impl Trees {
         let mut unknown = BTreeMap::new();
         for id in volumes {
             let a = u64::from(id.0);
-            let held = |hole: &&super::scan::Hole| hole.low.a <= a && a <= hole.last().a;
+            let held = |hole: &&Span| hole.low.a <= a && a <= hole.last().a;
             if !self.exceptions.holes.iter().any(|hole| held(&hole)) {
                 continue;
             }

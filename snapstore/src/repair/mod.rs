@@ -34,7 +34,7 @@ mod lost;
 mod plan;
 mod rebuild;
 mod report;
-mod scan;
+pub(crate) mod scan;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -217,6 +217,8 @@ fn carry_out(dev: &mut impl BlockDevice, mut plan: Plan) -> Result<(), RepairErr
         alloc: space.alloc,
         replay,
         clean: false,
+        high: Vec::new(),
+        damage: Vec::new(),
     };
     let (mut engine, _) = loaded.write_checkpoint(dev, &mut NoOrigins, Config::default())?;
     // In the place of the other superblock, whatever that is.

@@ -120,7 +120,8 @@ impl<'a> Builder<'a> {
             let mut reader = Reader { dev, shape, what };
             let progress = merge.advance(&mut reader, &mut space, &mut written, BUDGET);
             for node in written {
-                let block = std::slice::from_ref(&**node.block());
+                let block = node.to_block();
+                let block = std::slice::from_ref(&*block);
                 dev.write(node.ptr().block, block)
                     .map_err(|error| failed(error.to_string()))?;
             }

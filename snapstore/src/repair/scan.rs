@@ -4,40 +4,13 @@ use super::Unstable;
 use crate::device::BlockDevice;
 use crate::engine::{Geometry, TreeId};
 use crate::recover::read_block;
-use crate::tree::{Key, Missing, Node, Root, Walk};
-
-/// The keys below a node that cannot be used: from `low` up to, not including, `up`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hole {
-    pub(super) low: Key,
-    pub(super) up: Option<Key>,
-}
-
-impl Hole {
-    pub(super) fn covers(&self, key: Key) -> bool {
-        self.low <= key && self.up.is_none_or(|up| key < up)
-    }
-
-    /// The last key it may have held.
-    pub(super) fn last(&self) -> Key {
-        let Some(up) = self.up else {
-            return Key::MAX;
-        };
-        if up.c > 0 {
-            Key { c: up.c - 1, ..up }
-        } else if up.b > 0 {
-            Key::new(up.a, up.b - 1, u64::MAX)
-        } else {
-            Key::new(up.a.saturating_sub(1), u64::MAX, u64::MAX)
-        }
-    }
-}
+use crate::tree::{Key, Missing, Node, Root, Span, Walk};
 
 /// What a first pass over a tree finds.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
-    /// In key order.
-    pub(super) holes: Vec<Hole>,
+pub(crate) struct Survey {
+    /// The keys below nodes that cannot be used, in order.
+    pub(crate) holes: Vec<Span>,
     /// Blocks of the good nodes.
     pub(super) nodes: Vec<u64>,
     /// What the good nodes come to.
@@ -59,13 +32,13 @@ impl Survey {
             && (nodes, leaves, records) == (counted.nodes, counted.leaves, counted.records)
     }
 
-    pub(super) fn in_hole(&self, key: Key) -> bool {
+    pub(crate) fn in_hole(&self, key: Key) -> bool {
         self.holes.iter().any(|hole| hole.covers(key))
     }
 }
 
 /// Visits the good leaves of a tree in key order.
-pub(super) fn survey<D: BlockDevice>(
+pub(crate) fn survey<D: BlockDevice>(
     dev: &mut D,
     geometry: &Geometry,
     tree: TreeId,
@@ -82,17 +55,14 @@ pub(super) fn survey<D: BlockDevice>(
         ..root
     };
     let Ok(mut walk) = Walk::new(unbounded) else {
-        found.holes.push(Hole {
-            low: Key::MIN,
-            up: None,
-        });
+        found.holes.push(Span::ALL);
         return found;
     };
     while let Some(missing) = walk.next() {
         let (low, up) = walk.bounds();
         let node = read(dev, geometry, tree, missing);
         let Some(node) = node.filter(|node| walk.enter(node).is_ok()) else {
-            found.holes.push(Hole { low, up });
+            found.holes.push(Span { low, up });
             continue;
         };
         found.nodes.push(missing.ptr.block);

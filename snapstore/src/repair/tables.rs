@@ -13,7 +13,7 @@ use crate::engine::{DropReason, Geometry, Roots, TreeId, drop_code};
 use crate::format::journal::Record;
 use crate::format::superblock::{COUNT_LIMIT, Superblock};
 use crate::format::tables::{
-    HAS_FINGERPRINT, KIND_ORIGIN, MAPPED, MAX_FULL_WAIT_S, Name, PURGED, SnapshotPhase,
+    HAS_FINGERPRINT, HELD, KIND_ORIGIN, MAPPED, MAX_FULL_WAIT_S, Name, PURGED, SnapshotPhase,
     SnapshotRecord, VOLUME_DELETING, VolumeRecord, padded, text,
 };
 use crate::ids::{Tag, VolumeId};
@@ -293,11 +293,7 @@ impl Tables {
             } else {
                 (SnapshotPhase::Deleting, 0)
             };
-            if let Some(known) = volume.snapshots.remove(tag) {
-                // It had been purged, it was said.
-                let mut record = known;
-                record.flags = (record.flags.get() & !PURGED).into();
-                let _ = volume.insert_snapshot(*tag, record);
+            if volume.unpurge(*tag) {
                 continue;
             }
             let record = SnapshotRecord {
@@ -414,12 +410,12 @@ fn mended_snapshot(
     record.name = own_name(record.name, tag.0, names);
     let (flags, reason) = (record.flags.get(), record.reason.get());
     if phase == Some(SnapshotPhase::Dropped) {
-        record.flags = (flags & (MAPPED | PURGED)).into();
+        record.flags = (flags & (MAPPED | PURGED | HELD)).into();
         if !(1..=5).contains(&reason) {
             record.reason = drop_code(DropReason::Damage).into();
         }
     } else {
-        record.flags = (flags & MAPPED).into();
+        record.flags = (flags & (MAPPED | HELD)).into();
         record.reason = 0.into();
     }
     record

@@ -19,13 +19,17 @@ use crate::format::Damage;
 use crate::format::exception::{LOST, Place};
 use crate::format::journal::Record;
 use crate::format::tables::{
-    MAPPED, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING, VolumeRecord,
+    HELD, MAPPED, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING, VolumeRecord,
 };
 use crate::ids::{Tag, VolumeId};
 use crate::tree::{BadChange, Changes, Key, Shape};
 
 pub use memtable::{Entry, MemTable};
+use sharing::Sharing;
 pub use volume::Volume;
+
+/// Flags of a snapshot that a person sets; the others follow from what happens.
+const SETTABLE: u32 = MAPPED | HELD;
 
 /// Everything the records so far amount to, but for exceptions already in the tree.
 #[derive(Debug, Default)]
@@ -133,6 +137,26 @@ impl State {
         Ok(())
     }
 
+    /// No sharing counter is known: [`Self::recount`] every exception.
+    pub(crate) fn forget_sharing(&mut self) {
+        for volume in self.volumes.values_mut() {
+            volume.sharing = Sharing::default();
+        }
+    }
+
+    /// Counts an exception that was counted before.
+    ///
+    /// # Errors
+    /// When its volume is missing.
+    pub(crate) fn recount(&mut self, id: VolumeId, tag: Tag, place: Place) -> Result<(), Damage> {
+        let volume = self.volume_mut(id)?;
+        if let Some((first, last)) = volume.live_in(place.pred, tag) {
+            let count = volume.sharing.get(first, last);
+            volume.sharing.load(first, last, count.saturating_add(1));
+        }
+        Ok(())
+    }
+
     /// Lets `record` take effect.
     ///
     /// # Errors
@@ -203,12 +227,12 @@ impl State {
                 name,
             } => {
                 self.dirty.snapshots.insert((*volume, *tag));
-                let snapshot = self.snapshot_mut(*volume, *tag)?;
-                let kept = snapshot.flags.get() & !MAPPED;
-                snapshot.flags = (kept | flags & MAPPED).into();
-                snapshot.priority = (*priority).into();
-                snapshot.name = **name;
-                Ok(())
+                self.volume_mut(*volume)?.change_snapshot(*tag, |snapshot| {
+                    let kept = snapshot.flags.get() & !SETTABLE;
+                    snapshot.flags = (kept | flags & SETTABLE).into();
+                    snapshot.priority = (*priority).into();
+                    snapshot.name = **name;
+                })
             }
             Record::VolumeChanged { volume, record } => self.change_volume(*volume, record),
             Record::VolumeDeleted { volume } => self.delete_volume(*volume),
@@ -282,10 +306,57 @@ impl State {
         )
     }
 
+    /// What the tables held when `frozen` was made, all of it: for one that cannot be
+    /// read. `None`: something that `frozen` does not hold has changed since.
+    ///
+    /// # Errors
+    /// When `shapes` are not those of the tables.
+    pub(crate) fn whole_tables(
+        &self,
+        frozen: &TableChanges,
+        shapes: &TableShapes,
+    ) -> Result<Option<TableChanges>, BadChange> {
+        let (now, since) = (&self.every_entry(), &self.dirty);
+        let known = self
+            .volume_changes(since, shapes)?
+            .is_within(&frozen.volumes)
+            && self
+                .snapshot_changes(since, shapes)?
+                .is_within(&frozen.snapshots)
+            && self
+                .sharing_changes(since, shapes)?
+                .is_within(&frozen.sharing);
+        if !known {
+            return Ok(None);
+        }
+        let (volumes, snapshots, sharing) = (
+            self.volume_changes(now, shapes)?,
+            self.snapshot_changes(now, shapes)?,
+            self.sharing_changes(now, shapes)?,
+        );
+        Ok(Some(TableChanges {
+            volumes: frozen.volumes.over(&volumes)?,
+            snapshots: frozen.snapshots.over(&snapshots)?,
+            sharing: frozen.sharing.over(&sharing)?,
+        }))
+    }
+
     /// The next checkpoint writes every table anew.
     pub(crate) fn rewrite_tables(&mut self) {
-        let dirty = &mut self.dirty;
-        dirty.any = true;
+        let Dirty {
+            volumes,
+            snapshots,
+            sharing,
+            ..
+        } = self.every_entry();
+        self.dirty.any = true;
+        self.dirty.volumes.extend(volumes);
+        self.dirty.snapshots.extend(snapshots);
+        self.dirty.sharing.extend(sharing);
+    }
+
+    fn every_entry(&self) -> Dirty {
+        let mut dirty = Dirty::default();
         for (id, volume) in &self.volumes {
             let (id, runs) = (*id, volume.sharing.iter());
             dirty.volumes.insert(id);
@@ -294,13 +365,7 @@ impl State {
             let runs = runs.map(|((first, last), _)| (id, last, first));
             dirty.sharing.extend(runs);
         }
-    }
-
-    fn snapshot_mut(&mut self, id: VolumeId, tag: Tag) -> Result<&mut SnapshotRecord, Damage> {
-        self.volume_mut(id)?
-            .snapshots
-            .get_mut(&tag)
-            .ok_or_else(no_snapshot)
+        dirty
     }
 
     fn uncount_block(&mut self, id: VolumeId) -> Result<(), Damage> {

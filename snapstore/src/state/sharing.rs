@@ -3,44 +3,82 @@
 //! The live snapshots in an exception's interval are a run `first ..= last` in
 //! tag order; one counter is kept for each run that occurs. A snapshot's run of
 //! itself alone is what only it holds. A delete moves the counters of the runs
-//! that begin or end at it, so no operation looks at exceptions to count them.
+//! that begin or end at it, so no operation looks at exceptions to count them. How
+//! many exceptions begin and end at each snapshot is kept beside, so that telling what
+//! every snapshot keeps looks at the snapshots only, however many runs there are.
+//!
+//! There can be as many runs as exceptions, all in memory: 16 bytes each, in one list
+//! for each snapshot that runs end at. The few lists with a run that begins at some
+//! snapshot are looked for, and no further than its exceptions reach.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::ids::Tag;
 
 /// The counters of one volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
-    runs: BTreeMap<(Tag, Tag), u64>,
-    /// The same runs by (last, first), to find those that end at a snapshot.
-    ends: BTreeSet<(Tag, Tag)>,
+    /// By where they end: where they begin, ascending, and how many exceptions they have.
+    runs: BTreeMap<Tag, Vec<(Tag, u64)>>,
+    bounds: BTreeMap<Tag, Bounds>,
+    /// Exceptions of all runs.
+    total: u64,
     dirty: Vec<(Tag, Tag)>,
+}
+
+/// Exceptions whose runs begin, and end, at a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Bounds {
+    first: u64,
+    last: u64,
 }
 
 impl Sharing {
     /// Sets a counter read from disk.
     pub fn load(&mut self, first: Tag, last: Tag, count: u64) {
-        self.runs.insert((first, last), count);
-        self.ends.insert((last, first));
+        self.uncount(first, last);
+        self.count(first, last, count);
     }
 
     /// Exceptions shared by exactly `first ..= last`.
     #[must_use]
     pub fn get(&self, first: Tag, last: Tag) -> u64 {
-        self.runs.get(&(first, last)).copied().unwrap_or(0)
+        let list = self.runs.get(&last).map_or(&[][..], Vec::as_slice);
+        find(list, first).map_or(0, |at| list[at].1)
+    }
+
+    /// Exceptions that some snapshot needs.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// How many exceptions each of the live snapshots needs, alone or with others;
+    /// `live` are all of them in ascending order.
+    pub fn kept_by(&self, live: impl Iterator<Item = Tag>) -> impl Iterator<Item = (Tag, u64)> {
+        let mut bounds = self.bounds.iter().peekable();
+        let (mut open, mut ending) = (0u64, 0);
+        live.map(move |tag| {
+            while let Some((_, at)) = bounds.next_if(|(at, _)| **at <= tag) {
+                open = open.saturating_sub(ending).saturating_add(at.first);
+                ending = at.last;
+            }
+            let kept = open;
+            open = open.saturating_sub(ending);
+            ending = 0;
+            (tag, kept)
+        })
     }
 
     /// All counters as ((first, last), count).
     pub fn iter(&self) -> impl Iterator<Item = ((Tag, Tag), u64)> + '_ {
-        self.runs.iter().map(|(run, count)| (*run, *count))
+        let lists = self.runs.iter();
+        lists.flat_map(|(last, list)| list.iter().map(|(first, count)| ((*first, *last), *count)))
     }
 
     /// Adds to a counter.
     pub fn add(&mut self, first: Tag, last: Tag, count: u64) {
-        let counter = self.runs.entry((first, last)).or_default();
-        *counter = counter.saturating_add(count);
-        self.ends.insert((last, first));
+        self.count(first, last, count);
         self.dirty.push((first, last));
     }
 
@@ -54,36 +92,45 @@ impl Sharing {
 
     /// `tag` is no longer live; `before` and `after` are its live neighbours.
     pub fn remove(&mut self, tag: Tag, before: Option<Tag>, after: Option<Tag>) {
-        let begin: Vec<Tag> = self
-            .runs
-            .range((tag, Tag(0))..=(tag, Tag(u64::MAX)))
-            .map(|((_, l), _)| *l)
-            .collect();
-        for last in begin {
+        for last in self.ends_of_runs_from(tag) {
             let count = self.take(tag, last);
             // A run of the snapshot alone is held by nobody now: it is purged.
             if let (true, Some(after)) = (last != tag, after) {
                 self.add(after, last, count);
             }
         }
-        let end: Vec<Tag> = self
-            .ends
-            .range((tag, Tag(0))..=(tag, Tag(u64::MAX)))
-            .map(|(_, f)| *f)
-            .collect();
-        for first in end {
-            let count = self.take(first, tag);
+        let end = self.runs.get(&tag).cloned().unwrap_or_default();
+        for (first, count) in end {
+            self.take(first, tag);
             if let Some(before) = before {
                 self.add(first, before, count);
             }
         }
     }
 
+    /// Where the runs end that begin at `tag`.
+    fn ends_of_runs_from(&self, tag: Tag) -> Vec<Tag> {
+        let mut left = self.bounds.get(&tag).map_or(0, |at| at.first);
+        let mut ends = Vec::new();
+        for (last, list) in self.runs.range(tag..) {
+            if left == 0 {
+                break;
+            }
+            if let Ok(at) = find(list, tag) {
+                left = left.saturating_sub(list[at].1);
+                ends.push(*last);
+            }
+        }
+        ends
+    }
+
     /// No snapshot is live any more.
     pub fn clear(&mut self) {
-        self.dirty.extend(self.runs.keys());
-        self.runs.clear();
-        self.ends.clear();
+        let runs = std::mem::take(&mut self.runs).into_iter();
+        let runs = runs.flat_map(|(last, list)| list.into_iter().map(move |(f, _)| (f, last)));
+        self.dirty.extend(runs);
+        self.bounds.clear();
+        self.total = 0;
     }
 
     /// Hands over the runs changed since the last call.
@@ -94,14 +141,68 @@ impl Sharing {
     }
 
     fn take(&mut self, first: Tag, last: Tag) -> u64 {
-        self.ends.remove(&(last, first));
         self.dirty.push((first, last));
-        self.runs.remove(&(first, last)).unwrap_or(0)
+        self.uncount(first, last)
     }
+
+    fn count(&mut self, first: Tag, last: Tag, count: u64) {
+        // A counter read from a damaged store may be anything.
+        let count = count.min(u64::MAX - self.total);
+        let list = self.list(last);
+        match find(list, first) {
+            Ok(at) => list[at].1 += count,
+            Err(at) => list.insert(at, (first, count)),
+        }
+        self.total += count;
+        self.bounds.entry(first).or_default().first += count;
+        self.bounds.entry(last).or_default().last += count;
+    }
+
+    /// The list of runs that end at `last`. A new one is the newest snapshot's: the one
+    /// before it will hardly grow any more.
+    fn list(&mut self, last: Tag) -> &mut Vec<(Tag, u64)> {
+        if !self.runs.contains_key(&last)
+            && let Some((_, before)) = self.runs.range_mut(..last).next_back()
+        {
+            before.shrink_to_fit();
+        }
+        self.runs.entry(last).or_default()
+    }
+
+    fn uncount(&mut self, first: Tag, last: Tag) -> u64 {
+        let Some(list) = self.runs.get_mut(&last) else {
+            return 0;
+        };
+        let count = find(list, first).map_or(0, |at| list.remove(at).1);
+        if list.is_empty() {
+            self.runs.remove(&last);
+        }
+        self.total -= count;
+        self.unbound(first, |at| at.first -= count);
+        self.unbound(last, |at| at.last -= count);
+        count
+    }
+
+    fn unbound(&mut self, tag: Tag, change: impl FnOnce(&mut Bounds)) {
+        let Some(at) = self.bounds.get_mut(&tag) else {
+            return;
+        };
+        change(at);
+        if *at == Bounds::default() {
+            self.bounds.remove(&tag);
+        }
+    }
+}
+
+/// Where the run that begins at `first` is in a list, or belongs.
+fn find(list: &[(Tag, u64)], first: Tag) -> Result<usize, usize> {
+    list.binary_search_by_key(&first, |(first, _)| *first)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -116,6 +217,30 @@ mod tests {
             }
         }
         runs
+    }
+
+    /// What each live snapshot needs, from the exceptions themselves.
+    fn naively_kept(intervals: &[(u64, u64)], live: &BTreeSet<u64>) -> Vec<(Tag, u64)> {
+        let needs = |tag: u64| {
+            let covering = |(pred, last): &&(u64, u64)| *pred < tag && tag <= *last;
+            intervals.iter().filter(covering).count() as u64
+        };
+        live.iter().map(|tag| (Tag(*tag), needs(*tag))).collect()
+    }
+
+    #[test]
+    fn counters_of_a_damaged_store_overflow_nothing() {
+        let mut sharing = Sharing::default();
+        for (first, last) in [(2, 2), (2, 5), (5, 2), (2, 2)] {
+            sharing.load(Tag(first), Tag(last), u64::MAX);
+            sharing.add(Tag(first), Tag(last), u64::MAX);
+        }
+        assert_eq!(sharing.total(), u64::MAX);
+        let live = [2, 3, 5].map(Tag);
+        assert_eq!(sharing.kept_by(live.into_iter()).count(), 3);
+        sharing.remove(Tag(2), None, Some(Tag(3)));
+        sharing.remove(Tag(5), Some(Tag(3)), None);
+        assert_eq!(sharing.get(Tag(2), Tag(2)), 0);
     }
 
     #[test]
@@ -148,6 +273,10 @@ mod tests {
                     sharing.remove(Tag(tag), before, after);
                     let counted: BTreeMap<_, _> = sharing.iter().collect();
                     prop_assert_eq!(counted, naive(&intervals, &live));
+                    let kept: Vec<_> = sharing.kept_by(live.iter().map(|t| Tag(*t))).collect();
+                    prop_assert_eq!(kept, naively_kept(&intervals, &live));
+                    let total: u64 = sharing.iter().map(|(_, count)| count).sum();
+                    prop_assert_eq!(sharing.total(), total);
                 }
             }
         }

@@ -8,8 +8,8 @@ use super::sharing::Sharing;
 use super::{is_purged, no_snapshot};
 use crate::format::Damage;
 use crate::format::tables::{
-    KIND_ORIGIN, Name, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING, VOLUME_LIVE,
-    VolumeRecord, padded,
+    HELD, KIND_ORIGIN, Name, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING, VOLUME_LIVE,
+    VolumeRecord, padded, text,
 };
 use crate::ids::{Tag, VolumeId};
 use crate::unique::UniqueMap;
@@ -37,6 +37,13 @@ pub struct Volume {
     live: BTreeSet<Tag>,
     /// No longer live, and not purged yet.
     dead: BTreeSet<Tag>,
+    /// By name those of the snapshots that a person can see: one each, but in a damaged
+    /// store.
+    names: BTreeSet<(Name, Tag)>,
+    /// Those that may be dropped to make room, by priority, then age.
+    droppable: BTreeSet<(i32, Tag)>,
+    /// How many there are to list: live or dropped.
+    listed: u64,
 }
 
 impl Volume {
@@ -66,6 +73,9 @@ impl Volume {
             readers: BTreeMap::new(),
             live: BTreeSet::new(),
             dead: BTreeSet::new(),
+            names: BTreeSet::new(),
+            droppable: BTreeSet::new(),
+            listed: 0,
         })
     }
 
@@ -124,6 +134,7 @@ impl Volume {
                 }
             }
         }
+        self.count(tag, &record);
         match self.snapshots.insert(tag, record) {
             None => Ok(()),
             Some(_) => Err(Damage::Field("a tag was given twice")),
@@ -196,18 +207,66 @@ impl Volume {
     /// Whether a name is used by a snapshot a person can see.
     #[must_use]
     pub fn has_name(&self, name: &str) -> bool {
-        let name: Name = padded(name);
-        let visible = |r: &&SnapshotRecord| r.phase() != Some(SnapshotPhase::Deleting);
-        self.snapshots
-            .values()
-            .filter(visible)
-            .any(|record| record.name == name)
+        self.named(name).next().is_some()
+    }
+
+    /// Those that have this name.
+    pub(crate) fn named(&self, name: &str) -> impl Iterator<Item = Tag> + '_ {
+        let field: Name = padded(name);
+        // What a field cannot hold is nobody's name, though its beginning may be.
+        let exact = text(&field) == name;
+        let named = self.names.range((field, Tag(0))..=(field, Tag(u64::MAX)));
+        named.filter(move |_| exact).map(|(_, tag)| *tag)
+    }
+
+    /// Which is dropped first to make room, after its priority: the least important, then
+    /// the oldest. None that is held.
+    #[must_use]
+    pub fn first_to_drop(&self) -> Option<(i32, Tag)> {
+        self.droppable.first().copied()
+    }
+
+    /// Lets `change` have its way with a snapshot's record.
+    pub(super) fn change_snapshot(
+        &mut self,
+        tag: Tag,
+        change: impl FnOnce(&mut SnapshotRecord),
+    ) -> Result<(), Damage> {
+        let record = self.snapshots.get_mut(&tag).ok_or_else(no_snapshot)?;
+        let before = *record;
+        change(record);
+        let after = *record;
+        if before != after {
+            self.uncount(tag, &before);
+            self.count(tag, &after);
+        }
+        Ok(())
+    }
+
+    /// Snapshots that a person is shown.
+    #[must_use]
+    pub fn listed(&self) -> u64 {
+        self.listed
+    }
+
+    fn count(&mut self, tag: Tag, record: &SnapshotRecord) {
+        self.listed += u64::from(is_listed(record));
+        if record.phase() != Some(SnapshotPhase::Deleting) {
+            self.names.insert((record.name, tag));
+        }
+        self.droppable.extend(drop_rank(tag, record));
+    }
+
+    fn uncount(&mut self, tag: Tag, record: &SnapshotRecord) {
+        self.listed -= u64::from(is_listed(record));
+        self.names.remove(&(record.name, tag));
+        if let Some(rank) = drop_rank(tag, record) {
+            self.droppable.remove(&rank);
+        }
     }
 
     pub(super) fn set_phase(&mut self, tag: Tag, phase: SnapshotPhase) -> Result<(), Damage> {
-        let record = self.snapshots.get_mut(&tag).ok_or_else(no_snapshot)?;
-        record.phase = (phase as u32).into();
-        Ok(())
+        self.change_snapshot(tag, |record| record.phase = (phase as u32).into())
     }
 
     /// Ends a snapshot's life: from here on it keeps nothing. One that is gone
@@ -226,7 +285,7 @@ impl Volume {
         let record = self.snapshots.get_mut(&tag).ok_or_else(no_snapshot)?;
         if is_purged(record) {
             // A dropped snapshot that gave its space back long ago.
-            self.snapshots.remove(&tag);
+            self.remove_snapshot(tag);
             return Ok(());
         }
         record.reason = reason.into();
@@ -245,12 +304,126 @@ impl Volume {
         if record.phase() == Some(SnapshotPhase::Dropped) {
             record.flags = (record.flags.get() | PURGED).into();
         } else {
-            self.snapshots.remove(&tag);
+            self.remove_snapshot(tag);
         }
         Ok(())
     }
+
+    /// Repair only: there is something to purge after all. `false`: no such snapshot.
+    pub(crate) fn unpurge(&mut self, tag: Tag) -> bool {
+        let change = |record: &mut SnapshotRecord| {
+            record.flags = (record.flags.get() & !PURGED).into();
+        };
+        let known = self.change_snapshot(tag, change).is_ok();
+        if known && !self.live.contains(&tag) {
+            self.dead.insert(tag);
+        }
+        known
+    }
+
+    fn remove_snapshot(&mut self, tag: Tag) {
+        if let Some(record) = self.snapshots.remove(&tag) {
+            self.uncount(tag, &record);
+        }
+    }
+}
+
+fn is_listed(record: &SnapshotRecord) -> bool {
+    matches!(
+        record.phase(),
+        Some(SnapshotPhase::Live | SnapshotPhase::Dropped)
+    )
+}
+
+/// Where it stands among those that may be dropped to make room; none: it may not be.
+fn drop_rank(tag: Tag, record: &SnapshotRecord) -> Option<(i32, Tag)> {
+    let held = record.flags.get() & HELD != 0;
+    let may_be = record.phase() == Some(SnapshotPhase::Live) && !held;
+    may_be.then_some((record.priority.get(), tag))
 }
 
 fn too_large() -> Damage {
     Damage::Field("a volume is too large for this machine's memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use zerocopy::FromZeros;
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Insert(usize, SnapshotPhase),
+        Rename(u64, usize),
+        Rank(u64, i32, bool),
+        Bury(u64, SnapshotPhase),
+        Purged(u64),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let phase = prop::sample::select(vec![SnapshotPhase::Live, SnapshotPhase::Dropped]);
+        let end = prop::sample::select(vec![SnapshotPhase::Deleting, SnapshotPhase::Dropped]);
+        prop_oneof![
+            (0..NAMES.len(), phase).prop_map(|(name, phase)| Change::Insert(name, phase)),
+            (1u64..9, 0..NAMES.len()).prop_map(|(tag, name)| Change::Rename(tag, name)),
+            (1u64..9, -2i32..3, any::<bool>())
+                .prop_map(|(tag, priority, held)| Change::Rank(tag, priority, held)),
+            (1u64..9, end).prop_map(|(tag, phase)| Change::Bury(tag, phase)),
+            (1u64..9).prop_map(Change::Purged),
+        ]
+    }
+
+    fn apply(volume: &mut Volume, next: &mut u64, change: &Change) {
+        let _ = match change {
+            Change::Insert(name, phase) => {
+                let mut record = SnapshotRecord::new_zeroed();
+                record.name = padded(NAMES[*name]);
+                record.phase = (*phase as u32).into();
+                *next += 1;
+                volume.insert_snapshot(Tag(*next), record)
+            }
+            Change::Rename(tag, name) => {
+                volume.change_snapshot(Tag(*tag), |record| record.name = padded(NAMES[*name]))
+            }
+            Change::Rank(tag, priority, held) => volume.change_snapshot(Tag(*tag), |record| {
+                record.priority = (*priority).into();
+                let held = if *held { HELD } else { 0 };
+                record.flags = (record.flags.get() & !HELD | held).into();
+            }),
+            Change::Bury(tag, phase) => volume.bury(Tag(*tag), *phase, 0),
+            Change::Purged(tag) => volume.purged(Tag(*tag)),
+        };
+    }
+
+    proptest! {
+        #[test]
+        fn names_their_number_and_the_first_to_go_are_those_of_the_snapshots_one_can_see(
+            changes in prop::collection::vec(change(), 0..40),
+        ) {
+            let mut record = VolumeRecord::new_zeroed();
+            record.kind = KIND_ORIGIN.into();
+            record.state = VOLUME_LIVE.into();
+            let mut volume = Volume::new(VolumeId(1), record, 4096).unwrap();
+            let mut next = 0;
+            for change in changes {
+                apply(&mut volume, &mut next, &change);
+                let listed = volume.snapshots.values().filter(|r| is_listed(r)).count();
+                prop_assert_eq!(volume.listed(), listed as u64);
+                let may_go = volume.snapshots.iter().filter(|(_, r)| {
+                    r.phase() == Some(SnapshotPhase::Live) && r.flags.get() & HELD == 0
+                });
+                let first = may_go.map(|(tag, r)| (r.priority.get(), *tag)).min();
+                prop_assert_eq!(volume.first_to_drop(), first, "after {:?}", &change);
+                for name in NAMES {
+                    let visible = |r: &&SnapshotRecord| r.phase() != Some(SnapshotPhase::Deleting);
+                    let mut seen = volume.snapshots.values().filter(visible);
+                    let naive = seen.any(|r| r.name == padded(name));
+                    prop_assert_eq!(volume.has_name(name), naive, "{} after {:?}", name, &change);
+                }
+            }
+        }
+    }
 }

@@ -4,6 +4,10 @@
 //! written again has another generation, and [`Cache::get`] compares it. The
 //! replacement rule is CLOCK: a hit sets one flag, an insert moves a hand past
 //! flagged entries. Both are O(1) amortised and allocate nothing once full.
+//!
+//! Beside these, until they are removed, stay nodes that cannot be read again (*kept*)
+//! and the *high* ones, of level [`HIGH`] and above: what they lead to could not be found
+//! any more should one of them go bad while the store is served.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,7 +17,10 @@ use super::Nodes;
 use super::node::Node;
 use crate::format::Ptr;
 
-/// Nodes by block, at most as many as it was made for.
+/// Level of the lowest nodes that stay: there is one for some ten thousand leaves.
+pub(crate) const HIGH: u16 = 2;
+
+/// Nodes by block, at most as many as it was made for, and those that stay.
 #[derive(Debug)]
 pub struct Cache {
     slots: Vec<Slot>,
@@ -21,6 +28,8 @@ pub struct Cache {
     empty: Vec<usize>,
     hand: usize,
     capacity: usize,
+    kept: HashMap<u64, Arc<Node>, BuildHasherDefault<BlockHasher>>,
+    high: HashMap<u64, Arc<Node>, BuildHasherDefault<BlockHasher>>,
 }
 
 #[derive(Debug)]
@@ -40,6 +49,8 @@ impl Cache {
             empty: Vec::new(),
             hand: 0,
             capacity,
+            kept: HashMap::default(),
+            high: HashMap::default(),
         }
     }
 
@@ -57,16 +68,38 @@ impl Cache {
 
     /// The node at `ptr`, if it is held and of that generation.
     pub fn get(&mut self, ptr: Ptr) -> Option<Arc<Node>> {
-        let slot = self.slots.get_mut(*self.by_block.get(&ptr.block)?)?;
+        let Some(at) = self.by_block.get(&ptr.block) else {
+            let staying = self.kept.get(&ptr.block);
+            let staying = staying.or_else(|| self.high.get(&ptr.block));
+            return staying.filter(|n| n.ptr() == ptr).cloned();
+        };
+        let slot = self.slots.get_mut(*at)?;
         let node = slot.node.as_ref().filter(|node| node.ptr() == ptr)?;
         slot.used = true;
         Some(Arc::clone(node))
     }
 
+    /// Holds `node` until it is removed, whatever the capacity.
+    pub(crate) fn keep(&mut self, node: Node) {
+        let block = node.ptr().block;
+        self.remove(block);
+        self.kept.insert(block, Arc::new(node));
+    }
+
+    /// Nodes held until they are removed.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     /// Holds `node`, instead of what was held for its block, dropping another
-    /// when full.
+    /// when full, unless it is a high one.
     pub fn insert(&mut self, node: Arc<Node>) {
         let block = node.ptr().block;
+        if node.level() >= HIGH {
+            self.remove(block);
+            self.high.insert(block, node);
+            return;
+        }
         let at = match self.by_block.get(&block) {
             Some(&at) => at,
             None => self.free_slot(),
@@ -83,6 +116,8 @@ impl Cache {
 
     /// Forgets the node at `block`: it was freed.
     pub fn remove(&mut self, block: u64) {
+        self.kept.remove(&block);
+        self.high.remove(&block);
         if let Some(at) = self.by_block.remove(&block) {
             self.slots[at].node = None;
             self.empty.push(at);

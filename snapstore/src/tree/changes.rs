@@ -62,6 +62,31 @@ impl Changes {
         Ok(())
     }
 
+    /// These changes and, of the keys they leave alone, those of `base`.
+    ///
+    /// # Errors
+    /// [`BadChange`] if they are of different trees.
+    pub fn over(&self, base: &Self) -> Result<Self, BadChange> {
+        let mut all = Self::with_value_len(self.value_len);
+        let mut next = 0;
+        for i in 0..self.len() {
+            let key = self.key(i);
+            let end = base.below(next, Some(key));
+            (next..end).try_for_each(|b| all.push(base.key(b), base.value(b)))?;
+            all.push(key, self.value(i))?;
+            next = end + usize::from(end < base.len() && base.key(end) == key);
+        }
+        (next..base.len()).try_for_each(|b| all.push(base.key(b), base.value(b)))?;
+        Ok(all)
+    }
+
+    /// Whether `other` changes all that this changes.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        let mut keys = self.keys.iter();
+        keys.all(|key| other.keys.binary_search(key).is_ok())
+    }
+
     /// Number of changes.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::key::Key;
+use super::key::{Key, Span};
 use super::layout::MAX_HEIGHT;
 use super::node::Node;
 use super::{Missing, Nodes, Root};
@@ -40,28 +40,21 @@ impl Parent {
     }
 }
 
-/// A descent that could not go on: what it lacks, and the upper bound of what
-/// that covers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lack {
-    pub(super) missing: Missing,
-    pub(super) up: Option<Key>,
-}
-
 /// Descends to the node of `level` covering `key`. `level < root.height`.
 pub(super) fn descend(
     root: &Root,
     level: u16,
     key: &Key,
     nodes: &mut impl Nodes,
-) -> Result<Place, Lack> {
+) -> Result<Place, Missing> {
     let (mut ptr, mut at) = (root.ptr, root.height.saturating_sub(1));
     let (mut low, mut up, mut parent) = (Key::MIN, None, None);
     loop {
         let Some(node) = nodes.get(ptr, at).filter(|node| node.level() == at) else {
-            return Err(Lack {
-                missing: Missing { ptr, level: at },
-                up,
+            return Err(Missing {
+                ptr,
+                level: at,
+                span: Span { low, up },
             });
         };
         if at <= level {

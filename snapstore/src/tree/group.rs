@@ -108,6 +108,11 @@ impl Group {
         changed
     }
 
+    /// Whether its last old node is a loose one: its siblings are, too.
+    pub(super) fn is_loose(&self) -> bool {
+        self.olds.last().is_some_and(|old| old.node.is_loose())
+    }
+
     fn keep(&mut self, node: u32, range: Range<usize>) {
         self.entries.extend(range.map(|index| Entry::Old {
             node,

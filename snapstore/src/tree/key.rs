@@ -42,3 +42,41 @@ impl fmt::Display for Key {
         write!(f, "({}, {}, {})", self.a, self.b, self.c)
     }
 }
+
+/// The keys a node is responsible for: from `low` on, up to but not including `up`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first.
+    pub low: Key,
+    /// The first behind them; `None`: there is none.
+    pub up: Option<Key>,
+}
+
+impl Span {
+    /// Every key.
+    pub const ALL: Self = Self {
+        low: Key::MIN,
+        up: None,
+    };
+
+    /// The last of them.
+    #[must_use]
+    pub fn last(&self) -> Key {
+        let Some(up) = self.up else {
+            return Key::MAX;
+        };
+        if up.c > 0 {
+            Key { c: up.c - 1, ..up }
+        } else if up.b > 0 {
+            Key::new(up.a, up.b - 1, u64::MAX)
+        } else {
+            Key::new(up.a.saturating_sub(1), u64::MAX, u64::MAX)
+        }
+    }
+
+    /// Whether `key` is one of them.
+    #[must_use]
+    pub fn covers(&self, key: Key) -> bool {
+        self.low <= key && self.up.is_none_or(|up| key < up)
+    }
+}

@@ -13,13 +13,15 @@
 //!   its state: nothing is lost or done twice when it misses, runs out of budget or
 //!   of space. Memory is bounded by the batch.
 //! - Changes that change nothing rewrite nothing.
+//! - *Loose* leaves ([`Node::made`]) stand nowhere, so no new node may point to one:
+//!   a change of one rewrites all that hang below the same parent.
 
 use std::sync::Arc;
 
 use super::changes::Changes;
-use super::descend::{Held, Path, descend};
+use super::descend::{Held, Path, Place, descend};
 use super::group::{Group, Old};
-use super::key::Key;
+use super::key::{Key, Span};
 use super::layout::{MAX_HEIGHT, PTR_LEN, Shape};
 use super::node::{Builder, Node};
 use super::{Missing, Nodes, Root};
@@ -207,14 +209,8 @@ impl Merge {
             group.take(None, &self.batch, self.batch.len());
             return Ok(Step::On(Stage::Absorb(group)));
         }
-        let key = self.batch.key(self.next);
-        let mut held = Held {
-            path: &mut self.path,
-            nodes,
-        };
-        let place = match descend(&self.old, self.level, &key, &mut held) {
-            Ok(place) => place,
-            Err(_) => return Ok(Step::Wait(Stage::Gather, self.look_ahead(nodes))),
+        let Ok(place) = self.place(self.batch.key(self.next), nodes) else {
+            return Ok(Step::Wait(Stage::Gather, self.look_ahead(nodes)));
         };
         let separator = place
             .parent
@@ -227,18 +223,31 @@ impl Merge {
         )?;
         let mut group = Group::new(place.low, place.parent, self.next);
         let end = self.batch.below(self.next, place.up);
-        if group.take(
-            Some(Old {
-                node: place.node,
-                separator,
-            }),
-            &self.batch,
-            end,
-        ) {
+        let loose = place.node.is_loose();
+        let old = Old {
+            node: place.node,
+            separator,
+        };
+        if group.take(Some(old), &self.batch, end) || loose {
             return Ok(Step::On(Stage::Absorb(group)));
         }
         self.next = end;
         Ok(Step::On(Stage::Gather))
+    }
+
+    /// The node of this level that `key` falls into; of loose ones the first.
+    fn place(&mut self, key: Key, nodes: &mut impl Nodes) -> Result<Place, Missing> {
+        let mut held = Held {
+            path: &mut self.path,
+            nodes,
+        };
+        let place = descend(&self.old, self.level, &key, &mut held)?;
+        match &place.parent {
+            Some(parent) if place.node.is_loose() => {
+                descend(&self.old, self.level, &parent.node.key(0), &mut held)
+            }
+            _ => Ok(place),
+        }
     }
 
     /// What the next changes will want, in their order; the first is wanted now.
@@ -257,8 +266,8 @@ impl Merge {
             let up = match descend(&self.old, self.level, &self.batch.key(next), &mut held) {
                 Ok(place) => place.up,
                 Err(lack) => {
-                    missing.push(lack.missing);
-                    lack.up
+                    missing.push(lack);
+                    lack.span.up
                 }
             };
             next = self.batch.below(next, up);
@@ -275,15 +284,20 @@ impl Merge {
         space: &mut impl Space,
     ) -> Result<Step, MergeError> {
         let capacity = self.shape.capacity(self.level);
-        if let Some(a) = group.poor_tail(self.level, capacity, &self.batch) {
-            match self.sibling(&group, a, nodes) {
-                Ok(None) => {}
-                Ok(Some(sibling)) => {
-                    self.take_sibling(&mut group, sibling)?;
-                    return Ok(Step::On(Stage::Absorb(group)));
-                }
-                Err(missing) => return Ok(Step::Wait(Stage::Absorb(group), vec![missing])),
+        let sibling = if group.is_loose() {
+            self.sibling(&group, None, nodes)
+        } else if let Some(a) = group.poor_tail(self.level, capacity, &self.batch) {
+            self.sibling(&group, Some(a), nodes)
+        } else {
+            Ok(None)
+        };
+        match sibling {
+            Ok(None) => {}
+            Ok(Some(sibling)) => {
+                self.take_sibling(&mut group, sibling)?;
+                return Ok(Step::On(Stage::Absorb(group)));
             }
+            Err(missing) => return Ok(Step::Wait(Stage::Absorb(group), vec![missing])),
         }
         if self.at_top() && group.len() == 0 {
             self.release(&group, space);
@@ -302,29 +316,31 @@ impl Merge {
     }
 
     /// The next sibling under the same parent, if its records can join a run of
-    /// `a`.
+    /// `a` (`None`: whatever they are).
     fn sibling(
         &self,
         group: &Group,
-        a: u64,
+        a: Option<u64>,
         nodes: &mut impl Nodes,
     ) -> Result<Option<Arc<Node>>, Missing> {
         let Some(parent) = &group.parent else {
             return Ok(None);
         };
         let index = parent.index + 1;
-        let leaf = self.level == 0;
+        let a = a.filter(|_| self.level == 0);
         // A separator beyond `a` proves that the leaf has none: no need to read it.
-        if index >= parent.node.len() || (leaf && parent.node.key(index).a > a) {
+        if index >= parent.node.len() || a.is_some_and(|a| parent.node.key(index).a > a) {
             return Ok(None);
         }
-        let ptr = parent.node.child(index);
-        let missing = Missing {
-            ptr,
-            level: self.level,
-        };
-        let node = nodes.get(ptr, self.level).ok_or(missing)?;
-        Ok(Some(node).filter(|node| !leaf || node.a() == a))
+        let (ptr, level) = (parent.node.child(index), self.level);
+        let (low, up) = (parent.node.key(index), parent.bound_after(index));
+        let span = Span { low, up };
+        let missing = Missing { ptr, level, span };
+        let node = nodes.get(ptr, level).ok_or(missing)?;
+        if level > 0 && leads_to_loose(&node, nodes) {
+            return Ok(None);
+        }
+        Ok(Some(node).filter(|node| a.is_none_or(|a| node.a() == a)))
     }
 
     fn take_sibling(&self, group: &mut Group, node: Arc<Node>) -> Result<(), MergeError> {
@@ -458,10 +474,10 @@ impl Merge {
             .get(ptr, level)
             .or_else(|| nodes.get(ptr, level))
         else {
-            let wait = Stage::Crown { ptr, height };
-            return Step::Wait(wait, vec![Missing { ptr, level }]);
+            let (wait, span) = (Stage::Crown { ptr, height }, Span::ALL);
+            return Step::Wait(wait, vec![Missing { ptr, level, span }]);
         };
-        if node.len() > 1 {
+        if node.len() > 1 || leads_to_loose(&node, nodes) {
             return Step::On(Stage::Done(root));
         }
         space.free(ptr.block);
@@ -471,4 +487,10 @@ impl Merge {
             height: level,
         })
     }
+}
+
+/// Whether the children of `node` are loose: those are always at hand.
+fn leads_to_loose(node: &Node, nodes: &mut impl Nodes) -> bool {
+    let child = nodes.get(node.child(0), node.level() - 1);
+    child.is_some_and(|child| child.is_loose())
 }

@@ -38,8 +38,9 @@ use std::sync::Arc;
 pub use crate::format::Ptr;
 pub use bound::worst_case_nodes;
 pub use cache::Cache;
+pub(crate) use cache::HIGH;
 pub use changes::{BadChange, Changes};
-pub use key::Key;
+pub use key::{Key, Span};
 #[cfg(test)]
 pub(crate) use layout::{InteriorKey, LeafKey, NodeHeader};
 pub use layout::{MAX_HEIGHT, MAX_VALUE_LEN, MIN_VALUE_LEN, NODE_HEADER_LEN, PTR_LEN, Shape};
@@ -82,6 +83,8 @@ pub struct Missing {
     pub ptr: Ptr,
     /// Its level: what [`Node::verify`] must be told.
     pub level: u16,
+    /// The keys that are found through it.
+    pub span: Span,
 }
 
 /// Where a walk finds verified nodes: a cache, and whatever a parked request has

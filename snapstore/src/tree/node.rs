@@ -12,19 +12,22 @@ use super::key::Key;
 use super::layout::{
     InteriorKey, LeafKey, MAX_HEIGHT, NODE_HEADER_LEN, NodeHeader, Shape, key_len,
 };
-use crate::block::Block;
+use crate::block::{BLOCK_SIZE, Block};
 use crate::format::Ptr;
 use crate::format::{self, Damage, HEADER_LEN};
 
 /// A node known to be good, immutable.
 #[derive(Clone, Debug)]
 pub struct Node {
-    block: Arc<Block>,
+    /// Not the block it came in, which is aligned for I/O: that takes half as much
+    /// again, and memory between such blocks is hard to use.
+    bytes: Box<[u8; BLOCK_SIZE]>,
     ptr: Ptr,
     a: u64,
     level: u16,
     len: u16,
     value_len: u16,
+    loose: bool,
 }
 
 impl Node {
@@ -37,7 +40,7 @@ impl Node {
         if outer.generation.get() != ptr.generation {
             return Err(Damage::Generation);
         }
-        let head: NodeHeader = at(&block, HEADER_LEN);
+        let head: NodeHeader = at(&block.0, HEADER_LEN);
         let len = usize::from(head.count.get());
         if head.level.get() != level || level >= MAX_HEIGHT {
             return Err(Damage::Field("node of another level"));
@@ -53,15 +56,43 @@ impl Node {
             return Err(Damage::Field("reserved bytes are not zero"));
         }
         let node = Self {
-            block,
+            bytes: Box::new(block.0),
             ptr,
             a: head.a.get(),
             level,
             len: head.count.get(),
             value_len: head.value_len.get(),
+            loose: false,
         };
         node.verify_records()?;
         Ok(node)
+    }
+
+    /// A node of these records in place of the one at `ptr`, which cannot be read; a
+    /// *loose* one stands at no block, and `ptr` only tells it from others. `None`: no
+    /// node can hold these.
+    pub(crate) fn made(
+        shape: &Shape,
+        level: u16,
+        ptr: Ptr,
+        loose: bool,
+        records: &[(Key, Vec<u8>)],
+    ) -> Option<Self> {
+        let ascending = records.windows(2).all(|pair| match pair {
+            [a, b] => a.0 < b.0 && (level > 0 || a.0.a == b.0.a),
+            _ => true,
+        });
+        let fits = (1..=shape.capacity(level)).contains(&records.len());
+        let long = shape.value_len_at(level);
+        if !ascending || !fits || records.iter().any(|(_, value)| value.len() != long) {
+            return None;
+        }
+        let mut builder = Builder::new(shape, level);
+        for (key, value) in records {
+            builder.push(*key, value);
+        }
+        let node = builder.finish(shape, ptr);
+        Some(Self { loose, ..node })
     }
 
     fn verify_records(&self) -> Result<(), Damage> {
@@ -88,10 +119,15 @@ impl Node {
         self.ptr
     }
 
-    /// The bytes to write at [`Self::ptr`], sealed.
+    /// The block to write at [`Self::ptr`], sealed.
     #[must_use]
-    pub fn block(&self) -> &Arc<Block> {
-        &self.block
+    pub fn to_block(&self) -> Arc<Block> {
+        Arc::new(Block(*self.bytes))
+    }
+
+    /// Whether it stands at no block: see [`Self::made`].
+    pub(super) fn is_loose(&self) -> bool {
+        self.loose
     }
 
     /// 0 is a leaf.
@@ -118,14 +154,14 @@ impl Node {
     pub fn key(&self, i: usize) -> Key {
         let start = self.record(i);
         if self.level == 0 {
-            let key: LeafKey = at(&self.block, start);
+            let key: LeafKey = at(&self.bytes, start);
             Key {
                 a: self.a,
                 b: key.b.get(),
                 c: key.c.get(),
             }
         } else {
-            let key: InteriorKey = at(&self.block, start);
+            let key: InteriorKey = at(&self.bytes, start);
             Key {
                 a: key.a.get(),
                 b: key.b.get(),
@@ -138,7 +174,7 @@ impl Node {
     #[must_use]
     pub fn value(&self, i: usize) -> &[u8] {
         let start = self.record(i) + key_len(self.level);
-        &self.block.0[start..start + usize::from(self.value_len)]
+        &self.bytes[start..start + usize::from(self.value_len)]
     }
 
     /// Child `i` of an interior node.
@@ -183,8 +219,11 @@ impl Node {
 
 /// The structure at byte `start`; zero if it would not fit, which a verified
 /// count rules out.
-fn at<T: FromBytes + Immutable + KnownLayout + Unaligned>(block: &Block, start: usize) -> T {
-    let bytes = block.0.get(start..).unwrap_or_default();
+fn at<T: FromBytes + Immutable + KnownLayout + Unaligned>(
+    block: &[u8; BLOCK_SIZE],
+    start: usize,
+) -> T {
+    let bytes = block.get(start..).unwrap_or_default();
     T::read_from_prefix(bytes).map_or_else(|_| T::new_zeroed(), |(value, _)| value)
 }
 
@@ -260,12 +299,13 @@ impl Builder {
             ptr.generation,
         );
         Node {
-            block: Arc::new(self.block),
+            bytes: Box::new(self.block.0),
             ptr,
             a: self.a,
             level: self.level,
             len: self.len,
             value_len: self.value_len as u16,
+            loose: false,
         }
     }
 }

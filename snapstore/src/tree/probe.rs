@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::descend::{Lack, descend};
+use super::descend::descend;
 use super::key::Key;
 use super::node::Node;
 use super::{Missing, Nodes, Root};
@@ -111,10 +111,4 @@ pub fn scan(
     let range = place.node.lower_bound(&from)..place.node.lower_bound(&to);
     let records = (!range.is_empty()).then_some((place.node, range));
     Ok((records, place.up.filter(|up| *up < to)))
-}
-
-impl From<Lack> for Missing {
-    fn from(lack: Lack) -> Self {
-        lack.missing
-    }
 }

@@ -6,7 +6,7 @@
 //! skipped with what is below it by asking for the next one. Memory is bounded by
 //! height times fan-out, steps by the root's count of nodes.
 
-use super::key::Key;
+use super::key::{Key, Span};
 use super::layout::MAX_HEIGHT;
 use super::node::Node;
 use super::{Missing, Root};
@@ -59,15 +59,8 @@ pub enum Fault {
 pub struct Walk {
     root: Root,
     found: Root,
-    stack: Vec<Pending>,
-    wanted: Option<Pending>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    node: Missing,
-    low: Key,
-    up: Option<Key>,
+    stack: Vec<Missing>,
+    wanted: Option<Missing>,
 }
 
 impl Walk {
@@ -83,14 +76,10 @@ impl Walk {
         }
         let mut stack = Vec::new();
         if let Some(level) = root.height.checked_sub(1) {
-            let node = Missing {
+            stack.push(Missing {
                 ptr: root.ptr,
                 level,
-            };
-            stack.push(Pending {
-                node,
-                low: Key::MIN,
-                up: None,
+                span: Span::ALL,
             });
         }
         Ok(Self {
@@ -111,15 +100,15 @@ impl Walk {
             return None;
         }
         self.wanted = self.stack.pop();
-        self.wanted.map(|pending| pending.node)
+        self.wanted
     }
 
     /// The keys that the node last asked for is responsible for: from the first on, up
     /// to but not including the second.
     #[must_use]
     pub fn bounds(&self) -> (Key, Option<Key>) {
-        self.wanted
-            .map_or((Key::MIN, None), |pending| (pending.low, pending.up))
+        let span = self.wanted.map_or(Span::ALL, |wanted| wanted.span);
+        (span.low, span.up)
     }
 
     /// Enters the node last asked for.
@@ -129,17 +118,12 @@ impl Walk {
     pub fn enter(&mut self, node: &Node) -> Result<(), Fault> {
         let block = node.ptr().block;
         let place = self.wanted.take().ok_or(Fault::Unasked { block })?;
-        if place.node
-            != (Missing {
-                ptr: node.ptr(),
-                level: node.level(),
-            })
-        {
+        if (place.ptr, place.level) != (node.ptr(), node.level()) {
             return Err(Fault::Unasked { block });
         }
         self.found.nodes += 1;
         let last = node.key(node.len() - 1);
-        if node.key(0) < place.low || place.up.is_some_and(|up| last >= up) {
+        if !place.span.covers(node.key(0)) || !place.span.covers(last) {
             return Err(Fault::Bounds { block });
         }
         if node.level() == 0 {
@@ -147,16 +131,16 @@ impl Walk {
             self.found.records += node.len() as u64;
             return Ok(());
         }
-        let children = (0..node.len()).rev().map(|i| Pending {
-            node: Missing {
-                ptr: node.child(i),
-                level: node.level() - 1,
-            },
-            low: node.key(i),
-            up: if i + 1 < node.len() {
-                Some(node.key(i + 1))
-            } else {
-                place.up
+        let children = (0..node.len()).rev().map(|i| Missing {
+            ptr: node.child(i),
+            level: node.level() - 1,
+            span: Span {
+                low: node.key(i),
+                up: if i + 1 < node.len() {
+                    Some(node.key(i + 1))
+                } else {
+                    place.span.up
+                },
             },
         });
         self.stack.extend(children);

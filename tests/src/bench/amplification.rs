@@ -113,7 +113,7 @@ fn beyond_the_cache(plan: &Plan, samples: &mut Samples) -> Outcome {
     let old = csnap.take()?;
     let uri = csnap.uri();
     Job::random(&uri, "randwrite", case.chunk, End::Requests(case.chunks)).run()?;
-    csnap.restart(&["--cache-mib".into(), "1".into()])?;
+    csnap.restart(&["--cache".into(), "1M".into()])?;
     let mut note = |name: &str, iops| samples.add(key(name, case.chunk >> 10, "requests/s"), iops);
     let timed =
         |uri: &str, kind| Job::random(uri, kind, 4096, End::Seconds(plan.seconds * 2)).run();

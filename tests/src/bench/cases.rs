@@ -191,7 +191,43 @@ fn with_snapshots(notes: &mut Notes, csnap: &mut Csnap) -> Outcome {
     let fresh = csnap.take()?;
     let speed = sequential(&uri).run()?;
     notes.add("sequential-overwrite", speed.mib, "MiB/s");
-    csnap.delete(&fresh)
+    csnap.delete(&fresh)?;
+    if notes.snapshots == 1 {
+        beside_a_deletion(notes, csnap)?;
+    }
+    Ok(())
+}
+
+/// First overwrites while two snapshots of every chunk are being deleted, and the same
+/// without: how much longer they take. How much was given back meanwhile tells whether
+/// the deletion was still under way.
+fn beside_a_deletion(notes: &mut Notes, csnap: &mut Csnap) -> Outcome {
+    let uri = csnap.uri();
+    let some = Job {
+        end: End::Requests(notes.plan.chunks() / 8),
+        ..every_chunk(notes, &uri)
+    };
+    let mut old = Vec::new();
+    for _ in 0..2 {
+        old.push(csnap.take()?);
+        every_chunk(notes, &uri).run()?;
+    }
+    let alone = csnap.take()?;
+    let without = some.run()?;
+    let beside = csnap.take()?;
+    for snapshot in &old {
+        csnap.begin_delete(snapshot)?;
+    }
+    let before = csnap.counter("chunks_freed")?;
+    let with = some.run()?;
+    let freed = csnap.counter("chunks_freed")?.saturating_sub(before);
+    csnap.purged("the deleted snapshots")?;
+    let times = "times as long";
+    notes.add("deletion-median", with.median_us / without.median_us, times);
+    notes.add("deletion-p99", with.p99_us / without.p99_us, times);
+    notes.add("deletion-freed-meanwhile", freed as f64, "chunks");
+    csnap.delete(&alone)?;
+    csnap.delete(&beside)
 }
 
 /// A new overlay is what taking a snapshot is to qcow2.

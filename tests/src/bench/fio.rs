@@ -70,6 +70,8 @@ pub struct Speed {
     pub seconds: f64,
     /// Median time of a request, in microseconds.
     pub median_us: f64,
+    /// All but one in a hundred took no longer, in microseconds.
+    pub p99_us: f64,
     /// Time of the slowest request, in microseconds.
     pub max_us: f64,
 }
@@ -177,15 +179,17 @@ impl Job {
             let odd = || Fault::wrong(format!("fio's output lacks {name} with {self:?}"));
             value.as_f64().ok_or_else(odd)
         };
+        let percentile = |which: &str| {
+            let value = &side[self.times()]["percentile"][which];
+            Ok::<f64, Fault>(number(value, "the times' percentiles")? / 1e3)
+        };
         let speed = Speed {
             iops: number(&side["iops"], "iops")?,
             mib: number(&side["bw_bytes"], "bw_bytes")? / f64::from(1 << 20),
             requests: number(&side["total_ios"], "total_ios")?,
             seconds: number(&side["runtime"], "runtime")? / 1e3,
-            median_us: number(
-                &side[self.times()]["percentile"]["50.000000"],
-                "the median time",
-            )? / 1e3,
+            median_us: percentile("50.000000")?,
+            p99_us: percentile("99.000000")?,
             max_us: number(&side["lat_ns"]["max"], "the longest time")? / 1e3,
         };
         if speed.requests < 1.0 {
@@ -226,12 +230,13 @@ mod tests {
     fn the_answer_is_read() {
         let side = json!({
             "iops": 100.5, "bw_bytes": 2 << 20, "total_ios": 201, "runtime": 2000,
-            "lat_ns": {"max": 90_000, "percentile": {"50.000000": 5_000}},
+            "lat_ns": {"max": 90_000, "percentile": {"50.000000": 5_000, "99.000000": 9_000}},
         });
         let speed = device().speed(&json!({"jobs": [{"error": 0, "write": side}]}));
         let speed = speed.unwrap();
         assert_eq!((speed.iops, speed.mib, speed.seconds), (100.5, 2.0, 2.0));
-        assert_eq!((speed.median_us, speed.max_us), (5.0, 90.0));
+        let times = (speed.median_us, speed.p99_us, speed.max_us);
+        assert_eq!(times, (5.0, 9.0, 90.0));
         assert!(device().speed(&json!({"jobs": [{"error": 5}]})).is_err());
     }
 }

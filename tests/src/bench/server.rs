@@ -179,7 +179,24 @@ impl Csnap {
     /// If it is refused or takes more than a minute.
     pub fn delete(&self, snapshot: &str) -> Outcome {
         self.ctl.any(&format!("snapshot unmap {snapshot}"))?;
-        self.ctl.ok(&format!("snapshot delete {snapshot} --yes"))?;
+        self.begin_delete(snapshot)?;
+        self.purged(snapshot)
+    }
+
+    /// Deletes a snapshot; its space comes back meanwhile.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn begin_delete(&self, snapshot: &str) -> Outcome {
+        let line = format!("snapshot delete {snapshot} --yes");
+        self.ctl.ok(&line).map(drop)
+    }
+
+    /// Waits until the space of `snapshot` and of all others deleted is back.
+    ///
+    /// # Errors
+    /// If that takes more than a minute.
+    pub fn purged(&self, snapshot: &str) -> Outcome {
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.counter("purging")? > 0 {
             ensure!(

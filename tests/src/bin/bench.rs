@@ -7,8 +7,8 @@
 //!                          and `engine.md`
 //! `bench --suite guest`    csnap on ublk beside the kernel's own snapshots, in the
 //!                          guest; writes `guest.json` and `guest.md`
-//! `bench --doc FILE`       puts the latest `native.md` and `guest.md` between their
-//!                          markers in FILE
+//! `bench --doc FILE`       puts the latest `native.md`, `guest.md` and `images.md`
+//!                          between their markers in FILE
 //! `bench in-guest PLAN`    what `--suite guest` runs inside
 //!
 //! `BENCH_QUICK=1` takes a few minutes and is for a first look only.
@@ -142,7 +142,11 @@ fn in_the_guest() -> Outcome {
 
 /// Puts in what there is; a suite that was not run keeps its older table.
 fn document_it(document: &Path) -> Outcome {
-    let pages = [("bench", "native.md"), ("guest", "guest.md")];
+    let pages = [
+        ("bench", "native.md"),
+        ("guest", "guest.md"),
+        ("images", "images.md"),
+    ];
     let mut put = 0;
     for (name, file) in pages {
         let page = results()?.join(file);

@@ -14,7 +14,7 @@ use csnap_tests::guest::kernels::{self, Series, TESTED};
 use csnap_tests::guest::machine::{Disk, read, size};
 use csnap_tests::guest::payload::{Init, Put};
 use csnap_tests::guest::run::{End, Job, Outcome, run};
-use csnap_tests::guest::{host, root};
+use csnap_tests::guest::{host, root, xfsprogs};
 
 /// Runs programs in a virtual machine with a kernel that has ublk.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ enum Command {
     Prepare,
     /// Run a program; its output comes live, its exit status is the command's.
     Run(Run),
+    /// Fetch xfsprogs of Debian's stable and newest suites into target/tools.
+    Xfsprogs,
     /// An interactive shell on this terminal, csnapd and csnapctl in its PATH.
     Shell(Options),
 }
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
     let status = match Arguments::parse().command {
         Command::Prepare => prepare(&TESTED).map(|_| 0),
         Command::Run(arguments) => run_all(&arguments),
+        Command::Xfsprogs => xfsprogs().map(|()| 0),
         Command::Shell(options) => shell(&options),
     };
     match status {
@@ -145,6 +148,19 @@ fn prepare(series: &[Series]) -> Result<Cache> {
         start.elapsed().as_secs_f64()
     ));
     Ok(cache)
+}
+
+/// Both suites are tried, whatever becomes of the first.
+fn xfsprogs() -> Result<()> {
+    let cache = Cache::open()?;
+    let _lock = cache.lock()?;
+    let mirror = host::mirror()?;
+    let outcomes = xfsprogs::SUITES.map(|(name, suite)| {
+        let version = xfsprogs::prepare(&cache, &mirror, name, suite)?;
+        say(&format!("xfsprogs, {name}: {version}"));
+        Ok(())
+    });
+    outcomes.into_iter().collect()
 }
 
 /// The cache with everything there; fetched now only what was never fetched.

@@ -82,9 +82,12 @@ fn main() -> ExitCode {
             }
         }
     }
+    let mut all = Stats::default();
     for (kind, stats) in kinds.iter().zip(&seen) {
         println!("{kind}: {stats:#?}");
+        all.add(stats);
     }
+    println!("{}", summary(&all));
     println!("{failures} failures in {:.1?}", start.elapsed());
     if failures == 0 {
         ExitCode::SUCCESS
@@ -93,12 +96,39 @@ fn main() -> ExitCode {
     }
 }
 
+/// What all worlds saw and went through, in one sentence.
+fn summary(all: &Stats) -> String {
+    let Stats {
+        worlds,
+        actions,
+        crashes,
+        stops,
+        faults,
+        takes,
+        checks,
+        lost,
+        rotten,
+        disturbed,
+        doubted,
+        refused,
+        ..
+    } = all;
+    format!(
+        "{worlds} worlds, {actions} actions, {takes} takes, {crashes} crashes, {stops} orderly \
+         stops, {checks} checks of the whole store; {faults} I/O errors given, {disturbed} \
+         recoveries disturbed by them, {rotten} blocks of the store damaged, {doubted} \
+         of its journal and superblocks in copies ({refused} refused), {lost} old chunks lost \
+         to their snapshots because the origin could not be read"
+    )
+}
+
 /// A failure in one line.
 fn tell(failure: &Failure) {
     let Failure {
         config,
         violation,
         history,
+        ..
     } = failure;
     let text: String = violation.to_string().chars().take(240).collect();
     println!(

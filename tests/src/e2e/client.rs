@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::fault::{Fault, Outcome, Trying};
+use super::files::MIB;
 use crate::ensure;
 
 const MAGIC: u64 = 0x4e42_444d_4147_4943;
@@ -240,6 +241,34 @@ impl Client {
             done.error
         );
         Ok(done.data)
+    }
+
+    /// Reads the whole export, piece by piece.
+    ///
+    /// # Errors
+    /// If a read fails.
+    pub fn read_all(&mut self) -> Outcome<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < self.size() {
+            let at = bytes.len() as u64;
+            let length = (self.size() - at).min(MIB) as u32;
+            bytes.extend(self.read(at, length)?);
+        }
+        Ok(bytes)
+    }
+
+    /// Writes the whole export in pieces of 64 KiB; how many of them were refused.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub fn overwrite_all(&mut self) -> Outcome<u64> {
+        const PIECE: usize = 64 << 10;
+        let mut refused = 0;
+        for at in (0..self.size()).step_by(PIECE) {
+            let done = self.call(at, &Ask::Write(vec![2; PIECE], false))?;
+            refused += u64::from(done.error != 0);
+        }
+        Ok(refused)
     }
 
     /// Writes and demands that it works.

@@ -178,6 +178,18 @@ pub fn stamped(block: usize, number: Number) -> Vec<u8> {
     stamp.iter().copied().cycle().take(BLOCK).collect()
 }
 
+/// The write that all of `bytes`, a part of `block`, come from; none if they do not come
+/// from one write to this block.
+#[must_use]
+pub fn stamp_in(block: usize, bytes: &[u8]) -> Option<Number> {
+    let mut number = [0; 8];
+    number.copy_from_slice(bytes.get(8..16)?);
+    let number = Number::from_le_bytes(number);
+    let stamp = stamp_of(block, number);
+    let whole = bytes.len().is_multiple_of(16) && bytes.chunks(16).all(|chunk| chunk == stamp);
+    whole.then_some(number)
+}
+
 fn stamp_of(block: usize, number: Number) -> [u8; 16] {
     let mut stamp = [0; 16];
     stamp[..8].copy_from_slice(&(block as u64 ^ 0xc5a9_5eed_0000_0000).to_le_bytes());
@@ -241,6 +253,17 @@ mod tests {
             ledger.settle(0, &[0; BLOCK]).is_err(),
             "it changed its mind"
         );
+    }
+
+    #[test]
+    fn a_stamp_names_its_write_and_no_other() {
+        let mut bytes = stamped(3, 17);
+        assert_eq!(stamp_in(3, &bytes), Some(17));
+        assert_eq!(stamp_in(3, &bytes[512..1024]), Some(17));
+        assert_eq!(stamp_in(4, &bytes), None);
+        bytes[4000] ^= 1;
+        assert_eq!(stamp_in(3, &bytes), None);
+        assert_eq!(stamp_in(3, &[]), None);
     }
 
     #[test]

@@ -307,7 +307,9 @@ impl Rig {
         if let Some((at, _)) = pairs.find(|(_, (data, crc))| checksum.of(&data.0) != **crc) {
             return Err(RigError::Data(at));
         }
-        self.found.extend(data.iter().flat_map(|block| block.0));
+        for block in &data {
+            self.found.extend_from_slice(&block.0);
+        }
         Ok(())
     }
 

@@ -11,6 +11,8 @@ use super::{GoldenError, all, file};
 
 /// Bytes of a journal block before its records.
 const RECORDS: usize = HEADER_LEN + 32;
+/// Most bytes of one change.
+const LONGEST: usize = u8::MAX as usize;
 /// What the target `store` does: seals, chains, attaches the origins.
 const EVERYTHING: u8 = 7;
 
@@ -34,6 +36,10 @@ pub fn write(dir: &Path) -> Result<(), GoldenError> {
             let Some(target) = target(&block) else {
                 continue;
             };
+            if target == "bitmap" {
+                put(target, &name, &changes(&block))?;
+                continue;
+            }
             put(target, &name, without_zeroes(&block.0))?;
             if target == "journal" {
                 let records = block.0.get(RECORDS..).unwrap_or_default();
@@ -49,13 +55,31 @@ fn target(block: &Block) -> Option<&'static str> {
     match header(block).kind()? {
         Kind::Superblock => Some("superblock"),
         Kind::Journal => Some("journal"),
-        Kind::BitmapPage | Kind::BitmapDirectory => None,
+        Kind::BitmapPage => Some("bitmap"),
+        Kind::BitmapDirectory => None,
         Kind::ExceptionNode
         | Kind::EraNode
         | Kind::VolumeNode
         | Kind::SnapshotNode
         | Kind::SharingNode => Some("node"),
     }
+}
+
+/// A page of a bitmap as changes of the image that the target makes itself: what is not
+/// zero behind the header goes into its second block, the first page.
+fn changes(page: &Block) -> Vec<u8> {
+    let body = page.0.get(HEADER_LEN..).unwrap_or_default();
+    let places = (HEADER_LEN as u16..).step_by(LONGEST);
+    let mut changes = Vec::new();
+    for (at, piece) in places.zip(body.chunks(LONGEST)) {
+        if piece.iter().any(|byte| *byte != 0) {
+            changes.extend(1u16.to_le_bytes());
+            changes.extend(at.to_le_bytes());
+            changes.push(piece.len() as u8);
+            changes.extend(piece);
+        }
+    }
+    changes
 }
 
 /// Whole words: a record ends with its padding.

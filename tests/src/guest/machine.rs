@@ -27,6 +27,15 @@ pub enum Disk {
         /// As `writeback` (the guest sees a volatile cache), `none`, `directsync`.
         cache: String,
     },
+    /// A raw file with a volatile cache, and a log of what was written to it, in the
+    /// format of dm-log-writes (qemu's `blklogwrites`). What the log counts when qemu is
+    /// killed ends with a flush.
+    Logged {
+        /// The file.
+        path: PathBuf,
+        /// The log: an empty file.
+        log: PathBuf,
+    },
 }
 
 impl FromStr for Disk {
@@ -242,6 +251,7 @@ fn arguments(hardware: &Hardware, dir: &Path, ports: &Ports) -> Result<Vec<OsStr
         let serial = format!("disk{index}");
         match disk {
             Disk::File { path, cache } => line.disk(&serial, path, &format!("cache={cache}")),
+            Disk::Logged { path, log } => line.logged_disk(&serial, path, log),
             Disk::Empty(bytes) => {
                 let path = dir.join(&serial);
                 make_sparse(&path, *bytes)?;
@@ -279,10 +289,23 @@ impl Line {
     fn disk(&mut self, serial: &str, path: &Path, options: &str) {
         let drive = format!("if=none,id={serial},format=raw,{options},file=");
         self.pair("-drive", option(&drive, path));
-        self.pair(
-            "-device",
-            format!("virtio-blk-pci,drive={serial},serial={serial}"),
-        );
+        self.device(serial);
+    }
+
+    /// Flushes reach the log and no further: this machine is not the one that loses power.
+    fn logged_disk(&mut self, serial: &str, path: &Path, log: &Path) {
+        let mut node = OsString::from(format!("driver=blklogwrites,node-name={serial}"));
+        for (name, path) in [("file", path), ("log", log)] {
+            let start = format!(",{name}.driver=file,{name}.cache.no-flush=on,{name}.filename=");
+            node.push(option(&start, path));
+        }
+        self.pair("-blockdev", node);
+        self.device(serial);
+    }
+
+    fn device(&mut self, drive: &str) {
+        let device = format!("virtio-blk-pci,drive={drive},serial={drive}");
+        self.pair("-device", device);
     }
 }
 

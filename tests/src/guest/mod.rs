@@ -13,6 +13,7 @@
 //! | [`machine`] | qemu |
 //! | [`console`] | what the guest says, live |
 //! | [`mod@run`] | one run from start to end |
+//! | [`xfsprogs`] | besides: programs of other suites that judge images |
 
 pub mod apt;
 pub mod cache;
@@ -27,3 +28,4 @@ pub mod root;
 pub mod run;
 pub mod sources;
 mod tool;
+pub mod xfsprogs;

@@ -232,6 +232,15 @@ impl Device {
         file.write_all_at(buffer.bytes(), at).trying(story)
     }
 
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn flush(&self) -> Outcome {
+        let story = || format!("flush {}", self.path.display());
+        self.open(true)?.sync_data().trying(story)
+    }
+
     /// Fills it so that every block names itself and `number`.
     ///
     /// # Errors

@@ -128,6 +128,46 @@ impl Disk {
         })
     }
 
+    /// Takes a disk of scsi_debug away, whoever has it; what it holds stays.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn pull(&self) -> Outcome {
+        let name = self.device().name()?;
+        set(format!("/sys/block/{name}/device/delete"), "1")
+    }
+
+    /// Cuts a disk of scsi_debug off, or has it answer again: it stays where it is.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn answers(&self, answers: bool) -> Outcome {
+        let name = self.device().name()?;
+        // Without the end of the line the kernel does not know the word.
+        let state = if answers { "running\n" } else { "offline\n" };
+        set(format!("/sys/block/{name}/device/state"), state)
+    }
+
+    /// Connects it again. It has another name if somebody still holds the old one.
+    ///
+    /// # Errors
+    /// If it does not come.
+    pub fn plug(&mut self) -> Outcome {
+        let Self::Scsi { device } = self else {
+            return Err(Fault::wrong("only a disk of scsi_debug can be pulled"));
+        };
+        let hosts = std::fs::read_dir("/sys/class/scsi_host").trying(|| "list hosts".into())?;
+        for host in hosts.flatten() {
+            set(host.path().join("scan"), "- - -")?;
+        }
+        let disks = Path::new("/sys/bus/pseudo/drivers/scsi_debug");
+        let patience = Duration::from_secs(30);
+        let path = kernel::eventually("the disk is back", patience, || scsi_node(disks))?;
+        kernel::settle()?;
+        *device = await_node(&path)?;
+        Ok(())
+    }
+
     /// A linear mapping of all of `below`, to be changed with [`Self::retable`].
     ///
     /// # Errors
@@ -214,7 +254,11 @@ impl Drop for Disk {
     }
 }
 
-fn dmsetup(words: &[&str]) -> Outcome {
+/// One command of `dmsetup`.
+///
+/// # Errors
+/// If device mapper refuses.
+pub fn dmsetup(words: &[&str]) -> Outcome {
     let mut command = tools::program("dmsetup");
     // Nodes are made by dmsetup itself, not by udev at some time later.
     command.env("DM_DISABLE_UDEV", "1").args(words);
@@ -243,7 +287,11 @@ fn node_of(config: &Path) -> Outcome<PathBuf> {
     Ok(Path::new("/dev").join(found))
 }
 
-fn await_node(path: &Path) -> Outcome<Device> {
+/// The device of this node, once it is there.
+///
+/// # Errors
+/// If it does not come.
+pub fn await_node(path: &Path) -> Outcome<Device> {
     let patience = Duration::from_secs(20);
     kernel::eventually(&format!("{} appears", path.display()), patience, || {
         Device::new(path)

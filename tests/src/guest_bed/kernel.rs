@@ -108,6 +108,36 @@ pub fn quiet_since(mark: &Mark) -> Outcome {
     }
 }
 
+/// Of what the kernel said of XFS, that which is no complaint.
+const XFS_IN_ORDER: [&str; 6] = [
+    "with ACLs, security attributes",
+    "Mounting V5 Filesystem",
+    "Ending clean mount",
+    "Unmounting Filesystem",
+    "EXPERIMENTAL",
+    "in no-recovery mode",
+];
+
+/// Demands that since then the kernel said nothing of XFS but what is in order, and that
+/// it said at least `mounts` times that it mounted one cleanly.
+///
+/// # Errors
+/// Shows all that is not.
+pub fn xfs_content_since(mark: &Mark, mounts: usize) -> Outcome {
+    let log = log()?;
+    let lines: Vec<&str> = log.lines().skip(mark.lines).collect();
+    let in_order = |line: &&str| XFS_IN_ORDER.iter().any(|words| line.contains(words));
+    let said = lines.iter().filter(|line| line.contains("XFS"));
+    let bad: Vec<&str> = said.filter(|line| !in_order(line)).copied().collect();
+    ensure!(bad.is_empty(), "the kernel says:\n{}", bad.join("\n"));
+    let clean = lines
+        .iter()
+        .filter(|line| line.contains("Ending clean mount"));
+    let clean = clean.count();
+    ensure!(clean >= mounts, "{clean} clean mounts noted of {mounts}");
+    Ok(())
+}
+
 /// The ublk devices there are, by their names in sysfs (`ublkc3`).
 ///
 /// # Errors

@@ -17,16 +17,27 @@
 //! | [`device`] | a block device as a test sees it: direct I/O, images, attributes |
 //! | [`rig`] | origin, store, daemon |
 //! | [`fio`] | verified loads of fio, paused, looped, ended |
+//! | [`cut`] | a load that keeps a diary, and csnapd judged by it after a power cut |
 //! | [`load`] | our own load with a ledger of what was acknowledged |
 //! | [`tree`] | a busy tree of files and its manifest |
+//! | [`kinds`] | a tree with every kind of object |
+//! | [`view`] | all that can be seen of a mounted tree |
+//! | [`mixed`] | a heavy mixed load on a mounted tree |
+//! | `image` | images of imagegen and who judges them |
 
+pub mod cut;
 pub mod device;
 pub mod disk;
 pub mod fio;
+#[cfg(feature = "guest")]
+pub mod image;
 pub mod kernel;
+pub mod kinds;
 pub mod load;
+pub mod mixed;
 pub mod rig;
 pub mod tree;
+pub mod view;
 
 pub use device::Device;
 pub use disk::{Disk, RamOptions};

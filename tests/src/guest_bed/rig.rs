@@ -215,7 +215,12 @@ impl Rig {
         })
     }
 
-    fn end(&mut self) -> Outcome {
+    /// The last step, after a stop: disks and directory go, the kernel must have nothing
+    /// to complain of. By itself for a test that damaged its store.
+    ///
+    /// # Errors
+    /// If somebody has a disk still, or the kernel complains.
+    pub fn end(&mut self) -> Outcome {
         self.finished = true;
         self.origin.remove()?;
         self.store.remove()?;
@@ -224,7 +229,11 @@ impl Rig {
     }
 }
 
-fn device_of(shown: &Value) -> Outcome<Device> {
+/// The device that `csnapctl` tells of.
+///
+/// # Errors
+/// If it tells of none.
+pub fn device_of(shown: &Value) -> Outcome<Device> {
     match find(shown, "device") {
         Some(path) => Device::new(path),
         None => Err(Fault::wrong(format!("it has no device: {shown}"))),

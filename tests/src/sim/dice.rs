@@ -2,35 +2,86 @@
 //!
 //! Only whole numbers and only one stream: the order of the calls is the world.
 //! Nothing that iterates a hash map may roll these dice.
+//!
+//! Dice may also be [`fixed`](Dice::fixed): then nothing is random, and what is in
+//! flight completes in one of two orders.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// In which order fixed dice let operations complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The oldest first, the store's before the origins'.
+    Forward,
+    /// The newest first, the origins' before the store's.
+    Reverse,
+}
+
+impl std::fmt::Display for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::Reverse => "reverse",
+        })
+    }
+}
+
 /// A stream of random choices.
 #[derive(Clone, Debug)]
-pub struct Dice(ChaCha8Rng);
+pub struct Dice(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Rolled(Box<ChaCha8Rng>),
+    Fixed(Order),
+}
 
 impl Dice {
     /// The stream of `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(seed))
+        Self(Source::Rolled(Box::new(ChaCha8Rng::seed_from_u64(seed))))
+    }
+
+    /// No choice at all: the first or the last of several, the likelier of two, the
+    /// most that is possible.
+    #[must_use]
+    pub const fn fixed(order: Order) -> Self {
+        Self(Source::Fixed(order))
+    }
+
+    /// Whether nothing is left to chance.
+    #[must_use]
+    pub const fn are_fixed(&self) -> bool {
+        matches!(self.0, Source::Fixed(_))
     }
 
     /// An independent stream, so that one part's rolls do not shift another's.
     #[must_use]
     pub fn fork(&mut self) -> Self {
-        Self::new(self.word())
+        match self.0 {
+            Source::Rolled(_) => Self::new(self.word()),
+            Source::Fixed(order) => Self::fixed(order),
+        }
     }
 
     /// Any 64-bit number.
     pub fn word(&mut self) -> u64 {
-        self.0.random()
+        match &mut self.0 {
+            Source::Rolled(rng) => rng.random(),
+            Source::Fixed(_) => 0,
+        }
     }
 
     /// A number below `n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        if n == 0 { 0 } else { self.0.random_range(0..n) }
+        match &mut self.0 {
+            _ if n == 0 => 0,
+            Source::Rolled(rng) => rng.random_range(0..n),
+            Source::Fixed(Order::Forward) => 0,
+            Source::Fixed(Order::Reverse) => n - 1,
+        }
     }
 
     /// An index into something of `len` entries; 0 if it is empty.
@@ -40,11 +91,17 @@ impl Dice {
 
     /// A number in `low..=high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        if self.are_fixed() {
+            return high.max(low);
+        }
         low + self.below(high.saturating_sub(low) + 1)
     }
 
     /// True `n` times in `of`.
     pub fn chance(&mut self, n: u64, of: u64) -> bool {
+        if self.are_fixed() {
+            return 2 * n >= of;
+        }
         self.below(of.max(1)) < n
     }
 

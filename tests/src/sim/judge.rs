@@ -17,6 +17,23 @@ pub struct Failure {
     pub violation: Violation,
     /// What had been done until then.
     pub history: Vec<Action>,
+    /// The actions were given, not rolled.
+    pub scripted: bool,
+}
+
+impl Failure {
+    /// The command that lives the same world once more: none if its seed and its kind do
+    /// not say all of it.
+    #[must_use]
+    pub fn again(&self) -> Option<String> {
+        let (seed, kind) = (self.config.seed, self.config.kind);
+        let soaks = !self.scripted && self.config == Config::of_kind(seed, kind);
+        soaks.then(|| {
+            format!(
+                "cargo run -p csnap-tests --bin soak -- --kind {kind} --seed {seed} --worlds 1 --trace"
+            )
+        })
+    }
 }
 
 impl std::fmt::Display for Failure {
@@ -25,21 +42,21 @@ impl std::fmt::Display for Failure {
             config,
             violation,
             history,
+            scripted: _,
         } = self;
         let skip = history.len().saturating_sub(12);
         writeln!(f, "seed {}: {violation}", config.seed)?;
         writeln!(f, "world: {config:?}")?;
-        writeln!(
+        write!(
             f,
             "after {} actions, the last: {:?}",
             history.len(),
             &history[skip..]
         )?;
-        let (seed, kind) = (config.seed, config.kind);
-        write!(
-            f,
-            "again: cargo run -p csnap-tests --bin soak -- --kind {kind} --seed {seed} --worlds 1 --trace"
-        )
+        match self.again() {
+            Some(command) => write!(f, "\nagain: {command}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -59,10 +76,14 @@ pub fn live(config: Config, trace: bool) -> Result<Stats, Box<Failure>> {
 /// # Errors
 /// What it broke.
 pub fn play(config: Config, actions: &[Action]) -> Result<Stats, Box<Failure>> {
-    match config.kind {
+    let result = match config.kind {
         Kind::StandIn => judge::<Runtime>(config, false, |world| world.script(actions)),
         Kind::Lanes => judge::<Threads>(config, false, |world| world.script(actions)),
-    }
+    };
+    result.map_err(|mut failure| {
+        failure.scripted = true;
+        failure
+    })
 }
 
 fn judge<D: Daemon>(
@@ -75,6 +96,7 @@ fn judge<D: Daemon>(
             config: config.clone(),
             violation,
             history,
+            scripted: false,
         })
     };
     let made = caught(|| World::new(config.clone(), trace));
@@ -85,7 +107,11 @@ fn judge<D: Daemon>(
     }
 }
 
-fn caught<T>(run: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+/// What `run` says; a panic is a violation.
+///
+/// # Errors
+/// What it says, or the panic.
+pub(super) fn caught<T>(run: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));

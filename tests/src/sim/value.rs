@@ -3,7 +3,7 @@
 //! The oracle compares 64-bit digests; the disks carry the bytes. Zeroes are
 //! the one content everybody knows, and cost nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use snapstore::Checksum;
 
@@ -18,8 +18,14 @@ pub type Value = u64;
 pub const ZERO: Value = 0;
 
 /// The contents of one sector, cheap to clone.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Data(Option<Arc<[u8; SECTOR]>>);
+#[derive(Clone, Default)]
+pub struct Data(Option<Arc<Sector>>);
+
+/// Bytes that are not all zero, and their digest once somebody asked for it.
+struct Sector {
+    bytes: [u8; SECTOR],
+    value: OnceLock<Value>,
+}
 
 static ZEROES: [u8; SECTOR] = [0; SECTOR];
 
@@ -39,7 +45,7 @@ impl Data {
         let mut sector = ZEROES;
         let len = bytes.len().min(SECTOR);
         sector[..len].copy_from_slice(&bytes[..len]);
-        Self(Some(Arc::new(sector)))
+        Self::made_of(sector)
     }
 
     /// Contents that belong to no other `stamp`.
@@ -51,28 +57,48 @@ impl Data {
             state = mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
             word.copy_from_slice(&state.to_le_bytes());
         }
-        Self(Some(Arc::new(sector)))
+        Self::made_of(sector)
+    }
+
+    fn made_of(bytes: [u8; SECTOR]) -> Self {
+        let value = OnceLock::new();
+        Self(Some(Arc::new(Sector { bytes, value })))
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8; SECTOR] {
-        self.0.as_deref().unwrap_or(&ZEROES)
+        self.0.as_deref().map_or(&ZEROES, |sector| &sector.bytes)
     }
 
     /// The digest the oracle knows it by.
     #[must_use]
     pub fn value(&self) -> Value {
-        let Some(bytes) = &self.0 else { return ZERO };
-        let mut digest = 0x1234_5678_9abc_def1;
-        for word in bytes.chunks_exact(8) {
-            let mut raw = [0; 8];
-            raw.copy_from_slice(word);
-            digest = mix(digest ^ u64::from_le_bytes(raw));
+        let Some(sector) = &self.0 else { return ZERO };
+        *sector.value.get_or_init(|| digest(&sector.bytes))
+    }
+
+    /// The digest of these contents at one place of one disk. Those of all sectors,
+    /// combined by exclusive or, say what the disks hold; zeroes add nothing.
+    #[must_use]
+    pub fn placed(&self, disk: usize, sector: u64) -> u64 {
+        match self.value() {
+            ZERO => 0,
+            value => mix(value ^ mix(((disk as u64) << 56) | sector)),
         }
-        digest.max(1)
     }
 }
+
+impl PartialEq for Data {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two) || one.bytes == two.bytes,
+            (one, two) => one.is_none() && two.is_none(),
+        }
+    }
+}
+
+impl Eq for Data {}
 
 impl std::fmt::Debug for Data {
     /// The digest: what a violation names the contents by.
@@ -104,6 +130,16 @@ pub fn checksums_of(checksum: Checksum, sectors: &[Data]) -> Vec<u32> {
         checksum.of(&bytes[..block.len() * SECTOR])
     };
     sectors.chunks(PER_BLOCK as usize).map(&mut of).collect()
+}
+
+fn digest(bytes: &[u8; SECTOR]) -> Value {
+    let mut digest = 0x1234_5678_9abc_def1;
+    for word in bytes.chunks_exact(8) {
+        let mut raw = [0; 8];
+        raw.copy_from_slice(word);
+        digest = mix(digest ^ u64::from_le_bytes(raw));
+    }
+    digest.max(1)
 }
 
 fn mix(mut z: u64) -> u64 {

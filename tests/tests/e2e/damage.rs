@@ -41,6 +41,15 @@ fn a_scrub_finds_it_and_a_repair_gives_it_up() -> Outcome {
     ensure!(sound["complete"] == true && sound["chunks"] == 8, "{sound}");
     let block = bad.as_u64().unwrap_or(0);
     files::flip_byte(&bed.store, block * 4096 + 7)?;
+    // A read meets it first, then the same one again: one event.
+    reads(&bed, &snapshot, chunk)?;
+    reads(&bed, &snapshot, chunk)?;
+    let events = bed.ctl.ok("events")?;
+    let named = |line: &&str| line.contains(&format!("block {block} of store {store}"));
+    let told: Vec<&str> = events.lines().filter(named).collect();
+    ensure!(told.len() == 1, "{events}");
+    let whose = format!("chunk {chunk} of {VOLUME}@before");
+    ensure!(told[0].contains(&whose), "{events}");
     let found = bed.ctl.any(&format!("store scrub {store} --json"))?;
     ensure!(found.code == ctl::exit::CORRUPTION, "{found:?}");
     let report: Value = serde_json::from_str(&found.stdout).unwrap_or_default();
@@ -55,10 +64,7 @@ fn a_scrub_finds_it_and_a_repair_gives_it_up() -> Outcome {
         "{report}"
     );
     let events = bed.ctl.ok("events")?;
-    ensure!(
-        events.contains(&format!("block {block} of store")),
-        "{events}"
-    );
+    ensure!(events.lines().filter(named).count() == 2, "{events}");
     reads(&bed, &snapshot, chunk)?;
 
     bed.stop()?;

@@ -105,14 +105,7 @@ fn killed_right_after_a_resize_the_volume_is_large() -> Outcome {
 }
 
 fn contents(bed: &Bed, export: &str) -> Outcome<Vec<u8>> {
-    let mut client = Client::connect(&bed.nbd_socket(), export)?;
-    let mut bytes = Vec::new();
-    while (bytes.len() as u64) < client.size() {
-        let at = bytes.len() as u64;
-        let length = (client.size() - at).min(MIB) as u32;
-        bytes.extend(client.read(at, length)?);
-    }
-    Ok(bytes)
+    Client::connect(&bed.nbd_socket(), export)?.read_all()
 }
 
 fn extend(bed: &Bed, size: u64) -> Outcome {

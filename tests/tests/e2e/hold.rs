@@ -1,8 +1,9 @@
 //! Commands around a take: they run in order, and what was held still always goes on.
 
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use csnap_tests::e2e::bed::VOLUME;
@@ -13,13 +14,13 @@ use csnap_tests::e2e::{Bed, Outcome, Setup, tools};
 use csnap_tests::ensure;
 
 /// Commands that write down when they ran.
-struct Notes {
-    bed: Bed,
+pub(super) struct Notes {
+    pub(super) bed: Bed,
     file: PathBuf,
 }
 
 impl Notes {
-    fn new(test: &str) -> Outcome<Self> {
+    pub(super) fn new(test: &str) -> Outcome<Self> {
         let setup = Setup {
             origin_bytes: 4 * MIB,
             ..Setup::default()
@@ -30,7 +31,7 @@ impl Notes {
     }
 
     /// A command without blanks that notes `name` and then does `more`.
-    fn command(&self, name: &str, more: &str) -> Outcome<String> {
+    pub(super) fn command(&self, name: &str, more: &str) -> Outcome<String> {
         let path = self.bed.path(name);
         let notes = self.file.display();
         let text = format!("#!/bin/sh\necho \"{name} $CSNAP_TARGETS\" >> {notes}\n{more}\n");
@@ -54,7 +55,19 @@ impl Notes {
         Ok(())
     }
 
-    fn has_no_snapshot(&self) -> Outcome {
+    /// Starts csnapctl, and does not wait for its end.
+    pub(super) fn csnapctl(&self, line: &str, stderr: impl Into<Stdio>) -> Outcome<Child> {
+        Command::new(tools::csnap_program("csnapctl")?)
+            .arg("--run-dir")
+            .arg(self.bed.path("run"))
+            .args(line.split_whitespace())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .trying(|| "start csnapctl".into())
+    }
+
+    pub(super) fn has_no_snapshot(&self) -> Outcome {
         let there = self.bed.ctl.snapshots(VOLUME)?;
         ensure!(there.is_empty(), "there is {there:?}");
         Ok(())
@@ -135,12 +148,8 @@ fn a_take_that_comes_too_late_is_taken_back() -> Outcome {
 fn what_is_held_goes_on_when_csnapctl_is_killed() -> Outcome {
     let notes = Notes::new("hold-kill")?;
     let (pre, post) = (notes.command("pre", "sleep 1")?, notes.command("post", "")?);
-    let mut taking = Command::new(tools::csnap_program("csnapctl")?)
-        .arg("--run-dir")
-        .arg(notes.bed.path("run"))
-        .args(["snapshot", "take", VOLUME, "--pre", &pre, "--post", &post])
-        .spawn()
-        .trying(|| "start csnapctl".into())?;
+    let line = format!("snapshot take {VOLUME} --pre {pre} --post {post}");
+    let mut taking = notes.csnapctl(&line, Stdio::piped())?;
     let deadline = Instant::now() + Duration::from_secs(20);
     while !notes.noted().contains("pre") {
         ensure!(Instant::now() < deadline, "--pre did not run");
@@ -148,6 +157,28 @@ fn what_is_held_goes_on_when_csnapctl_is_killed() -> Outcome {
     }
     let killed = taking.kill().and_then(|()| taking.wait());
     killed.trying(|| "kill csnapctl".into())?;
+    notes.wait_for_post()?;
+    // To its end: that of the process that held.
+    let mut said = String::new();
+    if let Some(mut stderr) = taking.stderr.take() {
+        let read = stderr.read_to_string(&mut said);
+        read.trying(|| "read what is said".into())?;
+    }
+    ensure!(said.is_empty(), "nobody is left to be told: {said}");
+    notes.has_no_snapshot()?;
+    notes.bed.finish()
+}
+
+#[test]
+fn the_command_after_runs_when_the_holder_is_killed() -> Outcome {
+    let notes = Notes::new("hold-holder")?;
+    // The shell that runs it is the holder's child.
+    let (pre, post) = (
+        notes.command("pre", "kill -9 $(ps -o ppid= -p $PPID)")?,
+        notes.command("post", "")?,
+    );
+    let line = format!("snapshot take {VOLUME} --pre {pre};true --post {post}");
+    notes.bed.ctl.refuses(&line, exit::ERROR, "ended")?;
     notes.wait_for_post()?;
     notes.has_no_snapshot()?;
     notes.bed.finish()

@@ -8,7 +8,7 @@ use csnap_tests::e2e::load::{self, Load};
 use csnap_tests::e2e::{Bed, Outcome, Setup, ctl};
 use csnap_tests::{ensure, need_tools};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn snapshots_keep_every_generation_of_the_volume() -> Outcome {
@@ -239,5 +239,47 @@ fn one_take_of_several_volumes_is_one_instant() -> Outcome {
             "snapshot g{round} holds {first} and {second}: not one instant"
         );
     }
+    bed.finish()
+}
+
+/// What the list says of a snapshot's uses, once it says so many.
+fn has_uses(bed: &Bed, name: &str, uses: u64) -> Outcome {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let list = bed.ctl.json(&format!("snapshot list {VOLUME}"))?;
+        let row = ctl::rows(&list)?.iter().find(|row| row["name"] == name);
+        let found = row.map(|row| (row["uses"].clone(), row["clients"].clone()));
+        if found == Some((uses.into(), uses.into())) {
+            return Ok(());
+        }
+        let late = Instant::now() > deadline;
+        ensure!(!late, "{found:?} uses and clients of {name}, not {uses}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn uses_of_a_snapshot_are_its_clients() -> Outcome {
+    let setup = Setup {
+        origin_bytes: 8 * MIB,
+        ..Setup::default()
+    };
+    let bed = Bed::new("uses", &setup)?;
+    let (a, socket) = (bed.take_mapped("a")?, bed.nbd_socket());
+    bed.take_mapped("b")?;
+    let _volume = Client::connect(&socket, VOLUME)?;
+    has_uses(&bed, "a", 0)?;
+    let one = Client::connect(&socket, &a)?;
+    has_uses(&bed, "a", 1)?;
+    let two = Client::connect(&socket, &a)?;
+    has_uses(&bed, "a", 2)?;
+    has_uses(&bed, "b", 0)?;
+    drop(one);
+    has_uses(&bed, "a", 1)?;
+    let unmap = format!("snapshot unmap {a}");
+    bed.ctl.refuses(&unmap, ctl::exit::BUSY, "client")?;
+    drop(two);
+    has_uses(&bed, "a", 0)?;
+    bed.ctl.ok(&unmap)?;
     bed.finish()
 }

@@ -5,7 +5,10 @@
 
 mod bad_input;
 mod damage;
+mod extend;
 mod fio;
+mod format;
+mod freeze;
 mod full_store;
 mod grow;
 mod harness;
@@ -13,7 +16,10 @@ mod hold;
 mod judges;
 mod kill;
 mod life;
+mod moved;
+mod scale;
 mod scrub;
 mod sockets;
+mod two_stores;
 
 use csnap_tests::e2e::{seed, setting};

@@ -1,7 +1,7 @@
 //! Which front end csnapd chooses, and what it says of it.
 
-use csnap_tests::e2e::Outcome;
 use csnap_tests::e2e::daemon::Daemon;
+use csnap_tests::e2e::{Fault, Outcome};
 use csnap_tests::ensure;
 use csnap_tests::guest_bed::{Disk, RamOptions, Rig, Setup, kernel, rig};
 use std::path::Path;
@@ -37,6 +37,15 @@ fn without_the_driver_csnapd_serves_nbd_and_says_why() -> Outcome {
     // The same store, with the driver back: a block device.
     rig.bed.start()?;
     rig.device()?;
+    let log = rig.bed.places.log_tail(100);
+    let mut ready = log.lines().filter(|line| line.contains("control="));
+    let [Some(first), Some(last)] = [ready.next(), ready.next_back()] else {
+        return Err(Fault::wrong(format!("it is not ready twice:\n{log}")));
+    };
+    ensure!(
+        first.contains("nbd=") && !last.contains("nbd="),
+        "sockets that are served:\n{first}\n{last}"
+    );
     rig.finish()
 }
 

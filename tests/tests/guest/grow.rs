@@ -1,7 +1,7 @@
-//! An origin that becomes larger while it is served.
+//! An origin, or a store, that becomes larger while it is served.
 
 use csnap_tests::e2e::Outcome;
-use csnap_tests::e2e::ctl::exit;
+use csnap_tests::e2e::ctl::{exit, rows};
 use csnap_tests::ensure;
 use csnap_tests::guest_bed::fio::{FioLoop, sleep_ms};
 use csnap_tests::guest_bed::{Disk, RamOptions, Rig, Setup, kernel};
@@ -47,5 +47,48 @@ fn a_volume_grows_under_load_with_its_origin() -> Outcome {
         let has = rig.snapshot_device(&name)?.size()?;
         ensure!(has == size, "{name} has {has} bytes");
     }
+    rig.finish()
+}
+
+/// Bytes the store has, as the daemon says.
+fn store_size(rig: &Rig) -> Outcome<Option<u64>> {
+    let status = format!("store status {}", rig.bed.store.display());
+    Ok(rows(&rig.bed.ctl.json(&status)?)?[0]["size"].as_u64())
+}
+
+#[test]
+fn a_store_grows_under_load_with_its_device() -> Outcome {
+    let store = Disk::mapped(Disk::ram(RamOptions::plain((4 * SMALL) >> 20))?)?;
+    store.retable(&format!("0 {} linear %d 0", SMALL / 512))?;
+    let origin = Disk::ram(RamOptions::plain(SMALL >> 20))?;
+    let mut rig = Rig::on("extend", &Setup::default(), origin, store)?;
+    let device = rig.device()?;
+    rig.take_at_rest("small")?;
+    let job = super::kill::fio_job(&device, super::seed());
+    let fio = FioLoop::start(&rig.bed.dir, "extend", job);
+    sleep_ms(500);
+    let extend = format!("store extend {}", rig.bed.store.display());
+    rig.bed
+        .ctl
+        .refuses(&extend, exit::USAGE, "nothing to extend")?;
+    rig.store.retable("0 %s linear %d 0")?;
+    let size = store_size(&rig)?;
+    ensure!(size == Some(SMALL), "it grew by itself: {size:?}");
+    rig.bed.ctl.ok(&extend)?;
+    let size = store_size(&rig)?;
+    ensure!(size == Some(4 * SMALL), "{size:?} bytes after all");
+    fio.finish()?;
+    // More than it had room for.
+    rig.take_at_rest("large")?;
+    device.fill(7)?;
+    rig.take_at_rest("larger")?;
+    device.fill(8)?;
+    let kept = rig.bed.ctl.snapshots("vol")?;
+    let live = kept.len() == 3 && kept.iter().all(|snapshot| snapshot.live);
+    ensure!(live, "not all are kept: {kept:?}");
+    rig.bed.kill9()?;
+    rig.bed.start()?;
+    let size = store_size(&rig)?;
+    ensure!(size == Some(4 * SMALL), "{size:?} bytes after a kill");
     rig.finish()
 }

@@ -88,7 +88,7 @@ fn killed_fifty_times_under_load_nobody_notices() -> Outcome {
 }
 
 /// Kills, starts again, and waits until writes are answered; how long they were not.
-fn kill(rig: &mut Rig, device: &Device, own: &BlockLoad) -> Outcome<Duration> {
+pub(crate) fn kill(rig: &mut Rig, device: &Device, own: &BlockLoad) -> Outcome<Duration> {
     let killed = Instant::now();
     rig.bed.kill9()?;
     let answered = own.answered();
@@ -110,7 +110,7 @@ fn kill(rig: &mut Rig, device: &Device, own: &BlockLoad) -> Outcome<Duration> {
 }
 
 /// A `snapshot take` under load, with the kill still to come.
-struct Take {
+pub(crate) struct Take {
     name: String,
     mark: Mark,
     /// What csnapctl said, and which write came next then.
@@ -118,7 +118,7 @@ struct Take {
 }
 
 impl Take {
-    fn start(rig: &Rig, ledger: &Shared, round: u32) -> Self {
+    pub(crate) fn start(rig: &Rig, ledger: &Shared, round: u32) -> Self {
         let name = format!("{VOLUME}@k{round}");
         let mark = lock(ledger).mark();
         let (ctl, line) = (rig.bed.ctl.clone(), format!("snapshot take {name}"));
@@ -132,7 +132,7 @@ impl Take {
     }
 
     /// Waits for what csnapd says: then the kill falls into the copies after the take.
-    fn await_answer(&self) {
+    pub(crate) fn await_answer(&self) {
         while !self.answer.is_finished() {
             sleep_ms(1);
         }
@@ -140,7 +140,7 @@ impl Take {
 
     /// After the kill: whether it is there, and then it must be right. One that was
     /// acknowledged must be there.
-    fn judged(self, rig: &mut Rig, ledger: &Shared) -> Outcome<bool> {
+    pub(crate) fn judged(self, rig: &mut Rig, ledger: &Shared) -> Outcome<bool> {
         let panicked = |_| Fault::wrong("csnapctl could not be waited for");
         let (answer, until) = self.answer.join().map_err(panicked)??;
         let name = self.name;

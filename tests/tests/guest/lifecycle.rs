@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use csnap_tests::e2e::Outcome;
 use csnap_tests::e2e::bed::VOLUME;
 use csnap_tests::e2e::ctl::exit;
+use csnap_tests::e2e::{Fault, Outcome};
 use csnap_tests::ensure;
 use csnap_tests::guest_bed::fio::{Fio, FioLoop, sleep_ms, verified};
 use csnap_tests::guest_bed::{Disk, RamOptions, Rig, Setup, kernel};
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 #[test]
 fn snapshots_are_mapped_and_unmapped_200_times_under_load() -> Outcome {
@@ -158,5 +160,35 @@ fn a_device_removed_by_force_under_load_ends_in_errors_not_in_a_hang() -> Outcom
     })?;
     rig.bed.ctl.ok(&format!("store attach {store}"))?;
     rig.take_at_rest("after")?;
+    rig.finish()
+}
+
+/// A mount or `swapon` opens the device for itself alone: whoever had it open at that
+/// moment to look at it would be in the way.
+#[test]
+fn lists_are_in_nobodys_way() -> Outcome {
+    let rig = Rig::new("lists", &Setup::default())?;
+    let full = rig.bed.take_mapped("s")?;
+    let snapshot = rig.snapshot_device(&full)?;
+    kernel::settle()?;
+    let story = |error: Errno| Fault::wrong(format!("watch the device: {error}"));
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK).map_err(story)?;
+    let added = watch.add_watch(&snapshot.path, AddWatchFlags::IN_OPEN);
+    added.map_err(story)?;
+    let opened = || match watch.read_events() {
+        Ok(events) => Ok(events.len()),
+        Err(Errno::EAGAIN) => Ok(0),
+        Err(error) => Err(story(error)),
+    };
+    for _ in 0..20 {
+        let listed = rig.bed.ctl.ok("snapshot list")?;
+        let device = snapshot.path.display().to_string();
+        ensure!(listed.contains(&device), "it is not listed:\n{listed}");
+    }
+    let opens = opened()?;
+    ensure!(opens == 0, "20 lists opened the snapshot {opens} times");
+    snapshot.read(0, 4096)?;
+    ensure!(opened()? > 0, "nobody was seen to open it");
+    rig.bed.ctl.ok(&format!("snapshot unmap {full}"))?;
     rig.finish()
 }

@@ -6,12 +6,16 @@
 //! look at the kernel's log. Randomised ones print their seed; `CSNAP_SEED` repeats it.
 
 mod alone;
+mod errors;
 mod failures;
 mod file_systems;
 mod front_end;
+mod full_store;
 mod grow;
+mod images;
 mod kill;
 mod lifecycle;
+mod long;
 mod modes;
 mod pressure;
 mod requests;

@@ -118,6 +118,10 @@ pub enum Request {
         /// Volumes whose origin may have changed: their snapshots are dropped.
         #[serde(default)]
         accept_changed_origin: Vec<String>,
+        /// Volumes whose origin is the same disk as before, although it calls itself
+        /// otherwise: their snapshots are kept.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        same_origin: Vec<String>,
     },
     /// Stop serving a store. Refused while something of it is in use. Answer: `done`.
     #[serde(rename = "store.detach")]
@@ -144,6 +148,15 @@ pub enum Request {
         /// Bytes a second it is to keep to.
         #[serde(default = "default_scrub_rate")]
         rate: u64,
+    },
+    /// Make a store as large as its device has become. Answer: `store`.
+    #[serde(rename = "store.extend")]
+    StoreExtend {
+        /// Path or UUID.
+        store: String,
+        /// Make the store's file so many bytes long first; not for block devices.
+        #[serde(default)]
+        size: Option<u64>,
     },
     /// Put an origin under a store's care. Answer: `volume`.
     #[serde(rename = "volume.create")]
@@ -239,6 +252,9 @@ pub enum Request {
     SnapshotDelete {
         /// Which.
         snapshots: Vec<SnapshotName>,
+        /// Those that are held too.
+        #[serde(default)]
+        force: bool,
     },
     /// Give a snapshot another name. Answer: `snapshot`.
     #[serde(rename = "snapshot.rename")]
@@ -270,7 +286,11 @@ pub enum Request {
         /// Which.
         snapshot: SnapshotName,
         /// Lowest is dropped first when the store is full.
-        priority: i32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        priority: Option<i32>,
+        /// Held: never dropped for room, and deleted only with force.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hold: Option<bool>,
     },
 }
 
@@ -291,7 +311,7 @@ fn default_scrub_rate() -> u64 {
 }
 
 /// Every verb, in the order of [`Request`].
-pub const VERBS: [&str; 21] = [
+pub const VERBS: [&str; 22] = [
     "status",
     "events",
     "features",
@@ -299,6 +319,7 @@ pub const VERBS: [&str; 21] = [
     "store.detach",
     "store.status",
     "store.scrub",
+    "store.extend",
     "volume.create",
     "volume.list",
     "volume.show",

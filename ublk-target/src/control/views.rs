@@ -88,12 +88,18 @@ pub struct StoreView {
     /// not fill.
     #[serde(default)]
     pub full_in_s: Option<u64>,
+    /// Bytes that its device has more: `store.extend` takes them in.
+    #[serde(default)]
+    pub unused: u64,
     /// Number of volumes.
     pub volumes: u64,
     /// Number of snapshots.
     pub snapshots: u64,
     /// Deleted snapshots whose space is still coming back.
     pub purging: u64,
+    /// Bytes of old data that have still to come back from them.
+    #[serde(default)]
+    pub purging_bytes: u64,
     /// Generation of the last durable checkpoint.
     pub generation: u64,
     /// Journal blocks in use.
@@ -157,7 +163,7 @@ impl From<Counters> for CountersView {
 pub enum VolumeState {
     /// Exported.
     Served,
-    /// The origin could not be opened.
+    /// The origin could not be opened, or was taken away.
     OriginMissing,
     /// The origin is not what it was; see the problem.
     Refused,
@@ -226,6 +232,9 @@ pub struct SnapshotView {
     pub size: u64,
     /// Bytes that only this snapshot holds: what a deletion gives back.
     pub exclusive_bytes: u64,
+    /// Bytes that it holds together with other snapshots.
+    #[serde(default)]
+    pub shared_bytes: u64,
     /// Lowest is dropped first when the store is full.
     pub priority: i32,
     /// State.
@@ -234,6 +243,9 @@ pub struct SnapshotView {
     pub dropped: Option<String>,
     /// Exported, again after a restart.
     pub mapped: bool,
+    /// Never dropped to make room, and deleted only with force.
+    #[serde(default)]
+    pub held: bool,
     /// Path of its block device, `/dev/ublkbN`, if it has one.
     pub device: Option<String>,
     /// A path that stays the same over restarts and leads to the device.
@@ -244,6 +256,10 @@ pub struct SnapshotView {
     pub export: Option<String>,
     /// NBD clients connected to the export.
     pub clients: u64,
+    /// How many use it: those clients, and mounts, programs and devices on top of its
+    /// block device, as far as can be seen.
+    #[serde(default)]
+    pub uses: u64,
 }
 
 /// Snapshots taken together.

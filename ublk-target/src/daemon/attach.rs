@@ -1,9 +1,9 @@
 //! From a store device to a running engine.
 //!
 //! Order: open (patiently: I/O of a killed daemon may hold the device), read,
-//! open the origins, recover, hand over to the I/O threads, drop what the state
-//! file says is invalid, and only then serve volumes. Before the lanes have the
-//! store a failure simply lets go of everything.
+//! open the origins, recover (by those alone that nothing speaks against), hand over
+//! to the I/O threads, drop what the state file says is invalid, and only then serve
+//! volumes. Before the lanes have the store a failure simply lets go of everything.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use snapstore::engine::{Command, DropReason, VolumeInfo};
+use snapstore::engine::{Command, DropReason, Seal, VolumeInfo};
 use snapstore::recover::{self, Loaded, Recovered};
 use snapstore::{Engine, VolumeId};
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use super::Daemon;
 use super::events::NewEvent;
 use super::failures::{busy, opening};
 use super::handlers::Handlers;
-use super::origin::{self, NotServed, Surroundings};
+use super::origin::{self, Consent, NotServed, Surroundings};
 use super::scrub::Scrubber;
 use super::state::ListedStore;
 use super::store::Store;
@@ -28,15 +28,30 @@ use crate::control::protocol::{ErrorCode, Failure};
 use crate::control::views::Level;
 use crate::device::{Identity, OriginDevice, OriginSet, StoreDevice};
 
-/// The origins of a store: those that are there, and why others are not served.
+/// The origins of a store.
 struct Origins {
+    /// Those that recovery may judge records by.
     set: OriginSet,
+    /// Those that it must not read: to it they are not there, and what cannot be judged
+    /// is kept as it is.
+    aside: Vec<(VolumeId, OriginDevice)>,
+    /// Why others are not served.
     not_served: BTreeMap<VolumeId, NotServed>,
+}
+
+impl Origins {
+    /// All that are there, once the store is recovered.
+    fn whole(mut self) -> OriginSet {
+        for (volume, origin) in self.aside {
+            self.set.insert(volume, origin);
+        }
+        self.set
+    }
 }
 
 impl Daemon {
     /// Attaches the store at `path`, or tries again what is not served of it if it
-    /// is attached. Volumes named in `accept` may have changed origins. With
+    /// is attached. `consent` is what a person says of its origins. With
     /// `expected`, refuses a store of another identity.
     ///
     /// # Errors
@@ -45,14 +60,14 @@ impl Daemon {
     pub fn attach(
         &self,
         path: &Path,
-        accept: &[String],
+        consent: Consent<'_>,
         expected: Option<Uuid>,
     ) -> Result<Arc<Store>, Failure> {
         let _alone = self.coming_and_going.lock();
         let path = canonical(path)?;
         let known = self.stores().into_iter().find(|store| store.path == path);
         if let Some(store) = known {
-            self.try_again(&store, accept);
+            self.try_again(&store, consent);
             return Ok(store);
         }
         self.must_not_lie_on_ourselves(&path)?;
@@ -60,16 +75,17 @@ impl Daemon {
         let until = origin::patience(self.state.get().has_devices_of(&path));
         let open = || origin::unused(&path, StoreDevice::open(&path, false)?);
         let mut device = origin::patiently(until, open)?;
+        self.must_be_apart(&path, device.identity(), None)?;
         let loaded = recover::load(&mut device).map_err(|error| opening(&path, &error))?;
         let uuid = Uuid::from_bytes(loaded.uuid());
         self.must_fit(&path, uuid, expected, &loaded)?;
-        let mut origins = self.open_origins(&path, &device, &loaded, until);
+        let mut origins = self.open_origins(&path, uuid, (&device, &loaded), consent, until);
         let (engine, recovered) = loaded
             .recover(&mut device, &mut origins.set, self.settings.engine)
             .map_err(|error| opening(&path, &error))?;
         let store = self.hand_over(path, uuid, engine, device, &origins)?;
         self.events.add(attached(&store, &recovered));
-        if let Err(failure) = self.begin(&store, accept, origins.set) {
+        if let Err(failure) = self.begin(&store, consent, origins.whole()) {
             self.abandon(&store);
             return Err(failure);
         }
@@ -133,8 +149,9 @@ impl Daemon {
     fn open_origins(
         &self,
         path: &Path,
-        device: &StoreDevice,
-        loaded: &Loaded,
+        uuid: Uuid,
+        (device, loaded): (&StoreDevice, &Loaded),
+        consent: Consent<'_>,
         until: Instant,
     ) -> Origins {
         let around = Surroundings {
@@ -143,18 +160,39 @@ impl Daemon {
             state_dir: self.state.dir(),
             until,
         };
-        let mut set = OriginSet::new(loaded.chunk_size());
-        let mut not_served = BTreeMap::new();
+        let mut origins = Origins {
+            set: OriginSet::new(loaded.chunk_size()),
+            aside: Vec::new(),
+            not_served: BTreeMap::new(),
+        };
         for info in loaded.volumes().into_iter().filter(|info| !info.deleting) {
             match self.open_origin(&info, &around) {
-                Ok(origin) => set.insert(info.id, origin),
-                Err(why) => drop(not_served.insert(info.id, why)),
+                Ok(origin) if self.may_judge(uuid, &info, &origin, consent) => {
+                    origins.set.insert(info.id, origin);
+                }
+                Ok(origin) => origins.aside.push((info.id, origin)),
+                Err(why) => drop(origins.not_served.insert(info.id, why)),
             }
         }
-        Origins { set, not_served }
+        origins
     }
 
-    fn open_origin(
+    /// Whether recovery may judge by this origin what of its last copies reached the
+    /// store. Not by one that was let go in order: all of it had reached the store, and
+    /// the origin is not judged itself yet. Nor by one that something speaks against: by
+    /// another disk every copy would be lost, before a person can put the right one back.
+    fn may_judge(
+        &self,
+        store: Uuid,
+        info: &VolumeInfo,
+        origin: &OriginDevice,
+        consent: Consent<'_>,
+    ) -> bool {
+        let evidence = self.evidence(store, info, origin);
+        matches!(info.seal, Seal::Use(_)) && !consent.heard(&info.name, evidence).any()
+    }
+
+    pub(super) fn open_origin(
         &self,
         info: &VolumeInfo,
         around: &Surroundings<'_>,
@@ -165,7 +203,43 @@ impl Daemon {
             let refused = |failure: Failure| NotServed::failed(&failure, around.store);
             self.must_not_lie_on_ourselves(path).map_err(refused)?;
         }
-        origin::open(info, around)
+        let origin = origin::open(info, around)?;
+        let but = Some((around.store_identity, info.id));
+        self.must_be_apart(path, origin.identity(), but)
+            .map_err(|failure| NotServed::failed(&failure, around.store))?;
+        Ok(origin)
+    }
+
+    /// Refuses what shares storage with an attached store, or with the origin of an
+    /// attached volume other than `but`: each would write into the other.
+    pub(super) fn must_be_apart(
+        &self,
+        path: &Path,
+        identity: Identity,
+        but: Option<(Identity, VolumeId)>,
+    ) -> Result<(), Failure> {
+        let refuse = |other: String| {
+            let message = format!("{} and {other} share storage", path.display());
+            Err(busy(message, "give each a device of its own"))
+        };
+        let layers = identity.layers();
+        for store in self.stores() {
+            if store.identity.lies_on(identity) || layers.contains(&store.identity) {
+                return refuse(format!("the store {}", store.path.display()));
+            }
+            for info in store.volumes() {
+                if but == Some((store.identity, info.id)) {
+                    continue;
+                }
+                let shared = store.handle.origin(info.id).is_some_and(|origin| {
+                    origin.layers().contains(&identity) || layers.contains(&origin.identity())
+                });
+                if shared {
+                    return refuse(format!("the origin of volume {}", info.name));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives engine and device to the lanes. Nothing is served yet.
@@ -201,7 +275,7 @@ impl Daemon {
     fn begin(
         &self,
         store: &Arc<Store>,
-        accept: &[String],
+        consent: Consent<'_>,
         mut origins: OriginSet,
     ) -> Result<(), Failure> {
         let _changing = store.changing.lock();
@@ -216,8 +290,7 @@ impl Daemon {
         for info in store.volumes() {
             store.handlers.name(info.id, &info.name);
             if let Some(origin) = origins.take(info.id) {
-                let accepted = accept.contains(&info.name);
-                self.serve_or_say_why(store, &info, origin, accepted);
+                self.serve_or_say_why(store, &info, origin, consent);
             }
         }
         self.report_not_served(store);
@@ -244,8 +317,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Tries origins that were missing or refused.
-    fn try_again(&self, store: &Arc<Store>, accept: &[String]) {
+    /// Tries origins that were missing or refused, or failed since.
+    fn try_again(&self, store: &Arc<Store>, consent: Consent<'_>) {
         let _changing = store.changing.lock();
         let around = Surroundings {
             store: &store.path,
@@ -255,12 +328,12 @@ impl Daemon {
         };
         for info in store.volumes() {
             if store.is_served(info.id) {
+                self.revive(store, &info, &around);
                 continue;
             }
             match self.open_origin(&info, &around) {
                 Ok(origin) => {
-                    let accepted = accept.contains(&info.name);
-                    self.serve_or_say_why(store, &info, origin, accepted);
+                    self.serve_or_say_why(store, &info, origin, consent);
                 }
                 Err(why) => drop(store.not_served.lock().insert(info.id, why)),
             }

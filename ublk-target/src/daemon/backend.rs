@@ -1,6 +1,7 @@
 //! Which request does what.
 
 use super::Daemon;
+use super::origin::Consent;
 use crate::control::protocol::{Answer, Failure, Request};
 use crate::control::server::Backend;
 
@@ -18,7 +19,14 @@ impl Backend for Daemon {
             R::StoreAttach {
                 path,
                 accept_changed_origin,
-            } => self.store_attach(&path, &accept_changed_origin),
+                same_origin,
+            } => {
+                let consent = Consent {
+                    changed: &accept_changed_origin,
+                    same: &same_origin,
+                };
+                self.store_attach(&path, consent)
+            }
             R::StoreDetach { store, force } => self.store_detach(&store, force),
             R::StoreStatus { store } => self.store_status(&store),
             R::StoreScrub {
@@ -26,6 +34,7 @@ impl Backend for Daemon {
                 action,
                 rate,
             } => self.store_scrub(&store, action, rate),
+            R::StoreExtend { store, size } => self.store_extend(&store, size),
             R::VolumeCreate {
                 name,
                 origin,
@@ -46,11 +55,15 @@ impl Backend for Daemon {
             R::SnapshotTake { targets, priority } => self.snapshot_take(&targets, priority),
             R::SnapshotList { volume, after } => self.snapshot_list(volume.as_deref(), after),
             R::SnapshotShow { snapshot } => self.snapshot_show(&snapshot),
-            R::SnapshotDelete { snapshots } => self.snapshot_delete(&snapshots),
+            R::SnapshotDelete { snapshots, force } => self.snapshot_delete(&snapshots, force),
             R::SnapshotRename { snapshot, to } => self.snapshot_rename(snapshot, to),
             R::SnapshotMap { snapshot } => self.snapshot_map(&snapshot),
             R::SnapshotUnmap { snapshot, force } => self.snapshot_unmap(&snapshot, force),
-            R::SnapshotSet { snapshot, priority } => self.snapshot_set(&snapshot, priority),
+            R::SnapshotSet {
+                snapshot,
+                priority,
+                hold,
+            } => self.snapshot_set(&snapshot, priority, hold),
         }
     }
 }

@@ -8,7 +8,7 @@ use snapstore::recover::OpenError;
 use super::state::StateError;
 use crate::control::protocol::{ErrorCode, Failure};
 use crate::device::DeviceError;
-use crate::runtime::{AttachError, BlockError, ResizeError};
+use crate::runtime::{AttachError, BlockError, ExtendError, ResizeError};
 use crate::ublk::UblkError;
 
 impl From<CommandError> for Failure {
@@ -16,18 +16,31 @@ impl From<CommandError> for Failure {
         use CommandError as E;
         let code = match &error {
             E::NoVolume(_) | E::NoSnapshot(..) => ErrorCode::NotFound,
-            E::BadName(_) | E::Invalid(_) | E::Shrinks { .. } => ErrorCode::Usage,
-            E::Busy(_) | E::DrainTimeout | E::Closing => ErrorCode::Busy,
+            E::BadName(_)
+            | E::Invalid(_)
+            | E::Shrinks { .. }
+            | E::NothingToExtend { .. }
+            | E::StoreTooLarge { .. } => ErrorCode::Usage,
+            E::Busy(_) | E::NameTaken(_) | E::DrainTimeout | E::Closing => ErrorCode::Busy,
             E::NoSpace => ErrorCode::NoSpace,
             E::Damaged { .. } => ErrorCode::Corruption,
-            E::NameTaken(_) | E::OriginFlush(..) | E::StoreFailed(_) => ErrorCode::Error,
+            E::OriginFlush(..)
+            | E::StoreFailed(_)
+            | E::StoreCutOff { .. }
+            | E::NoMemory { .. }
+            | E::NewEnd(_) => ErrorCode::Error,
         };
         let next = match &error {
             E::NameTaken(_) => Some("choose another name"),
-            E::NoSpace => Some("delete snapshots; `csnapctl snapshot list` shows what each holds"),
+            E::NoSpace => Some(
+                "delete snapshots; `csnapctl snapshot list` shows what each holds. Or `csnapctl store extend`",
+            ),
             E::StoreFailed(_) => Some(
                 "see `csnapctl events`; the origins go on. Detach the store, check its device and `csnapctl store check` it",
             ),
+            E::NoMemory { .. } => {
+                Some("give the machine more memory, or extend to less with --size; nothing changed")
+            }
             E::OriginFlush(..) => Some("check the origin's device: its writes are not durable"),
             _ => None,
         };
@@ -46,7 +59,10 @@ impl From<DeviceError> for Failure {
             DeviceError::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 ErrorCode::NotFound
             }
-            DeviceError::WrongType { .. } | DeviceError::Size { .. } => ErrorCode::Usage,
+            DeviceError::WrongType { .. }
+            | DeviceError::Size { .. }
+            | DeviceError::NotAFile { .. }
+            | DeviceError::Shrinks { .. } => ErrorCode::Usage,
             _ => ErrorCode::Error,
         };
         let failure = Self::new(code, error.to_string());
@@ -132,11 +148,21 @@ impl From<ResizeError> for Failure {
     }
 }
 
+impl From<ExtendError> for Failure {
+    fn from(error: ExtendError) -> Self {
+        match error {
+            ExtendError::Device(error) => error.into(),
+            ExtendError::Command(error) => error.into(),
+        }
+    }
+}
+
 /// A store that cannot be made, opened or checked.
 #[must_use]
 pub fn opening(path: &Path, error: &OpenError) -> Failure {
     use OpenError as E;
-    let check = "run `csnapctl store check`; the origins are complete without the store";
+    let repair = "`csnapctl store repair --dry-run` says what can be saved; the origins are \
+                  complete without the store";
     let (code, next) = match error {
         E::NotAStore => (
             ErrorCode::Usage,
@@ -144,7 +170,7 @@ pub fn opening(path: &Path, error: &OpenError) -> Failure {
         ),
         E::Invalid(_) => (ErrorCode::Usage, "see `csnapctl store create --help`"),
         E::Superblocks { .. } | E::Truncated { .. } | E::Damaged { .. } => {
-            (ErrorCode::Corruption, check)
+            (ErrorCode::Corruption, repair)
         }
         E::Device { .. } | E::Checkpoint(_) => (
             ErrorCode::Error,
@@ -159,6 +185,13 @@ pub(super) fn not_found(what: impl std::fmt::Display, next: &str) -> Failure {
     Failure::new(ErrorCode::NotFound, format!("{what} does not exist")).next(next)
 }
 
+/// A snapshot that a person keeps. `or` may name another way than to let it go.
+pub(super) fn held(volume: &str, snapshot: &str, or: &str) -> Failure {
+    let name = format!("{volume}@{snapshot}");
+    let next = format!("let it go first: csnapctl snapshot set {name} --no-hold{or}");
+    busy(format!("snapshot {name} is held"), &next)
+}
+
 /// Something that is in use.
 pub(super) fn busy(message: impl Into<String>, next: &str) -> Failure {
     Failure::new(ErrorCode::Busy, message).next(next)
@@ -167,6 +200,23 @@ pub(super) fn busy(message: impl Into<String>, next: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_store_and_what_is_taken_have_codes_of_their_own() {
+        let path = Path::new("/dev/sdb");
+        let no_store = opening(path, &OpenError::NotAStore);
+        assert_eq!(no_store.code, ErrorCode::Usage);
+        assert!(no_store.message.contains("/dev/sdb"), "{no_store}");
+        let taken = Failure::from(CommandError::NameTaken("monday".into()));
+        assert_eq!(taken.code, ErrorCode::Busy);
+    }
+
+    #[test]
+    fn a_machine_too_small_for_a_store_is_no_mistake_of_the_command() {
+        let failure = Failure::from(CommandError::NoMemory { device: 1 << 50 });
+        assert_eq!(failure.code, ErrorCode::Error);
+        assert!(failure.next.unwrap().contains("--size"));
+    }
 
     #[test]
     fn a_place_the_unit_may_not_write_is_told_from_a_missing_one() {

@@ -10,7 +10,9 @@
 //! partitioned disk. The manual says so.
 
 use sha2::{Digest, Sha256};
+use snapstore::engine::Seal;
 use snapstore::{BLOCK_SIZE, Block, IoError};
+use uuid::Uuid;
 
 use crate::device::Device;
 
@@ -18,6 +20,38 @@ const MIB: u64 = 1 << 20;
 /// An XFS log is at most 2 GiB; reading that would hold up every stop.
 const MAX_LOG: u64 = 256 * MIB;
 const BTRFS_MIRRORS: [u64; 2] = [64 * MIB, 256 << 30];
+
+/// Bytes of a fingerprint that tell of the origin; the rest tells one stop from others.
+const TELLING: usize = 24;
+
+/// What the store is told of an origin left in good order. No two are the same, so that
+/// somebody who finds one knows whether it is the one he left.
+#[must_use]
+pub fn left(mut fingerprint: [u8; 32]) -> Seal {
+    draw(fingerprint.iter_mut().skip(TELLING));
+    Seal::Fingerprint(fingerprint)
+}
+
+/// What the store is told of an origin that is used from now on. No two are the same.
+#[must_use]
+pub fn used() -> Seal {
+    let mut bytes = [0; 32];
+    draw(bytes.iter_mut());
+    Seal::Use(bytes)
+}
+
+/// Puts a number there, in up to 16 bytes, that nobody draws twice.
+fn draw<'a>(bytes: impl Iterator<Item = &'a mut u8>) {
+    let drawn = Uuid::new_v4();
+    let drawn = drawn.as_bytes().iter().rev();
+    bytes.zip(drawn).for_each(|(byte, drawn)| *byte = *drawn);
+}
+
+/// Whether two fingerprints tell of the same contents.
+#[must_use]
+pub fn tell_the_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    one.iter().zip(other).take(TELLING).all(|(a, b)| a == b)
+}
 
 /// Computes the fingerprint of the first `size` bytes, those of the volume, through
 /// the device's own open file.
@@ -163,6 +197,20 @@ mod tests {
         of(&image);
         image[124] = 32;
         of(&image);
+    }
+
+    #[test]
+    fn each_stop_and_each_use_is_told_from_others_and_means_the_same() {
+        let (one, other) = (of(&[1; 4096]), of(&[2; 4096]));
+        let Seal::Fingerprint(kept) = left(one) else {
+            panic!("no fingerprint");
+        };
+        assert!(tell_the_same(&kept, &one), "as the next attach computes it");
+        assert!(tell_the_same(&one, &one), "as it was kept before");
+        assert!(!tell_the_same(&kept, &other));
+        assert_ne!(left(one), left(one));
+        assert_ne!(used(), used());
+        assert!(matches!(used(), Seal::Use(bytes) if bytes != [0; 32]));
     }
 
     #[test]

@@ -18,6 +18,17 @@ use super::state::StateFile;
 use crate::control::utc::about;
 use crate::control::views::Level;
 use crate::core::StoreHandlers;
+use crate::device::OriginDevice;
+
+/// How often origins are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Origins that are looked at.
+#[derive(Debug, Default)]
+struct Watched {
+    origins: HashMap<VolumeId, Arc<OriginDevice>>,
+    last: Option<Instant>,
+}
 
 /// The handlers of one store.
 #[derive(Debug)]
@@ -30,6 +41,8 @@ pub struct Handlers {
     names: RwLock<HashMap<VolumeId, String>>,
     /// What its origins failed.
     pub origin_errors: OriginErrors,
+    /// Origins that are served.
+    watched: Mutex<Watched>,
     fill_rate: Mutex<FillRate>,
 }
 
@@ -44,6 +57,7 @@ impl Handlers {
             state,
             names: RwLock::default(),
             origin_errors: OriginErrors::default(),
+            watched: Mutex::default(),
             fill_rate: Mutex::default(),
         }
     }
@@ -57,6 +71,64 @@ impl Handlers {
     #[must_use]
     pub fn full_in(&self) -> Option<Duration> {
         self.fill_rate.lock().full_in()
+    }
+
+    /// Looks after an origin from now on: is it there, who writes to it?
+    pub fn watch(&self, volume: VolumeId, origin: Arc<OriginDevice>) {
+        self.watched.lock().origins.insert(volume, origin);
+    }
+
+    /// No longer: it is let go. The device is not held here when this returns.
+    pub fn unwatch(&self, volume: VolumeId) {
+        self.watched.lock().origins.remove(&volume);
+        self.origin_errors.clear(volume);
+    }
+
+    /// Likewise all.
+    pub fn unwatch_all(&self) {
+        self.watched.lock().origins.clear();
+    }
+
+    fn look_after_origins(&self, now: Instant) {
+        let mut watched = self.watched.lock();
+        let due = |last| now.saturating_duration_since(last) >= LOOK;
+        if !watched.last.is_none_or(due) {
+            return;
+        }
+        watched.last = Some(now);
+        for (volume, origin) in &watched.origins {
+            if origin.is_gone() {
+                self.origin_gone(*volume, origin);
+            } else if let Some(tally) = origin.tally() {
+                let doubted = tally.totals().doubtful;
+                let ask = || origin.written().map(|now| (now.sectors, now.times));
+                if tally.sample(ask) && !doubted {
+                    self.written_by_others(*volume, origin);
+                }
+            }
+        }
+    }
+
+    fn origin_gone(&self, volume: VolumeId, origin: &OriginDevice) {
+        if !self.origin_errors.note_gone(volume) {
+            return;
+        }
+        let (volume, path) = (self.name_of(volume), origin.path().display());
+        let message = format!(
+            "the origin of {volume} is gone: {path}. Its users get I/O errors, and so do its snapshots where they need it. Connect it again, then: csnapctl store attach {}",
+            self.path.display()
+        );
+        let event = NewEvent::new(Level::Error, "origin-gone", message);
+        self.events.add(event.store(&self.path).volume(volume));
+    }
+
+    fn written_by_others(&self, volume: VolumeId, origin: &OriginDevice) {
+        let (volume, path) = (self.name_of(volume), origin.path().display());
+        let message = format!(
+            "the kernel counts more writes to {path}, the origin of {volume}, than csnapd makes: if something else writes to it, the snapshots are wrong where it does. What is written after a crash of csnapd will not be noticed"
+        );
+        let event = NewEvent::new(Level::Warning, "origin-written", message);
+        self.events.add(event.store(&self.path).volume(volume));
     }
 
     fn name_of(&self, volume: VolumeId) -> String {
@@ -74,7 +146,7 @@ impl Handlers {
                 Level::Warning,
                 "space-low",
                 format!(
-                    "store {store} is {used_percent} % full{}; delete snapshots, or the least important will be dropped when it is full",
+                    "store {store} is {used_percent} % full{}; delete snapshots or extend the store, or the least important will be dropped when it is full",
                     self.full_in().map_or_else(String::new, |left| {
                         format!(" and, at the rate of the last minutes, full in {}", about(left))
                     })
@@ -83,7 +155,7 @@ impl Handlers {
             Notice::WaitsForRoom { volume, seconds } => {
                 let volume = self.name_of(volume);
                 let message = format!(
-                    "store {store} is full: writes to {volume}, which keeps its snapshots, wait for room up to {seconds} s and then fail; delete snapshots"
+                    "store {store} is full: writes to {volume}, which keeps its snapshots, wait for room up to {seconds} s and then fail; delete snapshots or extend the store"
                 );
                 NewEvent::new(Level::Error, "waits-for-room", message).volume(volume)
             }
@@ -111,10 +183,24 @@ impl Handlers {
                 "damage",
                 format!("block {block} of store {store} is damaged: {reason}; run csnapctl store check"),
             ),
+            Notice::DataDamaged { volume, name, chunk, block, .. } => {
+                let volume = self.name_of(volume);
+                let message = format!(
+                    "block {block} of store {store} is damaged: its data does not match its checksum, so chunk {chunk} of {volume}@{name} cannot be read; csnapctl store scrub says which other snapshots need it"
+                );
+                NewEvent::new(Level::Error, "damage", message)
+                    .volume(volume)
+                    .snapshot(name)
+            }
             Notice::StoreFailed { reason } => NewEvent::new(
                 Level::Error,
                 "store-failed",
                 format!("store {store} failed and takes no more changes: {reason}; the origins go on"),
+            ),
+            Notice::StoreExtended { from, to } => NewEvent::new(
+                Level::Info,
+                "store-extended",
+                format!("store {store} grew from {from} to {to} bytes"),
             ),
             Notice::Checkpoint { generation } => NewEvent::new(
                 Level::Info,
@@ -137,16 +223,17 @@ impl StoreHandlers for Handlers {
     }
 
     fn origin_failed(&self, volume: VolumeId, errno: i32) {
-        let Some(what) = self.origin_errors.note(volume, errno, Instant::now()) else {
+        let Some(what) = self.origin_errors.note(volume, errno) else {
             return;
         };
         let volume = self.name_of(volume);
-        let message = format!("the origin of {volume} failed {what}");
+        let message = format!("the origin of {volume} {what}");
         let event = NewEvent::new(Level::Error, "origin-failed", message);
         self.events.add(event.store(&self.path).volume(volume));
     }
 
     fn ticked(&self, now: Instant, space: &dyn Fn() -> (u64, u64)) {
+        self.look_after_origins(now);
         if self.fill_rate.lock().is_due(now) {
             let (used, size) = space();
             self.fill_rate.lock().sample(now, used, size);
@@ -202,6 +289,13 @@ mod tests {
             tag: Tag(1),
             reason: DropReason::StoreFull,
         });
+        handlers.notice(Notice::DataDamaged {
+            volume: VolumeId(3),
+            tag: Tag(2),
+            name: "tuesday".into(),
+            chunk: 17,
+            block: 4711,
+        });
         handlers.notice(Notice::Checkpoint { generation: 1 });
         handlers.record_invalid(&[VolumeId(3)]).unwrap();
         let page = events.since(0, 10, Duration::ZERO);
@@ -210,6 +304,7 @@ mod tests {
             messages,
             [
                 "snapshot web@monday was dropped: the store was full",
+                "block 4711 of store /dev/s is damaged: its data does not match its checksum, so chunk 17 of web@tuesday cannot be read; csnapctl store scrub says which other snapshots need it",
                 "all snapshots of web are invalid: the store failed"
             ]
         );

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`front`] | block devices, NBD or both? |
 //! | [`attach`], [`serve`], `withdraw`, [`release`] | from a store to what is served, and back |
-//! | [`origin`], [`fingerprint`] | is an origin there, and still what it was? |
+//! | [`origin`], [`fingerprint`], [`marks`] | is an origin there, and still what it was? |
+//! | [`origin_errors`], [`revive`], `owed` | origins that fail or vanish, and come back |
 //! | [`store`], [`exports`] | what is attached, what is served |
 //! | [`devices`] | block devices of the kernel, over restarts too |
 //! | [`backend`], `verbs`, `views` | what each request of the control socket does, how things look |
@@ -34,12 +35,15 @@ pub mod fingerprint;
 pub mod front;
 pub mod handlers;
 pub mod in_use;
+pub mod marks;
 pub mod mounts;
 pub mod nbd_socket;
 pub mod origin;
 pub mod origin_errors;
+mod owed;
 pub mod process;
 pub mod release;
+pub mod revive;
 pub mod safety;
 pub mod scrub;
 pub mod serve;
@@ -65,6 +69,7 @@ use self::events::{Events, NewEvent};
 use self::exports::ExportTable;
 use self::failures::not_found;
 use self::front::{Choice, NoUblk, Wish};
+use self::origin::Consent;
 use self::safety::Safety;
 use self::state::{ListedStore, StateFile};
 use self::store::Store;
@@ -177,7 +182,7 @@ impl Daemon {
     /// reported; the others are served.
     pub fn attach_listed(&self) {
         for ListedStore { path, uuid } in self.state.get().stores {
-            let Err(failure) = self.attach(&path, &[], Some(uuid)) else {
+            let Err(failure) = self.attach(&path, Consent::default(), Some(uuid)) else {
                 continue;
             };
             let message = format!("store {} cannot be attached: {failure}", path.display());
@@ -256,8 +261,7 @@ impl Daemon {
         wanted: &SnapshotName,
     ) -> Result<(Arc<Store>, VolumeInfo, SnapshotInfo), Failure> {
         let (store, volume) = self.volume(&wanted.volume)?;
-        let mut all = store.snapshots(volume.id).into_iter();
-        let found = all.find(|snapshot| snapshot.name == wanted.name);
+        let found = store.snapshot_named(volume.id, &wanted.name);
         let snapshot = verbs::matching(wanted, found)?;
         Ok((store, volume, snapshot))
     }

@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use snapstore::engine::VolumeInfo;
+use snapstore::engine::{Seal, VolumeInfo};
 
+use super::marks::Evidence;
 use super::{fingerprint, in_use};
 use crate::control::protocol::Failure;
 use crate::control::views::{Problem, VolumeState};
@@ -181,7 +182,7 @@ pub enum Verdict {
 /// # Errors
 /// [`NotServed`] when it cannot be read.
 pub fn judge(info: &VolumeInfo, device: &OriginDevice, store: &Path) -> Result<Verdict, NotServed> {
-    let Some(known) = info.fingerprint else {
+    let Seal::Fingerprint(known) = info.seal else {
         return Ok(Verdict::Unknown);
     };
     let found = fingerprint::of_device(device, info.size).map_err(|error| {
@@ -191,11 +192,32 @@ pub fn judge(info: &VolumeInfo, device: &OriginDevice, store: &Path) -> Result<V
             format!("check the device, then: {}", try_again(store)),
         )
     })?;
-    Ok(if found == known {
+    Ok(if fingerprint::tell_the_same(&found, &known) {
         Verdict::Same
     } else {
         Verdict::Changed
     })
+}
+
+/// What a person says of origins that something speaks against, by volumes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Consent<'a> {
+    /// They may have changed: what relied on them may go.
+    pub changed: &'a [String],
+    /// They are the disks that they were, whatever they call themselves now.
+    pub same: &'a [String],
+}
+
+impl Consent<'_> {
+    /// What still speaks against an origin: a person knows better which disk it is. What
+    /// it holds is judged all the same.
+    #[must_use]
+    pub fn heard(self, volume: &str, evidence: Evidence) -> Evidence {
+        Evidence {
+            another: evidence.another && !self.same.iter().any(|name| name == volume),
+            ..evidence
+        }
+    }
 }
 
 /// What relied on an origin as it was.
@@ -217,7 +239,12 @@ impl Betrayed {
 
 /// An origin that was changed while something relied on it.
 #[must_use]
-pub fn changed(info: &VolumeInfo, store: &Path, betrayed: Betrayed) -> NotServed {
+pub fn changed(
+    info: &VolumeInfo,
+    store: &Path,
+    betrayed: Betrayed,
+    evidence: Evidence,
+) -> NotServed {
     let (wrong, goes) = match (betrayed.snapshots, betrayed.waiting) {
         (true, true) => (
             "the snapshots of it no longer can be right, and what its users wrote since waits \
@@ -234,12 +261,28 @@ pub fn changed(info: &VolumeInfo, store: &Path, betrayed: Betrayed) -> NotServed
         ),
     };
     let (origin, name, store) = (&info.origin, &info.name, store.display());
-    let message = format!(
-        "{origin}, of volume {name}, was changed without csnap since the last stop: {wrong}"
-    );
-    let next = format!(
+    let what = match evidence {
+        Evidence { another: true, .. } => "is another disk than csnapd last had".to_owned(),
+        Evidence { foreign: 0, .. } => "was changed without csnap since the last stop".to_owned(),
+        Evidence { foreign, .. } => format!(
+            "was changed without csnap since csnapd last had it (at least {} bytes were written)",
+            foreign.saturating_mul(512)
+        ),
+    };
+    let message = format!("{origin}, of volume {name}, {what}: {wrong}");
+    let accept = format!(
         "if it is the right device and {goes}: csnapctl store attach {store} --accept-changed-origin {name}"
     );
+    let next = match evidence {
+        // Behind another controller or bridge a disk may call itself otherwise.
+        Evidence {
+            another: true,
+            foreign: 0,
+        } => format!(
+            "if it is the same disk, connected in another way, and nobody wrote it: csnapctl store attach {store} --same-origin {name}; {accept}"
+        ),
+        _ => accept,
+    };
     NotServed::refused(message, next)
 }
 
@@ -251,6 +294,20 @@ fn try_again(store: &Path) -> String {
 mod tests {
     use super::*;
     use crate::control::protocol::ErrorCode;
+
+    #[test]
+    fn who_says_that_it_is_the_same_disk_is_heard_of_that_alone() {
+        let same = ["web".to_owned()];
+        let consent = Consent {
+            same: &same,
+            ..Consent::default()
+        };
+        let evidence = |foreign, another| Evidence { foreign, another };
+        let heard = |volume, foreign| consent.heard(volume, evidence(foreign, true));
+        assert_eq!(heard("web", 0), evidence(0, false));
+        assert_eq!(heard("web", 8), evidence(8, false));
+        assert_eq!(heard("db", 0), evidence(0, true));
+    }
 
     #[test]
     fn advice_begins_with_what_the_failure_advises() {

@@ -1,65 +1,95 @@
-//! I/O errors of origins: counted, told now and then, shown with their volume.
+//! What went wrong with origins: counted, told once, shown with their volume until
+//! `store attach` finds them well again.
 //!
 //! An error reaches whoever asked for the I/O; the person who runs the machine may
-//! be somebody else.
+//! be somebody else. A second error of the same kind is no news; a disk that is gone
+//! has only that to say.
 
 use std::collections::HashMap;
 use std::io;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use snapstore::VolumeId;
 
-use crate::control::views::Problem;
+use crate::lane::GONE;
 
-/// Errors of one origin are told at once, and then not more often than this.
-const QUIET: Duration = Duration::from_secs(60);
-
-/// Origins that have failed operations since their store was attached.
+/// Origins that have failed operations, or are gone.
 #[derive(Debug, Default)]
 pub struct OriginErrors(Mutex<HashMap<VolumeId, Errors>>);
 
-#[derive(Debug)]
-struct Errors {
+/// What is wrong with one origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Errors {
     count: u64,
     errno: i32,
-    told: Instant,
+    told: Vec<i32>,
+    /// The device was taken away.
+    pub gone: bool,
+    /// Why the last try to have it back failed.
+    pub still: Option<String>,
 }
 
 impl OriginErrors {
-    /// An operation failed with `errno`. What to tell people about, if it is time.
-    pub fn note(&self, volume: VolumeId, errno: i32, now: Instant) -> Option<String> {
+    /// An operation failed with `errno`. What to tell people, if it is news.
+    pub fn note(&self, volume: VolumeId, errno: i32) -> Option<String> {
         let mut all = self.0.lock();
-        let fresh = !all.contains_key(&volume);
-        let errors = all.entry(volume).or_insert(Errors {
-            count: 0,
-            errno,
-            told: now,
-        });
+        let errors = all.entry(volume).or_default();
         errors.count += 1;
         errors.errno = errno;
-        if !fresh && now.saturating_duration_since(errors.told) < QUIET {
+        // Of those that are gone only that is told.
+        if errors.gone || errno == GONE || errors.told.contains(&errno) {
             return None;
         }
-        errors.told = now;
+        errors.told.push(errno);
         Some(errors.to_string())
     }
 
-    /// What is wrong with a volume's origin, if anything was.
-    pub fn problem(&self, volume: VolumeId) -> Option<Problem> {
-        self.0.lock().get(&volume).map(|errors| Problem {
-            message: format!("its origin failed {errors}"),
-            next: "see the kernel's log for the device; if it goes on, replace it; this count begins anew when the store is attached".into(),
-        })
+    /// The device was taken away. Whether that is news.
+    pub fn note_gone(&self, volume: VolumeId) -> bool {
+        let mut all = self.0.lock();
+        let errors = all.entry(volume).or_default();
+        !std::mem::replace(&mut errors.gone, true)
+    }
+
+    /// It is still not well, for this reason.
+    pub fn note_still(&self, volume: VolumeId, why: &str) {
+        if let Some(errors) = self.0.lock().get_mut(&volume) {
+            errors.still = Some(why.to_owned());
+        }
+    }
+
+    /// It is well again, or not ours any more: what happens next is news.
+    pub fn clear(&self, volume: VolumeId) {
+        self.0.lock().remove(&volume);
+    }
+
+    /// What is wrong with it, if anything is.
+    #[must_use]
+    pub fn of(&self, volume: VolumeId) -> Option<Errors> {
+        self.0.lock().get(&volume).cloned()
+    }
+
+    /// How many origins are gone.
+    #[must_use]
+    pub fn gone(&self) -> u64 {
+        self.0.lock().values().filter(|errors| errors.gone).count() as u64
     }
 }
 
 impl std::fmt::Display for Errors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let why = io::Error::from_raw_os_error(self.errno);
-        match self.count {
-            1 => write!(f, "one operation: {why}"),
-            count => write!(f, "{count} operations, the last: {why}"),
+        if self.gone {
+            write!(f, "is gone")?;
+        } else {
+            let why = io::Error::from_raw_os_error(self.errno);
+            match self.count {
+                1 => write!(f, "failed one operation: {why}")?,
+                count => write!(f, "failed {count} operations, the last: {why}")?,
+            }
+        }
+        match &self.still {
+            Some(still) => write!(f, " (the last try to go on with it: {still})"),
+            None => Ok(()),
         }
     }
 }
@@ -68,30 +98,40 @@ impl std::fmt::Display for Errors {
 mod tests {
     use super::*;
 
+    const VOLUME: VolumeId = VolumeId(3);
+
     #[test]
-    fn the_first_error_is_told_and_later_ones_once_a_minute() {
+    fn every_kind_of_error_is_told_once_until_all_is_well() {
         let errors = OriginErrors::default();
-        let (volume, start) = (VolumeId(3), Instant::now());
-        assert!(errors.problem(volume).is_none());
+        assert_eq!(errors.of(VOLUME), None);
+        let told = errors.note(VOLUME, libc::EIO).unwrap();
+        assert!(told.starts_with("failed one operation"), "{told}");
+        assert_eq!(errors.note(VOLUME, libc::EIO), None);
+        let told = errors.note(VOLUME, libc::ENOSPC).unwrap();
         assert!(
-            errors
-                .note(volume, libc::EIO, start)
-                .unwrap()
-                .starts_with("one operation")
-        );
-        assert_eq!(errors.note(volume, libc::EIO, start + QUIET / 2), None);
-        let told = errors.note(volume, libc::ENODEV, start + QUIET).unwrap();
-        assert!(
-            told.starts_with("3 operations, the last: No such device"),
+            told.starts_with("failed 3 operations, the last: No space"),
             "{told}"
         );
-        assert!(
-            errors
-                .problem(volume)
-                .unwrap()
-                .message
-                .contains("3 operations")
-        );
-        assert!(errors.problem(VolumeId(4)).is_none());
+        assert_eq!(errors.note(VOLUME, libc::EIO), None);
+        assert_eq!(errors.of(VolumeId(4)), None);
+        errors.clear(VOLUME);
+        assert_eq!(errors.of(VOLUME), None);
+        assert!(errors.note(VOLUME, libc::EIO).is_some());
+    }
+
+    #[test]
+    fn a_device_that_is_gone_is_told_once_and_its_errors_no_more() {
+        let errors = OriginErrors::default();
+        assert_eq!(errors.note(VOLUME, GONE), None);
+        assert!(errors.note_gone(VOLUME));
+        assert!(!errors.note_gone(VOLUME));
+        assert_eq!(errors.note(VOLUME, libc::EIO), None);
+        assert_eq!(errors.gone(), 1);
+        errors.note_still(VOLUME, "no such device");
+        let shown = errors.of(VOLUME).unwrap().to_string();
+        assert!(shown.starts_with("is gone (") && shown.contains("no such device"));
+        errors.clear(VOLUME);
+        assert_eq!(errors.gone(), 0);
+        assert!(errors.note_gone(VOLUME));
     }
 }

@@ -1,6 +1,7 @@
 //! Letting go of a store in good order.
 //!
-//! Order: block devices are removed or handed over, NBD clients finish, every
+//! Order: writes that wait for room in a full store fail (the next steps wait for what
+//! is in flight), block devices are removed or handed over, NBD clients finish, every
 //! origin is flushed and fingerprinted through the file that served it, the engine
 //! closes (a clean checkpoint), the lanes let go, the devices below are closed. The
 //! fingerprints come after the last write and before those devices are free for
@@ -41,12 +42,20 @@ impl Daemon {
             .iter()
             .flat_map(|info| export_names(store, info))
             .collect();
-        let cut_off = self.withdraw(store, &names, leaving)?;
+        if leaving != Leaving::Asking {
+            store.let_wait_for_room(&volumes, false);
+        }
+        let cut_off = self
+            .withdraw(store, &names, leaving)
+            .inspect_err(|_| store.let_wait_for_room(&volumes, true))?;
         for info in &volumes {
             let sealed = if cut_off.contains(&info.name) {
                 Err(busy("its clients did not finish in time", "attach again"))
             } else if let Some(origin) = store.handle.origin(info.id) {
-                seal(store, info, &origin)
+                if leaving != Leaving::HandOver {
+                    origin.settle();
+                }
+                self.seal(store, info, &origin)
             } else {
                 // It never was served, or was sealed when it was let go.
                 Ok(())
@@ -81,14 +90,34 @@ impl Daemon {
     /// Lets go of an origin that cannot be served, for the next try: off the lanes,
     /// then sealed, since the store has forgotten what it looked like.
     pub(super) fn let_go(&self, store: &Store, info: &VolumeInfo, origin: &OriginDevice) {
+        store.handlers.unwatch(info.id);
         match store.handle.detach_origin(info.id) {
             Ok(()) | Err(AttachError::NotAttached(_)) => {
-                self.report_sealed(store, info, seal(store, info, origin));
+                self.report_sealed(store, info, self.seal(store, info, origin));
             }
             Err(error) => {
                 tracing::error!(volume = info.name, %error, "the origin is still held");
             }
         }
+    }
+
+    /// Flushes an origin and records what it looks like now.
+    fn seal(&self, store: &Store, info: &VolumeInfo, origin: &OriginDevice) -> Result<(), Failure> {
+        let failed = |error: snapstore::IoError| {
+            Failure::new(ErrorCode::Error, format!("{}: {error}", info.origin))
+        };
+        origin.sync().map_err(failed)?;
+        let fingerprint = fingerprint::of_device(origin, info.size).map_err(failed)?;
+        let seal = fingerprint::left(fingerprint);
+        store.handle.command(Command::Seal {
+            volume: info.id,
+            seal,
+        })?;
+        // Without it the fingerprint has to do.
+        if let Err(error) = self.mark_left(store, info.id, origin, &seal) {
+            tracing::warn!(volume = info.name, %error, "the kernel's count is not remembered");
+        }
+        Ok(())
     }
 
     fn report_sealed(&self, store: &Store, info: &VolumeInfo, sealed: Result<(), Failure>) {
@@ -103,6 +132,7 @@ impl Daemon {
         self.stores
             .write()
             .retain(|other| !Arc::ptr_eq(other, store));
+        store.handlers.unwatch_all();
         if let Err(error) = store.handle.close() {
             tracing::error!(store = %store.path.display(), %error, "the store is still in use");
         }
@@ -119,20 +149,6 @@ impl Daemon {
             }
         }
     }
-}
-
-/// Flushes an origin and records what it looks like now.
-fn seal(store: &Store, info: &VolumeInfo, origin: &OriginDevice) -> Result<(), Failure> {
-    let failed = |error: snapstore::IoError| {
-        Failure::new(ErrorCode::Error, format!("{}: {error}", info.origin))
-    };
-    origin.sync().map_err(failed)?;
-    let fingerprint = Some(fingerprint::of_device(origin, info.size).map_err(failed)?);
-    store.handle.command(Command::SetFingerprint {
-        volume: info.id,
-        fingerprint,
-    })?;
-    Ok(())
 }
 
 fn not_sealed(store: &Store, info: &VolumeInfo, why: &Failure) -> NewEvent {

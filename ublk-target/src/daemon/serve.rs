@@ -1,7 +1,8 @@
 //! From an origin to its export, and of snapshots that are mapped.
 //!
-//! Contract: the store durably knows that an origin is being used (its
-//! fingerprint is forgotten) before the first client is admitted to it.
+//! Contract: the store durably knows that an origin is being used (its fingerprint is
+//! forgotten, for a number of this use), and so does the state file, before the first
+//! client is admitted to it.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use super::devices::{self, Key};
 use super::events::NewEvent;
 use super::exports::Served;
 use super::failures::busy;
-use super::origin::{self, Betrayed, NotServed, Verdict};
+use super::fingerprint;
+use super::origin::{self, Betrayed, Consent, NotServed, Verdict};
 use super::store::{Store, export_name};
 use crate::control::protocol::Failure;
 use crate::control::views::Level;
@@ -28,9 +30,9 @@ impl Daemon {
         store: &Arc<Store>,
         info: &VolumeInfo,
         origin: OriginDevice,
-        accepted: bool,
+        consent: Consent<'_>,
     ) {
-        let result = self.prepare(store, info, &origin, accepted).and_then(|()| {
+        let result = self.prepare(store, info, &origin, consent).and_then(|()| {
             let served = self.serve(store, info, origin);
             served.map_err(|failure| NotServed::failed(&failure, &store.path))
         });
@@ -48,20 +50,23 @@ impl Daemon {
         store: &Store,
         info: &VolumeInfo,
         origin: &OriginDevice,
-        accepted: bool,
+        consent: Consent<'_>,
     ) -> Result<(), NotServed> {
         let failed = |failure: Failure| NotServed::failed(&failure, &store.path);
         // Before anything is forgotten that the next csnapd judges by.
         self.must_not_wait_elsewhere(store, &info.name, ExportTarget::Origin(info.id))
             .map_err(failed)?;
         let verdict = origin::judge(info, origin, &store.path)?;
+        let evidence = consent.heard(&info.name, self.evidence(store.uuid, info, origin));
         let betrayed = Betrayed {
             snapshots: has_live_snapshots(store, info.id),
             waiting: self.volume_waits(store, info.id),
         };
-        if verdict == Verdict::Changed && betrayed.any() {
-            if !accepted {
-                return Err(origin::changed(info, &store.path, betrayed));
+        if (verdict == Verdict::Changed || evidence.any()) && betrayed.any() {
+            if !consent.changed.contains(&info.name) {
+                let remembered = self.remember_foreign(store, info.id, evidence.foreign);
+                remembered.map_err(|error| failed(error.into()))?;
+                return Err(origin::changed(info, &store.path, betrayed, evidence));
             }
             if let Some(devices) = &self.devices {
                 devices
@@ -78,17 +83,13 @@ impl Daemon {
                 .command(drop_all)
                 .map_err(|error| failed(error.into()))?;
         }
-        if info.fingerprint.is_some() {
-            let forget = Command::SetFingerprint {
-                volume: info.id,
-                fingerprint: None,
-            };
-            store
-                .handle
-                .command(forget)
-                .map_err(|error| failed(error.into()))?;
-        }
-        Ok(())
+        // After a crash, too: another csnapd must not take this use of it for its own.
+        let seal = Command::Seal {
+            volume: info.id,
+            seal: fingerprint::used(),
+        };
+        let sealed = store.handle.command(seal);
+        sealed.map(drop).map_err(|error| failed(error.into()))
     }
 
     /// Gives the origin to the lanes and admits clients to it and to its mapped
@@ -101,10 +102,15 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let origin = Arc::new(origin);
         let target = ExportTarget::Origin(info.id);
-        let attached = store.handle.attach_origin(info.id, origin.clone());
-        let admitted = attached
-            .map_err(Failure::from)
-            .and_then(|()| self.admit(store, info.name.clone(), target));
+        let marked = self.mark_taken(store, info.id, &origin);
+        let attached = marked.map_err(Failure::from).and_then(|()| {
+            let attached = store.handle.attach_origin(info.id, origin.clone());
+            attached.map_err(Failure::from)
+        });
+        let admitted = attached.and_then(|()| {
+            store.handlers.watch(info.id, origin.clone());
+            self.admit(store, info.name.clone(), target)
+        });
         if let Err(failure) = admitted {
             self.let_go(store, info, &origin);
             return Err(failure);
@@ -193,7 +199,7 @@ impl Daemon {
     }
 }
 
-fn has_live_snapshots(store: &Store, volume: VolumeId) -> bool {
+pub(super) fn has_live_snapshots(store: &Store, volume: VolumeId) -> bool {
     store
         .snapshots(volume)
         .iter()

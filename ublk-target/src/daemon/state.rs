@@ -1,6 +1,6 @@
 //! What the daemon remembers beside the stores: which stores it serves, which
-//! block devices of the kernel are its own, and which snapshots became invalid
-//! while a store could not be written.
+//! block devices of the kernel are its own, which snapshots became invalid while a
+//! store could not be written, and what the kernel had counted of origins (`marks`).
 //!
 //! A JSON file, always replaced as a whole: written to a temporary file, synced,
 //! renamed over the old one, the directory synced. A crash leaves the old contents
@@ -25,6 +25,7 @@ use snapstore::VolumeId;
 use uuid::Uuid;
 
 use super::devices::Key;
+use super::marks::Mark;
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -107,6 +108,9 @@ pub struct State {
     /// Block devices that are in the kernel, or were about to be.
     #[serde(default)]
     pub devices: Vec<ListedDevice>,
+    /// What origins looked like to the kernel.
+    #[serde(default)]
+    pub origins: Vec<Mark>,
 }
 
 impl Default for State {
@@ -116,6 +120,7 @@ impl Default for State {
             stores: Vec::new(),
             invalid: Vec::new(),
             devices: Vec::new(),
+            origins: Vec::new(),
         }
     }
 }

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use snapstore::VolumeId;
-use snapstore::engine::{SnapshotInfo, VolumeInfo};
+use snapstore::engine::{Command, Seal, SnapshotInfo, VolumeInfo};
+use snapstore::{Tag, VolumeId};
 use uuid::Uuid;
 
 use super::handlers::Handlers;
@@ -56,10 +56,31 @@ impl Store {
         volumes
     }
 
+    /// What is recorded now of the origin of a volume.
+    #[must_use]
+    pub fn seal_of(&self, volume: VolumeId) -> Seal {
+        let volumes = self.handle.query(|engine| engine.volumes());
+        let info = volumes.iter().find(|info| info.id == volume);
+        info.map_or(Seal::Use([0; 32]), |info| info.seal)
+    }
+
     /// Snapshots of a volume by age.
     #[must_use]
     pub fn snapshots(&self, volume: VolumeId) -> Vec<SnapshotInfo> {
         self.handle.query(|engine| engine.snapshots(volume))
+    }
+
+    /// The one of them that has this name.
+    #[must_use]
+    pub fn snapshot_named(&self, volume: VolumeId, name: &str) -> Option<SnapshotInfo> {
+        self.handle
+            .query(|engine| engine.snapshot_named(volume, name))
+    }
+
+    /// The first `limit` of them whose tags are above `after`.
+    pub fn snapshots_after(&self, volume: VolumeId, after: Tag, limit: usize) -> Vec<SnapshotInfo> {
+        self.handle
+            .query(|engine| engine.snapshots_after(volume, after, limit))
     }
 
     /// Whether the volume's origin is attached and exported.
@@ -68,11 +89,24 @@ impl Store {
         !self.not_served.lock().contains_key(&volume)
     }
 
+    /// Whether writes to these volumes may wait for room while the store is full. Not
+    /// when they are taken from their users: what is in flight is waited for.
+    pub fn let_wait_for_room(&self, volumes: &[VolumeInfo], allowed: bool) {
+        for VolumeInfo { id, .. } in volumes {
+            let volume = *id;
+            let set = Command::WaitForRoom { volume, allowed };
+            if let Err(error) = self.handle.command(set) {
+                tracing::warn!(%volume, %error, "its writes may still wait for room");
+            }
+        }
+    }
+
     /// How it looks.
     #[must_use]
     pub fn view(&self) -> StoreView {
         let info = self.handle.query(|engine| engine.store_info());
         let volumes = self.volumes();
+        let device = self.handle.device().measure();
         let problem = info.failed.as_ref().map(|reason| Problem {
             message: format!("the store failed: {reason}"),
             next: "see csnapctl events; the origins go on. Detach the store, check its device, then csnapctl store check".into(),
@@ -91,9 +125,11 @@ impl Store {
             used: info.used,
             metadata: info.metadata,
             full_in_s: self.handlers.full_in().map(|left| left.as_secs()),
+            unused: device.map_or(0, |bytes| bytes.saturating_sub(info.size)),
             volumes: volumes.len() as u64,
             snapshots: volumes.iter().map(|volume| volume.snapshots).sum(),
             purging: info.purging,
+            purging_bytes: info.purging_bytes,
             generation: info.generation,
             journal_used: info.journal_used,
             journal_blocks: info.journal_blocks,

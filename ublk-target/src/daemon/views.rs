@@ -6,8 +6,11 @@ use uuid::Uuid;
 
 use super::Daemon;
 use super::exports::Served;
+use super::origin_errors::Errors;
+use super::revive;
 use super::store::{Store, export_name};
 use crate::control::views::{AgreedView, SnapshotStateName, SnapshotView, VolumeState, VolumeView};
+use crate::ublk::Openers;
 
 /// What is served under a name, for a view.
 #[derive(Default)]
@@ -39,10 +42,13 @@ impl Daemon {
     /// How a volume looks.
     pub(super) fn volume_view(&self, store: &Store, info: VolumeInfo) -> VolumeView {
         let not_served = store.not_served.lock().get(&info.id).cloned();
-        let state = match &not_served {
-            Some(not_served) => not_served.state,
-            None => VolumeState::Served,
+        let errors = store.handlers.origin_errors.of(info.id);
+        let state = match (&not_served, &errors) {
+            (Some(not_served), _) => not_served.state,
+            (None, Some(Errors { gone: true, .. })) => VolumeState::OriginMissing,
+            (None, _) => VolumeState::Served,
         };
+        let failed = errors.map(|errors| revive::problem(&errors, &info, store));
         let ways = self.ways(&info.name);
         VolumeView {
             device: ways.device,
@@ -59,9 +65,7 @@ impl Daemon {
             full_wait_s: info.full_wait_s,
             created_ms: info.created_ms,
             uuid: Uuid::from_bytes(info.uuid).to_string(),
-            problem: not_served
-                .map(|not_served| not_served.problem)
-                .or_else(|| store.handlers.origin_errors.problem(info.id)),
+            problem: not_served.map(|why| why.problem).or(failed),
             name: info.name,
         }
     }
@@ -82,15 +86,37 @@ impl Daemon {
             created_ms: info.created_ms,
             size: info.size,
             exclusive_bytes: info.exclusive_bytes,
+            shared_bytes: info.shared_bytes,
             priority: info.priority,
             state,
             dropped,
             mapped: info.mapped,
+            held: info.held,
             device: ways.device,
             link: ways.link,
             agreed: ways.agreed,
             export: ways.export,
             clients: ways.clients,
+            uses: ways.clients,
+        }
+    }
+
+    /// Adds to the uses of snapshots those of their block devices, after one look at
+    /// the system for all of them.
+    pub(super) fn count_openers(&self, views: &mut [SnapshotView]) {
+        let device_of = |view: &SnapshotView| {
+            let served = self.exports.get(&export_name(&view.volume, &view.name))?;
+            served.device.map(|device| device.block().id())
+        };
+        let devices: Vec<Option<u32>> = views.iter().map(device_of).collect();
+        let ids: Vec<u32> = devices.iter().flatten().copied().collect();
+        let openers = match Openers::of_all(&ids) {
+            Ok(openers) => openers,
+            Err(error) => return tracing::warn!(%error, "uses of block devices are not counted"),
+        };
+        let with_device = views.iter_mut().zip(devices).filter(|(_, id)| id.is_some());
+        for ((view, _), openers) in with_device.zip(openers) {
+            view.uses += openers.count();
         }
     }
 }

@@ -39,7 +39,7 @@ impl Daemon {
     /// Devices that are in the kernel, but not served, and what each waits for.
     pub(super) fn waiting(&self) -> Vec<WaitingView> {
         let mut waiting = self.state.get().devices;
-        waiting.retain(|entry| !self.exports.has_device(entry.key()) && self.is_there(entry));
+        waiting.retain(|entry| !self.exports.has_device(entry.key()) && self.waits_for_us(entry));
         let view = |entry: &ListedDevice| WaitingView {
             device: entry.id.map(|id| char::disk(id).display().to_string()),
             name: entry.name.clone(),
@@ -56,6 +56,13 @@ impl Daemon {
             .iter()
             .filter(|entry| entry.is_of(store.uuid, volume));
         of_volume.any(|entry| self.is_there(entry))
+    }
+
+    fn waits_for_us(&self, entry: &ListedDevice) -> bool {
+        match &self.devices {
+            Some(devices) => devices.waits_for_us(entry),
+            None => self.is_there(entry),
+        }
     }
 
     fn is_there(&self, entry: &ListedDevice) -> bool {

@@ -5,6 +5,8 @@
 //! are disconnected, because only they can still refuse.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, Builder};
 use std::time::Duration;
 
 use super::Daemon;
@@ -18,6 +20,8 @@ use crate::control::views::Level;
 
 /// How long NBD clients may take to finish what they have asked for.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How many devices are taken away, or handed over, at once.
+const AT_ONCE: usize = 32;
 
 /// What is done about those who use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,10 +127,10 @@ impl Daemon {
         let Some(devices) = &self.devices else {
             return Vec::new();
         };
-        let late = taken
-            .iter()
-            .filter(|(name, served)| !self.close_device(devices, name, served, leaving));
-        late.map(|(name, _)| name.clone()).collect()
+        let close = |(name, served): &Named| self.close_device(devices, name, served, leaving);
+        let closed = together(taken, close, Builder::new);
+        let late = taken.iter().zip(closed).filter(|(_, closed)| !closed);
+        late.map(|((name, _), _)| name.clone()).collect()
     }
 
     fn close_device(
@@ -154,6 +158,43 @@ impl Daemon {
     }
 }
 
+/// What `act` says of each, in order. Several are under way at once: one that hangs holds
+/// up few others.
+fn together<T: Sync>(
+    all: &[T],
+    act: impl Fn(&T) -> bool + Sync,
+    builder: fn() -> Builder,
+) -> Vec<bool> {
+    let next = AtomicUsize::new(0);
+    let one_after_another = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(one) = all.get(at) else {
+                return done;
+            };
+            done.push((at, act(one)));
+        }
+    };
+    let mut said = vec![false; all.len()];
+    thread::scope(|scope| {
+        // This thread is one of them: if no other can be made, it does all.
+        let others = 1..all.len().min(AT_ONCE);
+        let threads: Vec<_> = others
+            .map_while(|_| builder().spawn_scoped(scope, one_after_another).ok())
+            .collect();
+        let own = one_after_another();
+        // One that panicked has said nothing: not in order.
+        let done = threads.into_iter().filter_map(|thread| thread.join().ok());
+        for (at, well) in done.flatten().chain(own) {
+            if let Some(place) = said.get_mut(at) {
+                *place = well;
+            }
+        }
+    });
+    said
+}
+
 fn must_be_idle(name: &str, served: &Served) -> Result<(), Failure> {
     if served.clients() > 0 {
         let message = format!("{} NBD clients are connected to {name}", served.clients());
@@ -162,5 +203,44 @@ fn must_be_idle(name: &str, served: &Served) -> Result<(), Failure> {
     match &served.device {
         Some(device) => device.must_be_idle(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn devices_that_hang_hang_together_and_each_is_told_of() {
+        // Nobody goes on before all have come.
+        let all = Barrier::new(AT_ONCE);
+        let numbers: Vec<usize> = (0..AT_ONCE).collect();
+        let act = |number: &usize| {
+            all.wait();
+            number.is_multiple_of(3)
+        };
+        let said = together(&numbers, act, Builder::new);
+        let wanted: Vec<bool> = numbers.iter().map(|number| number % 3 == 0).collect();
+        assert_eq!(said, wanted);
+        let many: Vec<usize> = (0..1000).collect();
+        let said = together(&many, |number| number % 2 == 0, Builder::new);
+        assert!(
+            said.iter()
+                .zip(&many)
+                .all(|(said, n)| *said == (n % 2 == 0))
+        );
+        assert!(together::<usize>(&[], |_| true, Builder::new).is_empty());
+    }
+
+    #[test]
+    fn where_no_thread_can_be_made_each_is_told_of_all_the_same() {
+        let greedy = || Builder::new().stack_size(1 << 50);
+        assert!(greedy().spawn(|| ()).is_err());
+        let numbers: Vec<usize> = (0..100).collect();
+        let said = together(&numbers, |number| number % 3 == 0, greedy);
+        let wanted: Vec<bool> = numbers.iter().map(|number| number % 3 == 0).collect();
+        assert_eq!(said, wanted);
     }
 }

@@ -11,18 +11,28 @@
 //! - The plain calls here ([`snapstore::BlockDevice`], [`snapstore::Origins`])
 //!   serve creation, recovery, checking and fingerprints. Requests go through
 //!   [`crate::ring`].
+//! - Of origins that are block devices the writes are counted, ours ([`Tally`]) and
+//!   everybody's ([`Written`]).
 
 use std::path::PathBuf;
 
 mod open;
 mod origins;
 mod plain;
+mod plate;
+mod reach;
 mod stack;
 mod sys;
+mod tally;
+mod written;
 
 pub use open::{Device, Identity, OriginDevice, StoreDevice};
 pub use origins::OriginSet;
-pub(crate) use sys::{direct_memory_alignment, extents, is_write_through, queue};
+pub use plate::Plate;
+pub(crate) use reach::is_unreachable;
+pub(crate) use sys::{direct_memory_alignment, extents, is_gone, is_write_through, queue};
+pub use tally::{Tally, Totals};
+pub use written::Written;
 
 /// Why a device or file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +83,35 @@ pub enum DeviceError {
         size: u64,
         /// The multiple expected, in bytes.
         block: u32,
+    },
+    /// A block device was to be made larger.
+    #[error(
+        "{path} is a block device: make it larger with its own tool (lvextend, the array's), \
+         then try again without a size"
+    )]
+    NotAFile {
+        /// What was opened.
+        path: PathBuf,
+    },
+    /// A file was to be made shorter.
+    #[error("{path} has {has} bytes already and is not cut to {size}")]
+    Shrinks {
+        /// What was opened.
+        path: PathBuf,
+        /// Its size in bytes.
+        has: u64,
+        /// The size it was to have.
+        size: u64,
+    },
+    /// A file could not be made longer.
+    #[error("cannot make {path} {size} bytes long: {source}")]
+    Lengthen {
+        /// What was opened.
+        path: PathBuf,
+        /// The size it was to have.
+        size: u64,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// A device was to be used beneath or beside itself.
     #[error("{path} and {other} are the same storage; give each its own device")]

@@ -6,9 +6,14 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use super::{DeviceError, sys};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use super::plate::Plate;
+use super::{DeviceError, Tally, sys};
 
 /// The smallest unit csnap addresses, in bytes.
 const SECTOR: u32 = 512;
@@ -115,6 +120,35 @@ impl Device {
         Ok(size)
     }
 
+    /// Makes the file `size` bytes long, the new ones a hole; never shorter.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotAFile`], [`DeviceError::Shrinks`], or what the system said.
+    pub fn lengthen(&self, size: u64) -> Result<(), DeviceError> {
+        let path = self.path.clone();
+        if self.is_block_device() {
+            return Err(DeviceError::NotAFile { path });
+        }
+        let has = self.measure()?;
+        if size < has {
+            return Err(DeviceError::Shrinks { path, has, size });
+        }
+        if size == has {
+            return Ok(());
+        }
+        // With room for all of it: a store that meets a full file system later fails.
+        let (from, more) = (has as i64, (size - has) as i64);
+        let made = match fallocate(&self.file, FallocateFlags::empty(), from, more) {
+            Err(Errno::EOPNOTSUPP) => self.file.set_len(size),
+            made => made.map_err(io::Error::from),
+        };
+        made.map_err(|source| {
+            // What there was room for goes back; should that fail, it is only unused.
+            let _ = self.file.set_len(has);
+            DeviceError::Lengthen { path, size, source }
+        })
+    }
+
     /// What it is.
     #[must_use]
     pub fn identity(&self) -> Identity {
@@ -139,6 +173,12 @@ impl Device {
         self.read_only
     }
 
+    /// Whether it was a block device and has been taken away.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        sys::is_gone(self.as_fd())
+    }
+
     /// Whether it is a block device rather than a regular file.
     #[must_use]
     pub fn is_block_device(&self) -> bool {
@@ -154,7 +194,14 @@ impl AsFd for Device {
 
 /// A device being snapshotted.
 #[derive(Debug)]
-pub struct OriginDevice(Device);
+pub struct OriginDevice {
+    device: Device,
+    plate: Plate,
+    layers: Vec<Identity>,
+    tally: OnceLock<Arc<Tally>>,
+    /// See [`Self::doubt`].
+    unsure: Arc<AtomicBool>,
+}
 
 impl OriginDevice {
     /// Opens and holds the origin at `path`.
@@ -173,7 +220,73 @@ impl OriginDevice {
                 block,
             });
         }
-        Ok(Self(device))
+        let identity = device.identity();
+        Ok(Self {
+            device,
+            plate: Plate::of(identity),
+            layers: identity.layers(),
+            tally: OnceLock::new(),
+            unsure: Arc::default(),
+        })
+    }
+
+    /// Itself and what it lay on when it was opened.
+    #[must_use]
+    pub fn layers(&self) -> &[Identity] {
+        &self.layers
+    }
+
+    /// What it said of itself when it was opened.
+    #[must_use]
+    pub fn plate(&self) -> &Plate {
+        &self.plate
+    }
+
+    /// Counts what is written to it from now on: before I/O threads have it.
+    pub fn count_in(&self, tally: Arc<Tally>) {
+        // Set twice, the first would go on counting, which only the caller could want.
+        let _ = self.tally.set(tally);
+    }
+
+    /// Where that is counted, if it is.
+    #[must_use]
+    pub fn tally(&self) -> Option<&Arc<Tally>> {
+        self.tally.get()
+    }
+
+    /// What was written to it before it went away may be missing: the next flush of a
+    /// user is to say so.
+    pub fn doubt(&self) {
+        self.unsure.store(true, Ordering::Relaxed);
+        if let Some(tally) = self.tally() {
+            tally.doubt(true);
+        }
+    }
+
+    /// Nobody is left who relies on what was written.
+    pub fn settle(&self) {
+        self.unsure.store(false, Ordering::Relaxed);
+        if let Some(tally) = self.tally() {
+            tally.doubt(false);
+            tally.flushed(tally.landed());
+        }
+    }
+
+    /// Whether no flush has said yet that writes may be missing; for those who flush.
+    pub(crate) fn unsure(&self) -> &Arc<AtomicBool> {
+        &self.unsure
+    }
+
+    /// Whether no flush has said yet that writes may be missing.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.unsure.load(Ordering::Relaxed)
+    }
+
+    /// Whether something written may be missing once it has gone away.
+    #[must_use]
+    pub fn may_miss_writes(&self) -> bool {
+        self.is_in_doubt() || self.tally().is_none_or(|tally| tally.has_unflushed())
     }
 }
 
@@ -194,7 +307,7 @@ impl StoreDevice {
 impl Deref for OriginDevice {
     type Target = Device;
     fn deref(&self) -> &Device {
-        &self.0
+        &self.device
     }
 }
 

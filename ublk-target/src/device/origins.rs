@@ -1,10 +1,11 @@
 //! The origins of a store while it is being recovered.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 
 use snapstore::{BLOCK_SIZE, Block, Checksum, IoError, Origins, VolumeId};
 
-use super::OriginDevice;
+use super::{OriginDevice, is_unreachable};
 
 /// Open origins by volume, for `snapstore::recover`; handed over to the runtime
 /// one by one afterwards.
@@ -58,7 +59,12 @@ impl Origins for OriginSet {
             .checked_mul((self.chunk_blocks * BLOCK_SIZE) as u64)
             .filter(|offset| *offset < size)
             .ok_or(IoError::OutOfRange)?;
-        device.read_blocks(offset, &mut self.buffer)?;
+        let read = device.read_blocks(offset, &mut self.buffer);
+        read.map_err(|error| match error {
+            // What it holds is not lost.
+            IoError::Errno(errno) if is_unreachable(device.as_fd(), errno) => IoError::Absent,
+            error => error,
+        })?;
         // A device larger than its volume: what lies beyond the volume is zero.
         for (index, (block, found)) in self.buffer.iter_mut().zip(out).enumerate() {
             let start = offset + (index * BLOCK_SIZE) as u64;

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use super::{Device, DeviceError, Identity};
 
 /// How many layers of devices are looked through.
-const DEPTH: u32 = 16;
+pub(super) const DEPTH: u32 = 16;
+/// Where the kernel shows them.
+pub(super) const SYS: &str = "/sys";
 
 impl Device {
     /// Refuses `self` when it is `other`, or one of them lies on the other
@@ -78,7 +80,7 @@ fn layers(top: Identity) -> Vec<Identity> {
             .get(from..)
             .unwrap_or(&[])
             .iter()
-            .flat_map(beneath)
+            .flat_map(|layer| beneath(Path::new(SYS), *layer))
             .collect();
         from = found.len();
         found.extend(below);
@@ -89,16 +91,16 @@ fn layers(top: Identity) -> Vec<Identity> {
     found
 }
 
-/// The layer directly below.
-fn beneath(identity: &Identity) -> Vec<Identity> {
-    let number = match *identity {
+/// The layer directly below, as the sysfs at `sys` tells.
+pub(super) fn beneath(sys: &Path, identity: Identity) -> Vec<Identity> {
+    let number = match identity {
         Identity::Block(number) => number,
         // The file system it is in. Several devices (btrfs) have a number that
         // sysfs does not know; nothing more can be told then.
         Identity::File { device, .. } => return vec![Identity::Block(device)],
     };
     let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
-    let Ok(node) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else {
+    let Ok(node) = fs::canonicalize(sys.join(format!("dev/block/{major}:{minor}"))) else {
         return Vec::new();
     };
     let mut below: Vec<Identity> = fs::read_dir(node.join("slaves"))

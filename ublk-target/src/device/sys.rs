@@ -76,6 +76,22 @@ pub(crate) fn is_write_through(fd: BorrowedFd<'_>) -> bool {
     std::fs::read_to_string(mode).is_ok_and(|mode| mode.trim() == "write through")
 }
 
+/// Whether a block device has been taken away under its open file.
+pub(crate) fn is_gone(fd: BorrowedFd<'_>) -> bool {
+    let Ok(stat) = fstat(fd) else {
+        return false;
+    };
+    if stat.st_mode & libc::S_IFMT != libc::S_IFBLK {
+        return false;
+    }
+    let (major, minor) = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
+    let mut size = 0u64;
+    // SAFETY: BLKGETSIZE64 writes one u64 through a pointer valid for the call.
+    let asked = unsafe { ioctl::blkgetsize64(fd.as_raw_fd(), (&raw mut size).cast()) };
+    // A partition keeps its size when the disk goes.
+    asked.is_err() || size == 0 || !Path::new(&format!("/sys/dev/block/{major}:{minor}")).exists()
+}
+
 /// The queue of the device whose directory in `/sys` is `dir`, or of the disk a
 /// partition is on.
 pub(crate) fn queue(dir: &Path) -> PathBuf {

@@ -7,7 +7,7 @@ use snapstore::ids::IoId;
 use snapstore::{BLOCK_SIZE, IoError, VolumeId};
 
 use super::transfer::Then;
-use super::types::io_error;
+use super::types::{GONE, UNREACHABLE, io_error};
 use super::{Action, BufferId, Lane, Memory, StoreSlot, VolumeSlot};
 
 /// One copyout, waiting for a buffer or under way.
@@ -155,7 +155,7 @@ impl Lane {
         let store = self.store(job.store);
         let store = store.map(|store| (store.device, store.checksum));
         let (Ok(_), Some((device, checksum))) = (result, store) else {
-            let error = result.err().map_or(IoError::Absent, io_error);
+            let error = result.err().map_or(IoError::Absent, read_error);
             self.copies.remove(key);
             self.tell(
                 job.store,
@@ -216,5 +216,14 @@ impl Lane {
         {
             self.copy(job);
         }
+    }
+}
+
+/// Why the origin cannot be read, as the engine tells a bad sector from a disk that
+/// is gone or cannot be reached: what that one holds is not lost.
+fn read_error(errno: i32) -> IoError {
+    match errno {
+        libc::ENODEV | GONE | UNREACHABLE | libc::ETIMEDOUT => IoError::Absent,
+        _ => io_error(errno),
     }
 }

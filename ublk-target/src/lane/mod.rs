@@ -36,8 +36,8 @@ mod work;
 mod write;
 
 pub use types::{
-    Action, BufferId, Completion, DeviceSlot, Done, Extent, Memory, Op, Outbox, Request, StoreSlot,
-    Target, Token, Verb, VolumeSlot,
+    Action, BufferId, Completion, DeviceSlot, Done, Extent, GONE, Memory, Op, Outbox, Request,
+    StoreSlot, Target, Token, UNREACHABLE, Verb, VolumeSlot,
 };
 pub use volume::VolumeConfig;
 

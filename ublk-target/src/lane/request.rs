@@ -102,7 +102,7 @@ impl Lane {
                 offset: request.offset,
                 len: request.len,
             },
-            _ => Action::Flush,
+            _ => Action::Flush { asked: true },
         };
         self.issue(device, action, Then::Request(key));
     }

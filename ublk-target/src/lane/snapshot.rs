@@ -11,7 +11,7 @@ use snapstore::{BLOCK_SIZE, Checksum, Event, Tag};
 use super::request::{Active, State};
 use super::transfer::Then;
 use super::types::blocks_around;
-use super::{Action, Extent, Lane, Memory, Request, Target, Verb};
+use super::{Action, DeviceSlot, Extent, Lane, Memory, Request, Target, Verb};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 /// Most chunks one block status holds read-locks of; the answer may be short.
@@ -193,21 +193,43 @@ impl Lane {
         }
     }
 
-    /// Compares what was read from the store with its checksums.
-    pub(super) fn verify(
+    /// A piece was read from the store. What does not match its checksums is read once
+    /// more: a fault on the way is not damage.
+    pub(super) fn piece_read(
+        &mut self,
+        key: usize,
+        store: DeviceSlot,
+        action: Action,
+        again: bool,
+        memory: &impl Memory,
+    ) {
+        let result = match self.mismatch(key, &action, memory) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) if !again => {
+                return self.issue(store, action, Then::VerifyAgain(key));
+            }
+            Ok(Some(block)) => {
+                self.tell_damage(key, &action, block);
+                Err(libc::EIO)
+            }
+            Err(errno) => Err(errno),
+        };
+        self.piece_moved(key, result);
+    }
+
+    /// Compares what was read from the store with its checksums: the first block of it
+    /// that does not match.
+    fn mismatch(
         &mut self,
         key: usize,
         action: &Action,
         memory: &impl Memory,
-    ) -> Result<(), i32> {
+    ) -> Result<Option<u64>, i32> {
         let Action::Read {
-            buffer,
-            at,
-            offset,
-            len,
+            buffer, at, len, ..
         } = *action
         else {
-            return Ok(());
+            return Ok(None);
         };
         let checksum = self.checksum_of(key).ok_or(libc::EIO)?;
         let mut found = std::mem::take(&mut self.scratch);
@@ -217,22 +239,36 @@ impl Lane {
         let Some((_, read)) = self.snapshot(key) else {
             return Err(libc::EIO);
         };
-        let expected = read.expected.get(first..first + found.len()).unwrap_or(&[]);
-        let bad = found
-            .iter()
-            .zip(expected)
-            .position(|(found, expected)| found != expected);
-        let sound = bad.is_none() && expected.len() == found.len();
+        let expected = read.expected.get(first..first + found.len());
+        let bad = expected.map(|expected| {
+            let mut pairs = found.iter().zip(expected);
+            pairs.position(|(found, expected)| found != expected)
+        });
         self.scratch = found;
-        if sound {
-            return Ok(());
-        }
-        let block = offset / BLOCK + bad.unwrap_or(0) as u64;
-        tracing::error!(
-            block,
-            "store block is damaged: its data does not match its checksum"
-        );
-        Err(libc::EIO)
+        Ok(bad.ok_or(libc::EIO)?.map(|block| block as u64))
+    }
+
+    /// Tells the engine of a damaged block: the one so many blocks into what was read.
+    fn tell_damage(&mut self, key: usize, action: &Action, block: u64) {
+        let (&Action::Read { at, offset, .. }, Some((request, _))) = (action, self.snapshot(key))
+        else {
+            return;
+        };
+        let (Some(volume), Target::Snapshot { tag, .. }) =
+            (self.volume(request.volume), request.target)
+        else {
+            return;
+        };
+        let (start, _) = blocks_around(request.offset, request.len);
+        let place = start + u64::from(at) + block * BLOCK;
+        let damaged = Event::DataDamaged {
+            volume: volume.id,
+            tag,
+            chunk: volume.chunks(place, place + 1).0,
+            block: offset / BLOCK + block,
+        };
+        let store = volume.store;
+        self.tell(store, damaged);
     }
 
     /// An operation of the read completed.

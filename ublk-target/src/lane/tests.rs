@@ -426,6 +426,22 @@ fn copies_wait_for_their_buffers_and_failures_give_them_back() {
     assert_eq!(rig.lane.berths[0].free.len(), 2);
 }
 
+#[test]
+fn an_origin_that_cannot_be_reached_has_lost_nothing() {
+    for errno in [libc::ENOLINK, libc::ETIMEDOUT, libc::ENODEV, GONE] {
+        let mut rig = Rig::shared();
+        rig.lane.effect(STORE, copy(0, 0, 1, 1), &[]);
+        let read = rig.op();
+        rig.moved(&read, Err(errno));
+        let events = rig.events();
+        let absent = Err(IoError::Absent);
+        assert!(
+            matches!(&events[..], [Event::CopyRead { result, .. }] if *result == absent),
+            "{errno}: {events:?}"
+        );
+    }
+}
+
 mod chance;
 mod flushes;
 mod ranges;

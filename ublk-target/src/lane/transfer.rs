@@ -34,6 +34,8 @@ pub(super) enum Then {
     Request(usize),
     /// A piece of a snapshot read from the store: to be verified.
     Verify(usize),
+    /// The same, read once more because it did not match.
+    VerifyAgain(usize),
     CopyRead(usize),
     CopyWritten(usize),
     BlockRead(StoreSlot, IoId),
@@ -103,13 +105,13 @@ impl Lane {
         }
         match transfer.then {
             Then::Request(request) => self.request_moved(request, result),
-            Then::Verify(request) => {
-                let result = result.and_then(|_| match transfer.range {
-                    Range::Moves(action) => self.verify(request, &action, memory),
-                    _ => Ok(()),
-                });
-                self.piece_moved(request, result);
-            }
+            Then::Verify(request) | Then::VerifyAgain(request) => match (result, transfer.range) {
+                (Ok(_), Range::Moves(action)) => {
+                    let again = matches!(transfer.then, Then::VerifyAgain(_));
+                    self.piece_read(request, transfer.device, action, again, memory);
+                }
+                (result, _) => self.piece_moved(request, result.map(drop)),
+            },
             Then::CopyRead(copy) => self.copy_read(copy, result, memory),
             Then::CopyWritten(copy) => self.copy_written(copy, result),
             Then::BlockRead(store, io) => self.block_failed(store, io, result),

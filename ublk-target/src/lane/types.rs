@@ -184,7 +184,10 @@ pub enum Action {
         fua: bool,
     },
     /// Make completed writes durable.
-    Flush,
+    Flush {
+        /// A user asked for it, and learns how it went.
+        asked: bool,
+    },
     /// Tell the device that the range is no longer needed; it may read as anything.
     Trim {
         /// First byte.
@@ -225,6 +228,13 @@ pub struct Op {
     /// What.
     pub action: Action,
 }
+
+/// The `errno` of every operation on a device that has been taken away.
+pub const GONE: i32 = libc::ENXIO;
+
+/// The `errno` of an operation on a device that cannot be reached for now, whatever
+/// its driver said.
+pub const UNREACHABLE: i32 = libc::ENOLINK;
 
 /// How an operation went.
 #[derive(Debug)]

@@ -134,6 +134,16 @@ impl Lane {
         }
     }
 
+    /// Another device is in this place: it may know what the last one did not.
+    pub fn device_replaced(&mut self, device: DeviceSlot) {
+        let volumes = self.volumes.iter_mut().flatten();
+        for volume in volumes.filter(|volume| volume.device == device) {
+            volume.trims = true;
+            volume.punches = true;
+            volume.zeroes = true;
+        }
+    }
+
     /// Admits requests up to the new size of a volume, in bytes.
     pub fn resize_volume(&mut self, slot: VolumeSlot, size: u64) {
         if let Some(volume) = self.volume(slot) {

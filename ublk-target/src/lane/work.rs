@@ -12,6 +12,9 @@ use super::transfer::Then;
 use super::types::io_error;
 use super::{Action, Lane, StoreSlot};
 
+/// A flush that no user asked for.
+const FLUSH: Action = Action::Flush { asked: false };
+
 impl Lane {
     /// Carries out an effect of a store's engine; `crcs` is the arena of its
     /// [`snapstore::Effects`]. Pauses, replies and notices concern all lanes or
@@ -111,7 +114,7 @@ impl Lane {
 
     fn flush_store(&mut self, store: StoreSlot, io: IoId) {
         if let Some(device) = self.store(store).map(|store| store.device) {
-            self.issue(device, Action::Flush, Then::Flushed(store, io));
+            self.issue(device, FLUSH, Then::Flushed(store, io));
         }
     }
 
@@ -123,7 +126,7 @@ impl Lane {
             .and_then(|slot| self.volume(slot))
             .map(|volume| volume.device)
         {
-            Some(device) => self.issue(device, Action::Flush, Then::Flushed(store, io)),
+            Some(device) => self.issue(device, FLUSH, Then::Flushed(store, io)),
             None => self.tell(
                 store,
                 Event::Flushed {

@@ -301,7 +301,9 @@ impl Lane {
                     way: Way::Write,
                 };
                 self.set_change(key, change);
-                self.issue(device, Action::Flush, Then::Request(key));
+                // Nor does it speak of other writes.
+                let flush = Action::Flush { asked: false };
+                self.issue(device, flush, Then::Request(key));
             }
             _ => self.finish(key, Ok(())),
         }

@@ -17,11 +17,13 @@
 //! | `block` | the block devices: tags fetched, carried out, committed |
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
 use snapstore::Checksum;
 
 use crate::core::Entry;
+use crate::device::Tally;
 use crate::export::Export;
 use crate::lane::{DeviceSlot, StoreSlot, VolumeConfig, VolumeSlot};
 use crate::nbd;
@@ -80,6 +82,23 @@ pub enum Order {
         config: VolumeConfig,
         /// The origin.
         file: Arc<dyn AsFd + Send + Sync>,
+        /// Where what is written to it is counted.
+        tally: Option<Arc<Tally>>,
+        /// Set if earlier writes may be missing, until a flush has said so.
+        unsure: Arc<AtomicBool>,
+        /// To be told.
+        done: mpsc::Sender<()>,
+    },
+    /// An origin that had gone is back.
+    ReplaceOrigin {
+        /// Its place.
+        device: DeviceSlot,
+        /// As it was opened anew.
+        file: Arc<dyn AsFd + Send + Sync>,
+        /// Where what is written to it is counted.
+        tally: Option<Arc<Tally>>,
+        /// Set if earlier writes may be missing, until a flush has said so.
+        unsure: Arc<AtomicBool>,
         /// To be told.
         done: mpsc::Sender<()>,
     },

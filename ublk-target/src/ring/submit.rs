@@ -13,7 +13,7 @@ use snapstore::{BLOCK_SIZE, Block};
 
 use super::devices::Devices;
 use super::memory::{Memory, kernel_index};
-use crate::lane::{Action, BufferId, Completion, Op, Token};
+use crate::lane::{Action, BufferId, Completion, DeviceSlot, GONE, Op, Token, UNREACHABLE};
 use crate::ublk::uapi::IoCmd;
 
 /// `BLOCK_URING_CMD_DISCARD` of `linux/blkdev.h` (Linux 6.12): the first byte in the
@@ -93,12 +93,58 @@ enum Kept {
     Write(#[allow(dead_code)] Arc<Block>),
 }
 
+/// What has to be known of a lane's operation in flight when it completes.
+#[derive(Clone, Copy)]
+struct Sent {
+    device: DeviceSlot,
+    /// Which one of those that were in that place.
+    number: u32,
+    /// Sectors that the kernel may count as written.
+    writes: u64,
+    /// It moves bytes: none moved is bad news.
+    moves: bool,
+    flushes: bool,
+    /// A flush that a user asked for.
+    asked: bool,
+    /// Of a flush: the sectors that it covers.
+    landed: u64,
+}
+
+impl Sent {
+    fn new(op: &Op) -> Self {
+        let (bytes, moves) = match op.action {
+            Action::Write { len, .. } => (u64::from(len), true),
+            Action::WriteBlock { .. } => (BLOCK_SIZE as u64, true),
+            Action::Punch { len, .. } => (len, false),
+            // Tried as one command, and written out where the device knows none.
+            Action::Zero { len, .. } => (2 * len, false),
+            Action::Read { .. } | Action::ReadBlock { .. } => (0, true),
+            Action::Flush { .. } | Action::Trim { .. } | Action::Extents { .. } => (0, false),
+        };
+        Self {
+            device: op.device,
+            number: 0,
+            writes: bytes.div_ceil(512),
+            moves,
+            flushes: matches!(op.action, Action::Flush { .. }),
+            asked: matches!(op.action, Action::Flush { asked: true }),
+            landed: 0,
+        }
+    }
+
+    fn failed(&self, result: i32) -> bool {
+        result < 0 || (self.moves && result == 0)
+    }
+}
+
 /// The ring and what its operations hold on to.
 pub(crate) struct Submitter {
     ring: IoUring,
     registered: bool,
     /// Metadata blocks in flight, by token.
     blocks: Vec<Option<Kept>>,
+    /// Operations of the lane in flight, by token.
+    sent: Vec<Option<Sent>>,
     /// Operations submitted or queued whose completion has not been reaped, without
     /// those forgotten. Below zero while completions of forgotten ones are counted
     /// and not yet remembered.
@@ -113,6 +159,7 @@ impl Submitter {
             ring,
             registered,
             blocks: Vec::new(),
+            sent: Vec::new(),
             in_flight: 0,
             event: Box::default(),
         }
@@ -275,6 +322,7 @@ impl Submitter {
     /// Queues an operation of the lane.
     pub(crate) fn device(&mut self, op: Op, devices: &Devices, memory: &Memory) -> io::Result<()> {
         let file = types::Fixed(op.device.0);
+        let mut sent = Sent::new(&op);
         let entry = match op.action {
             Action::Read {
                 buffer,
@@ -316,18 +364,18 @@ impl Submitter {
                     .ok_or_else(too_short)?
                     .0
                     .as_mut_ptr();
-                self.keep(op.token, Kept::Read(block));
+                put(&mut self.blocks, op.token, Kept::Read(block));
                 opcode::Read::new(file, target, BLOCK_SIZE as u32)
                     .offset(offset)
                     .build()
             }
             Action::WriteBlock { offset, data, fua } => {
                 let source = data.0.as_ptr();
-                self.keep(op.token, Kept::Write(data));
+                put(&mut self.blocks, op.token, Kept::Write(data));
                 let write = opcode::Write::new(file, source, BLOCK_SIZE as u32);
                 write.offset(offset).rw_flags(durable(fua)).build()
             }
-            Action::Flush => opcode::Fsync::new(file)
+            Action::Flush { .. } => opcode::Fsync::new(file)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
             Action::Trim { offset, len } if devices.is_block_device(op.device) => {
@@ -353,6 +401,11 @@ impl Submitter {
             // Not an operation of the ring: the thread answers it at once.
             Action::Extents { .. } => return Ok(()),
         };
+        sent.number = devices.begin(sent.device, sent.writes);
+        if sent.flushes {
+            sent.landed = devices.landed(sent.device);
+        }
+        put(&mut self.sent, op.token, sent);
         self.push(entry, Kind::Device.data(op.token.0))
     }
 
@@ -376,18 +429,15 @@ impl Submitter {
         Ok((address, registered.then_some(0)))
     }
 
-    fn keep(&mut self, token: Token, block: Kept) {
-        let index = token.0 as usize;
-        if self.blocks.len() <= index {
-            self.blocks.resize_with(index + 1, || None);
-        }
-        if let Some(place) = self.blocks.get_mut(index) {
-            *place = Some(block);
-        }
-    }
-
     /// A device completion as the lane wants it.
-    pub(crate) fn completion(&mut self, token: Token, result: i32) -> Completion {
+    pub(crate) fn completion(
+        &mut self,
+        token: Token,
+        result: i32,
+        devices: &Devices,
+    ) -> Completion {
+        let sent = self.sent.get_mut(token.0 as usize).and_then(Option::take);
+        let result = sent.map_or(result, |sent| ended(sent, result, devices));
         let result = u32::try_from(result).map_err(|_| -result);
         match self.blocks.get_mut(token.0 as usize).and_then(Option::take) {
             Some(Kept::Read(block)) => Completion::Block(match result {
@@ -398,6 +448,42 @@ impl Submitter {
             }),
             _ => Completion::Moved(result),
         }
+    }
+}
+
+/// An operation ended so. A device that is gone may say anything, or nothing at all:
+/// it becomes [`GONE`]. One that is there, but cut off, may say that it failed:
+/// [`UNREACHABLE`].
+fn ended(sent: Sent, result: i32, devices: &Devices) -> i32 {
+    let well = !sent.failed(result);
+    devices.end(sent.device, sent.number, sent.writes, well);
+    let gone = || {
+        // Or another is in its place already.
+        !devices.is_still(sent.device, sent.number) || devices.is_gone(sent.device)
+    };
+    if !well && gone() {
+        return -GONE;
+    }
+    if result == -libc::EIO && devices.is_unreachable(sent.device, libc::EIO) {
+        return -UNREACHABLE;
+    }
+    if sent.flushes && well {
+        devices.flushed(sent.device, sent.number, sent.landed);
+        if sent.asked && devices.is_in_doubt(sent.device) {
+            return -libc::EIO;
+        }
+    }
+    result
+}
+
+/// Puts what belongs to an operation into its place.
+fn put<T>(places: &mut Vec<Option<T>>, token: Token, what: T) {
+    let index = token.0 as usize;
+    if places.len() <= index {
+        places.resize_with(index + 1, || None);
+    }
+    if let Some(place) = places.get_mut(index) {
+        *place = Some(what);
     }
 }
 

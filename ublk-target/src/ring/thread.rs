@@ -74,7 +74,7 @@ impl Thread {
             clients: Clients::new(),
             blocks: Blocks::new(),
             stores: Vec::new(),
-            devices: Devices::default(),
+            devices: Devices::new(config.lane),
             leaving: Vec::new(),
             visit: Visit::new(config.lane),
             mail: Vec::new(),
@@ -161,7 +161,7 @@ impl Thread {
     fn completed(&mut self, Reaped { kind, rest, result }: Reaped) -> io::Result<()> {
         match kind {
             Kind::Device => {
-                let completion = self.submit.completion(Token(rest), result);
+                let completion = self.submit.completion(Token(rest), result, &self.devices);
                 self.lane
                     .complete(Token(rest), completion, &mut self.memory);
             }
@@ -354,7 +354,7 @@ impl Thread {
                 Action::Extents { offset, len } => {
                     Some(self.devices.extents(op.device, offset, len))
                 }
-                Action::Flush => self.devices.flush_at_once(op.device),
+                Action::Flush { .. } => self.devices.flush_at_once(op.device),
                 _ => None,
             };
             match at_once {
@@ -400,10 +400,28 @@ impl Thread {
                 slot,
                 config,
                 file,
+                tally,
+                unsure,
                 done,
             } => {
                 self.set_file(config.device, Some(file));
+                self.devices.count(config.device, tally);
+                self.devices.doubt(config.device, unsure);
                 self.lane.attach_volume(slot, config);
+                acknowledge(&done);
+            }
+            Order::ReplaceOrigin {
+                device,
+                file,
+                tally,
+                unsure,
+                done,
+            } => {
+                // What is in flight keeps the file that is gone.
+                self.set_file(device, Some(file));
+                self.devices.count(device, tally);
+                self.devices.doubt(device, unsure);
+                self.lane.device_replaced(device);
                 acknowledge(&done);
             }
             Order::ResizeVolume { slot, size, done } => {

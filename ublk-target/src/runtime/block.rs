@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use super::spread::{Spread, Tags};
 use super::{AttachError, Runtime, StoreHandle};
 use crate::core::{Lanes, Mail, Stepper};
+use crate::device::OriginDevice;
 use crate::export::ExportTarget;
 use crate::lane::Target;
 use crate::ring::{MOST_TAGS, Mode, NewShare, Order, Served, Serving};
@@ -326,6 +327,17 @@ impl BlockDevice {
     #[must_use]
     pub fn agreed(&self) -> &Agreed {
         &self.agreed
+    }
+
+    /// What of another origin would refuse requests that this device admits.
+    ///
+    /// # Errors
+    /// When the system does not tell how the origin, or the device, is.
+    pub fn unsuited(&self, origin: &OriginDevice) -> Result<Vec<&'static str>, BlockError> {
+        let limits = Limits::of(origin)?;
+        let info = self.control.info(self.id)?;
+        let asked = params::params(&limits, *self.size.lock(), self.read_only, &info);
+        Ok(params::unsuited(&asked, &self.agreed.params))
     }
 
     /// Who has it open, as far as can be seen.

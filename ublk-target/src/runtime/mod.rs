@@ -150,6 +150,17 @@ pub enum ResizeError {
     },
 }
 
+/// Why a store did not grow.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtendError {
+    /// The device is not larger and cannot be made so.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The engine refused.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
 /// The export takes no more connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the export is being closed")]

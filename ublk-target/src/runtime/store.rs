@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use snapstore::engine::{Command, CommandError, Engine, Reply};
-use snapstore::{Tag, VolumeId};
+use snapstore::{BLOCK_SIZE, Tag, VolumeId};
 
-use super::{AttachError, ResizeError, Shared};
+use super::{AttachError, ExtendError, ResizeError, Shared};
 use crate::core::{Core, Stepper};
 use crate::device::{OriginDevice, StoreDevice};
 use crate::export::ExportTarget;
@@ -142,6 +142,8 @@ impl<E: Stepper> StoreHandle<E> {
             slot,
             config: config.clone(),
             file: Arc::new(Opened(device.clone())),
+            tally: device.tally().cloned(),
+            unsure: device.unsure().clone(),
             done,
         })?;
         origins.insert(
@@ -152,6 +154,54 @@ impl<E: Stepper> StoreHandle<E> {
                 device,
             },
         );
+        Ok(())
+    }
+
+    /// Lets the lanes use `device` for an origin that is gone. Those who use the volume
+    /// notice nothing but the errors of the time between.
+    ///
+    /// # Errors
+    /// When the volume is not attached, or the device does not fit it.
+    pub fn replace_origin(
+        &self,
+        volume: VolumeId,
+        device: Arc<OriginDevice>,
+    ) -> Result<(), AttachError> {
+        let mut origins = self.origins.lock();
+        let attached = origins
+            .get_mut(&volume)
+            .ok_or(AttachError::NotAttached(volume))?;
+        device.must_not_share(&self.store)?;
+        let expected = self.query(|engine| engine.volume_size(volume));
+        let expected = expected.ok_or(AttachError::NoVolume(volume))?;
+        if device.size() < expected {
+            let found = device.size();
+            return Err(AttachError::TooSmall {
+                volume,
+                expected,
+                found,
+            });
+        }
+        let place = attached.place;
+        let old = attached.device.clone();
+        let landed = || old.tally().map_or(0, |tally| tally.landed());
+        let known = landed();
+        if old.may_miss_writes() {
+            device.doubt();
+        }
+        self.shared.order_all(|done| Order::ReplaceOrigin {
+            device: place,
+            file: Arc::new(Opened(device.clone())),
+            tally: device.tally().cloned(),
+            unsure: device.unsure().clone(),
+            done,
+        })?;
+        // Threads may have learned of the end of writes until now; of the others a flush may
+        // have told already.
+        if landed() > known && old.may_miss_writes() {
+            device.doubt();
+        }
+        attached.device = device;
         Ok(())
     }
 
@@ -193,6 +243,21 @@ impl<E: Stepper> StoreHandle<E> {
             size: wanted,
             done,
         })?;
+        Ok(())
+    }
+
+    /// Makes the store as large as its device is now: durably, while it is served. A
+    /// file is made `size` bytes long first, if that is said.
+    ///
+    /// # Errors
+    /// When the file cannot be so long, or the engine refuses.
+    pub fn extend(&self, size: Option<u64>) -> Result<(), ExtendError> {
+        if let Some(size) = size {
+            self.store.lengthen(size)?;
+        }
+        // Also for whoever reads beside the engine: known before it is used.
+        let blocks = self.store.measure()? / BLOCK_SIZE as u64;
+        self.command(Command::ExtendStore { blocks })?;
         Ok(())
     }
 

@@ -13,7 +13,9 @@ use snapstore::recover::load;
 use snapstore::{IoError, Tag, VolumeId};
 
 use super::*;
-use crate::device::{OriginDevice, OriginSet};
+use crate::device::{OriginDevice, OriginSet, Tally};
+
+mod replaced;
 
 const CHUNK: usize = 16384;
 

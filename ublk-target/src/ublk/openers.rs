@@ -2,8 +2,10 @@
 //!
 //! Best effort: the driver alone knows for sure (`TRY_STOP`), but it does not say
 //! who. Without privileges (`CAP_SYS_PTRACE`, a whole `/proc`) programs and mounts of
-//! others are not seen; so the device is also asked whether somebody claims it, which
-//! every mount, swap area and device on top of it or of a partition of it does.
+//! others are not seen; so before a device is removed it is also asked whether somebody
+//! claims it, which every mount, swap area and device on top of it or of a partition of
+//! it does. To ask is to claim it for a moment, and a mount at that moment fails: whoever
+//! only counts users ([`Openers::of_all`]) does not ask.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -27,26 +29,47 @@ pub struct Openers {
 }
 
 impl Openers {
-    /// Who uses `/dev/ublkbN`.
+    /// Who uses `/dev/ublkbN`, which is to be removed: asks for claims, too.
     ///
     /// # Errors
     /// When `/proc` or the device cannot be read.
     pub fn of(id: u32) -> Result<Self, UblkError> {
-        let node = super::char::disk(id);
-        let failed = |source| UblkError::Openers { id, source };
-        let device = match fs::metadata(&node) {
-            Ok(metadata) => metadata.rdev(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self::default());
-            }
-            Err(error) => return Err(failed(error)),
+        let seen = Self::of_all(&[id])?.into_iter().next();
+        let mut openers = seen.unwrap_or_default();
+        openers.claimed |= is_claimed(&super::char::disk(id));
+        Ok(openers)
+    }
+
+    /// Who uses each of these, with one look at the processes for all of them, and
+    /// without opening any.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn of_all(ids: &[u32]) -> Result<Vec<Self>, UblkError> {
+        let devices = ids.iter().map(|id| number_of(*id));
+        let devices = devices.collect::<Result<Vec<_>, _>>()?;
+        let mut all = vec![Self::default(); ids.len()];
+        let Some(id) = ids.first().copied() else {
+            return Ok(all);
         };
-        Ok(Self {
-            mounts: mounts_of(device).map_err(failed)?,
-            holders: holders_of(id),
-            programs: programs_with(device).map_err(failed)?,
-            claimed: is_claimed(&node),
-        })
+        let failed = |source| UblkError::Openers { id, source };
+        find_mounts(&devices, &mut all).map_err(failed)?;
+        find_programs(&devices, &mut all).map_err(failed)?;
+        let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+        for ((id, device), openers) in ids.iter().zip(devices).zip(&mut all) {
+            if device.is_some() {
+                openers.holders = holders_of(*id);
+                openers.claimed = is_swap(&swaps, &super::char::disk(*id));
+            }
+        }
+        Ok(all)
+    }
+
+    /// How many they are, as far as they can be seen: a claim alone is one.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let seen = self.mounts.len() + self.holders.len() + self.programs.len();
+        seen.max(self.claimed.into()) as u64
     }
 
     /// Nobody seen.
@@ -86,14 +109,27 @@ fn is_claimed(node: &Path) -> bool {
     open.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
+/// Whether the device is an area in this table of `/proc/swaps`.
+fn is_swap(table: &str, node: &Path) -> bool {
+    let mut areas = table.lines().skip(1);
+    areas.any(|line| line.split_whitespace().next().map(Path::new) == Some(node))
+}
+
+/// The device's number, if it is there.
+fn number_of(id: u32) -> Result<Option<u64>, UblkError> {
+    match fs::metadata(super::char::disk(id)) {
+        Ok(metadata) => Ok(Some(metadata.rdev())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(UblkError::Openers { id, source }),
+    }
+}
+
 /// Mount points of every process's view, since a mount may hide in a namespace.
-fn mounts_of(device: u64) -> std::io::Result<Vec<PathBuf>> {
-    let wanted = format!(
-        "{}:{}",
-        nix::sys::stat::major(device),
-        nix::sys::stat::minor(device)
-    );
-    let mut found = Vec::new();
+fn find_mounts(devices: &[Option<u64>], all: &mut [Openers]) -> std::io::Result<()> {
+    let (major, minor) = (nix::sys::stat::major, nix::sys::stat::minor);
+    let name =
+        |device: &Option<u64>| device.map(|number| format!("{}:{}", major(number), minor(number)));
+    let wanted: Vec<Option<String>> = devices.iter().map(name).collect();
     let mut seen = HashSet::new();
     for process in processes()? {
         // One look at each namespace; a process may have ended meanwhile.
@@ -103,12 +139,17 @@ fn mounts_of(device: u64) -> std::io::Result<Vec<PathBuf>> {
         if seen.insert(namespace)
             && let Ok(table) = fs::read_to_string(process.join("mountinfo"))
         {
-            found.extend(mounted(&table, &wanted));
+            for (device, openers) in wanted.iter().zip(&mut *all) {
+                let points = device.iter().flat_map(|device| mounted(&table, device));
+                openers.mounts.extend(points);
+            }
         }
     }
-    found.sort();
-    found.dedup();
-    Ok(found)
+    for openers in all {
+        openers.mounts.sort();
+        openers.mounts.dedup();
+    }
+    Ok(())
 }
 
 /// Fields of `/proc/PID/mountinfo`: id, parent, device, root, mount point, ...
@@ -131,30 +172,36 @@ fn holders_of(id: u32) -> Vec<String> {
         .collect()
 }
 
-fn programs_with(device: u64) -> std::io::Result<Vec<(u32, String)>> {
-    let mut found = Vec::new();
+fn find_programs(devices: &[Option<u64>], all: &mut [Openers]) -> std::io::Result<()> {
     for process in processes()? {
         let Some(pid) = number(&process) else {
             continue;
         };
         // A process that has ended meanwhile has nothing open.
         let files = fs::read_dir(process.join("fd")).into_iter().flatten();
-        let open = files.flatten().any(|file| is_device(&file.path(), device));
-        if open {
-            let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
-            found.push((pid, name.trim().to_owned()));
+        let open: HashSet<u64> = files
+            .flatten()
+            .filter_map(|file| block_device(&file.path()))
+            .collect();
+        for (device, openers) in devices.iter().zip(&mut *all) {
+            if device.is_some_and(|device| open.contains(&device)) {
+                let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+                openers.programs.push((pid, name.trim().to_owned()));
+            }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
-/// Whether an open file is the device. Only links into `/dev` are followed: others
+/// The block device that an open file is. Only links into `/dev` are followed: others
 /// may lie on a file system that does not answer.
-fn is_device(file: &Path, device: u64) -> bool {
-    fs::read_link(file).is_ok_and(|target| target.starts_with("/dev"))
-        && fs::metadata(file).is_ok_and(|metadata| {
-            metadata.file_type().is_block_device() && metadata.rdev() == device
-        })
+fn block_device(file: &Path) -> Option<u64> {
+    let target = fs::read_link(file).ok()?;
+    let metadata = target
+        .starts_with("/dev")
+        .then(|| fs::metadata(file).ok())??;
+    let is_block = metadata.file_type().is_block_device();
+    is_block.then(|| metadata.rdev())
 }
 
 fn processes() -> std::io::Result<Vec<PathBuf>> {
@@ -179,6 +226,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_there_nobody_uses() {
+        let all = Openers::of_all(&[4_000_000, 4_000_001]).unwrap();
+        assert_eq!(all, [Openers::default(), Openers::default()]);
+        assert_eq!(Openers::of_all(&[]).unwrap(), []);
+    }
+
+    #[test]
+    fn swap_areas_are_seen() {
+        let table = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n\
+                     /dev/ublkb3                             partition\t8188\t\t0\t\t-2\n";
+        assert!(is_swap(table, Path::new("/dev/ublkb3")));
+        assert!(!is_swap(table, Path::new("/dev/ublkb33")));
+        assert!(!is_swap("Filename /dev/ublkb3\n", Path::new("/dev/ublkb3")));
+    }
+
+    #[test]
     fn those_in_the_way_are_named() {
         let openers = Openers {
             mounts: vec!["/mnt".into()],
@@ -198,5 +261,7 @@ mod tests {
         };
         assert!(!claimed.is_empty());
         assert!(claimed.to_string().starts_with("mounted"), "{claimed}");
+        let counts = [&openers, &claimed, &Openers::default()].map(Openers::count);
+        assert_eq!(counts, [3, 1, 0]);
     }
 }

@@ -58,7 +58,7 @@ fn snapshot_record() -> SnapshotRecord {
 
 fn snapshot_json() -> Value {
     json!({"kind": "snapshot", "volume": 2, "tag": 4, "name": "monday", "phase": "live",
-        "mapped": true, "purged": false, "reason": null, "priority": -7, "size": 4096,
+        "mapped": true, "held": false, "purged": false, "reason": null, "priority": -7, "size": 4096,
         "created_ms": 9})
 }
 
@@ -307,7 +307,7 @@ fn every_record_of_the_journal() {
         (
             renamed,
             json!({"kind": "snapshot_changed", "volume": 2, "tag": 4, "name": "tuesday",
-                "mapped": true, "priority": -7}),
+                "mapped": true, "held": false, "priority": -7}),
         ),
         (
             changed,

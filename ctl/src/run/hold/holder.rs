@@ -144,7 +144,12 @@ fn freeze_all(dirs: Vec<PathBuf>, sender: mpsc::Sender<Heard>) -> JoinHandle<()>
 }
 
 /// Runs a command; what it prints goes to standard error.
-fn shell(option: &str, command: &str, targets: &str, deadline: Instant) -> Result<(), String> {
+pub(super) fn shell(
+    option: &str,
+    command: &str,
+    targets: &str,
+    deadline: Instant,
+) -> Result<(), String> {
     let cannot = |error: io::Error| format!("cannot run {option} {command:?}: {error}");
     let mut child = Command::new("/bin/sh")
         .args(["-c", command])
@@ -179,6 +184,9 @@ fn say(line: &str) -> Done {
     // One line each, whatever a command's name holds.
     let line = line.replace('\n', " ");
     let mut out = io::stdout().lock();
-    let said = writeln!(out, "{line}").and_then(|()| out.flush());
-    said.map_err(|error| Failure::new(ErrorCode::Error, error.to_string()))
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        // csnapctl is gone, so its end of standard input is closed too: that is heard.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        said => said.map_err(|error| Failure::new(ErrorCode::Error, error.to_string())),
+    }
 }

@@ -4,7 +4,9 @@
 //! says so, and waits for its standard input to end or for the time to be over; then
 //! it thaws and runs the command after. So csnapctl may be interrupted or killed at
 //! any moment: its end of the pipe closes, and everything goes on. Should the holder
-//! be killed instead, csnapctl thaws.
+//! be killed instead, csnapctl thaws and runs the command after, at once: a thread listens
+//! while the take, which may hang, is under way. (Killed while that command ran, it has
+//! it run once more.)
 //!
 //! The holder says on standard output, a line each: `frozen` and which of them; `held`,
 //! or `failed` and why; then `done`, `late` (not all stood still until the end), or
@@ -16,6 +18,10 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use ublk_target::control::protocol::{ErrorCode, Failure};
 use ublk_target::freeze;
@@ -41,11 +47,11 @@ pub(super) enum End {
 pub(super) struct Hold {
     holder: Child,
     /// Held as long as this is open.
-    open: Option<ChildStdin>,
-    said: BufReader<ChildStdout>,
-    freeze: Vec<PathBuf>,
-    /// Which of them the holder has frozen.
-    frozen: Vec<usize>,
+    open: ChildStdin,
+    /// The holder was killed, and csnapctl begins to thaw.
+    thawing: Arc<AtomicBool>,
+    /// How it ends; `None`: killed, and all stood still until csnapctl thawed it.
+    watch: JoinHandle<Option<End>>,
 }
 
 impl Hold {
@@ -74,17 +80,56 @@ impl Hold {
         let (Some(open), Some(said)) = (holder.stdin.take(), holder.stdout.take()) else {
             return Err(cannot_start("it has no pipes"));
         };
-        let mut hold = Self {
-            holder,
-            open: Some(open),
+        let thawing = Arc::default();
+        let mut watch = Watch {
             said: BufReader::new(said),
             freeze,
             frozen: Vec::new(),
+            after: args.post.clone(),
+            targets: targets.to_owned(),
+            time: Duration::from_secs(args.hold_timeout),
+            thawing: Arc::clone(&thawing),
         };
-        hold.wait_until_held()?;
-        Ok(hold)
+        watch.wait_until_held()?;
+        Ok(Self {
+            holder,
+            open,
+            thawing,
+            watch: std::thread::spawn(move || watch.wait_until_gone()),
+        })
     }
 
+    /// Thaws and runs the command after.
+    pub(super) fn end(mut self) -> End {
+        // Then some of it may have gone on before now.
+        let thawing = self.thawing.load(Ordering::Acquire);
+        drop(self.open);
+        let end = self.watch.join().unwrap_or(Some(End::Late));
+        let status = self.holder.wait();
+        match end {
+            Some(end) => end,
+            None if thawing => End::Late,
+            None => End::Failed(format!(
+                "the process that held everything still ended: {status:?}"
+            )),
+        }
+    }
+}
+
+/// What hears the holder, and stands in for it when it is gone.
+struct Watch {
+    said: BufReader<ChildStdout>,
+    freeze: Vec<PathBuf>,
+    /// Which of them the holder has frozen.
+    frozen: Vec<usize>,
+    /// The command after, what was to be taken, and how long it may take.
+    after: Option<String>,
+    targets: String,
+    time: Duration,
+    thawing: Arc<AtomicBool>,
+}
+
+impl Watch {
     fn wait_until_held(&mut self) -> Done {
         loop {
             let line = self.line();
@@ -94,26 +139,31 @@ impl Hold {
                 ("failed", why) => return Err(not_held(why)),
                 _ => {
                     self.thaw();
-                    return Err(not_held("the process that holds file systems still ended"));
+                    let after = self.run_after().err().map(|why| format!("; {why}"));
+                    let why = "the process that holds file systems still ended";
+                    return Err(not_held(&format!("{why}{}", after.unwrap_or_default())));
                 }
             }
         }
     }
 
-    /// Thaws and runs the command after.
-    pub(super) fn end(mut self) -> End {
-        drop(self.open.take());
+    /// Until its last word, or its end without one.
+    fn wait_until_gone(mut self) -> Option<End> {
         let said = self.line();
-        let status = self.holder.wait();
         match said.split_once(' ').unwrap_or((&said, "")) {
-            ("done", _) => End::Done,
-            ("late", _) => End::Late,
-            ("failed", why) => End::Failed(why.to_owned()),
-            _ if self.thaw() => {
-                let ended = "the process that held everything still ended";
-                End::Failed(format!("{ended}: {status:?}"))
+            ("done", _) => Some(End::Done),
+            ("late", _) => Some(End::Late),
+            ("failed", why) => Some(End::Failed(why.to_owned())),
+            _ => {
+                let any = !self.frozen.is_empty() || self.after.is_some();
+                self.thawing.store(any, Ordering::Release);
+                let still = self.thaw();
+                match self.run_after() {
+                    _ if !still => Some(End::Late),
+                    Err(why) => Some(End::Failed(why)),
+                    Ok(()) => None,
+                }
             }
-            _ => End::Late,
         }
     }
 
@@ -124,6 +174,14 @@ impl Hold {
         // Each, whatever becomes of the others.
         let thawed: Vec<bool> = thawed.collect();
         !thawed.contains(&false)
+    }
+
+    /// In its place, too.
+    fn run_after(&self) -> Result<(), String> {
+        let Some(command) = &self.after else {
+            return Ok(());
+        };
+        holder::shell("--post", command, &self.targets, Instant::now() + self.time)
     }
 
     fn line(&mut self) -> String {

@@ -301,11 +301,7 @@ pub(super) fn umount(session: &mut Session, args: &UmountArgs) -> Done {
         return Err(Failure::new(ErrorCode::NotFound, message)
             .next("findmnt shows what is mounted; csnapctl snapshot unmap unmaps it"));
     }
-    let mut mapped = false;
-    for point in points.iter().rev() {
-        mapped |= table::note(point).mapped;
-        run_umount(point)?;
-    }
+    let mapped = umount_all(&points)?;
     if !mapped || !table::on_device(&device).is_empty() {
         return Ok(());
     }
@@ -315,6 +311,43 @@ pub(super) fn umount(session: &mut Session, args: &UmountArgs) -> Done {
     };
     let force = false;
     one(session, Request::SnapshotUnmap { snapshot, force }).map(drop)
+}
+
+/// Unmounts all of these, uppermost last, or none if one is in use. Whether mounting
+/// one of them had mapped the snapshot.
+fn umount_all(points: &[PathBuf]) -> Done<bool> {
+    for point in points {
+        let users = table::users(point, points);
+        if !users.is_empty() {
+            let mut failure = in_use(point, &users);
+            if points.len() > 1 {
+                failure.message += "; nothing was unmounted";
+            }
+            return Err(failure);
+        }
+    }
+    let mut mapped = false;
+    for (left, point) in points.iter().enumerate().rev() {
+        mapped |= table::note(point).mapped;
+        if let Err(failure) = run_umount(point) {
+            let (still, gone) = points.split_at(left + 1);
+            return Err(half_done(failure, still, gone));
+        }
+    }
+    Ok(mapped)
+}
+
+/// What could not be seen before came in the way.
+fn half_done(mut failure: Failure, still: &[PathBuf], gone: &[PathBuf]) -> Failure {
+    let list = |points: &[PathBuf]| {
+        let points: Vec<String> = points.iter().map(|p| p.display().to_string()).collect();
+        points.join(", ")
+    };
+    if !gone.is_empty() {
+        let (gone, still) = (list(gone), list(still));
+        failure.message += &format!("; unmounted: {gone}; still mounted: {still}");
+    }
+    failure
 }
 
 /// Which snapshot csnapctl mounted on a directory.
@@ -336,18 +369,55 @@ fn run_umount(dir: &Path) -> Done {
     if output.status.success() {
         return Ok(());
     }
-    let users = table::users(dir);
+    let users = table::users(dir, &[]);
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains("busy") || !users.is_empty() {
-        let by = match users.as_slice() {
-            [] => String::new(),
-            users => format!(" by {}", users.join(", ")),
-        };
-        let message = format!("{} is in use{by}", dir.display());
-        return Err(Failure::new(ErrorCode::Busy, message).next("end that and try again"));
+        return Err(in_use(dir, &users));
     }
     Err(Failure::new(
         ErrorCode::Error,
         format!("umount failed: {}", said.trim()),
     ))
+}
+
+fn in_use(dir: &Path, users: &[String]) -> Failure {
+    let by = match users {
+        [] => String::new(),
+        users => format!(" by {}", users.join(", ")),
+    };
+    let message = format!("{} is in use{by}", dir.display());
+    Failure::new(ErrorCode::Busy, message).next("end that and try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_half_done_is_told_place_by_place() {
+        let points = ["/a", "/b", "/c"].map(PathBuf::from);
+        let failure = || Failure::new(ErrorCode::Error, "umount failed");
+        let (still, gone) = points.split_at(2);
+        let told = half_done(failure(), still, gone).message;
+        assert_eq!(told, "umount failed; unmounted: /c; still mounted: /a, /b");
+        assert_eq!(half_done(failure(), &points, &[]).message, "umount failed");
+    }
+
+    #[test]
+    fn one_in_use_keeps_all_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let points = ["a", "b"].map(|name| dir.path().canonicalize().unwrap().join(name));
+        points
+            .iter()
+            .for_each(|point| fs::create_dir(point).unwrap());
+        let mut user = Command::new("sleep");
+        let mut user = user.arg("60").current_dir(&points[0]).spawn().unwrap();
+        let failure = umount_all(&points).unwrap_err();
+        user.kill().unwrap();
+        user.wait().unwrap();
+        assert_eq!(failure.code, ErrorCode::Busy);
+        let told = failure.message;
+        assert!(told.ends_with("; nothing was unmounted"), "{told}");
+        assert!(told.contains("/a is in use by sleep"), "{told}");
+    }
 }

@@ -84,10 +84,10 @@ fn parse(options: &str) -> Note {
     note
 }
 
-/// Who uses the file system mounted on `dir`: mounts below it, and processes with
-/// something of it open, running or as their directory.
-pub(super) fn users(dir: &Path) -> Vec<String> {
-    let below = |point: &PathBuf| point.starts_with(dir) && point != dir;
+/// Who uses the file system mounted on `dir`: mounts below it but those in `going`, and
+/// processes with something of it open, running or as their directory.
+pub(super) fn users(dir: &Path, going: &[PathBuf]) -> Vec<String> {
+    let below = |point: &PathBuf| point.starts_with(dir) && point != dir && !going.contains(point);
     let points = seen().into_iter().map(|mount| mount.point).filter(below);
     let mut users: Vec<String> = points
         .map(|point| format!("the mount on {}", point.display()))
@@ -147,14 +147,14 @@ mod tests {
     fn a_process_in_a_directory_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().canonicalize().unwrap();
-        assert_eq!(users(&dir), Vec::<String>::new());
+        assert_eq!(users(&dir, &[]), Vec::<String>::new());
         let mut child = Command::new("sleep")
             .arg("60")
             .current_dir(&dir)
             .spawn()
             .unwrap();
         let expected = format!("(process {})", child.id());
-        let found = users(&dir);
+        let found = users(&dir, &[]);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(

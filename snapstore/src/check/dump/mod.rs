@@ -15,7 +15,7 @@ use crate::format::exception::{Crcs, Place, crcs_of};
 use crate::format::journal::Record;
 use crate::format::superblock::Superblock;
 use crate::format::tables::{SnapshotRecord, VolumeRecord};
-use crate::recover::{Newest, OpenError, geometry_of, roots_of};
+use crate::recover::{Newest, OpenError, geometry_of, leftover, roots_of};
 use crate::replay;
 use crate::tree::Node;
 
@@ -167,7 +167,10 @@ pub fn items(
 }
 
 fn superblocks(dev: &mut impl BlockDevice, newest: &Newest, each: &mut dyn FnMut(Item)) {
-    for at in [0, newest.superblock.blocks.get() - 1] {
+    // What an extension that was cut off left is shown too.
+    let left = leftover(dev, &geometry_of(&newest.superblock));
+    let both = [0, newest.superblock.blocks.get() - 1];
+    for at in both.into_iter().chain(left) {
         each(match read_copy(dev, at) {
             Ok((superblock, generation)) => Item::Superblock {
                 at,

@@ -9,7 +9,7 @@ use crate::format::exception::{LOST, Place};
 use crate::format::journal::Record;
 use crate::format::superblock::Superblock;
 use crate::format::tables::{
-    MAPPED, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING, VolumeRecord, text,
+    HELD, MAPPED, PURGED, SnapshotPhase, SnapshotRecord, VOLUME_DELETING, VolumeRecord, text,
 };
 use crate::recover::roots_of;
 
@@ -174,6 +174,9 @@ fn snapshot(volume: u64, tag: u64, record: &SnapshotRecord, out: &mut dyn Write)
     }
     if flags & PURGED != 0 {
         write!(out, " purged")?;
+    }
+    if flags & HELD != 0 {
+        write!(out, " held")?;
     }
     if record.phase() == Some(SnapshotPhase::Dropped) {
         write!(

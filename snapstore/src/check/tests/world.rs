@@ -9,8 +9,8 @@ use crate::checksum::Checksum;
 use crate::create::{CreateOptions, create};
 use crate::device::{BlockDevice, IoError, Origins};
 use crate::engine::{
-    Command, Config, Effect, Effects, Engine, Event, EventBatch, Policy, Reply, SnapshotInfo,
-    SnapshotState, Source, TREES, TreeId,
+    Command, Config, Effect, Effects, Engine, Event, EventBatch, Notice, Policy, Reply,
+    SnapshotInfo, SnapshotState, Source, StoreInfo, TREES, TreeId,
 };
 use crate::format::header::{header, seal};
 use crate::format::journal::JournalBlock;
@@ -91,6 +91,10 @@ pub(crate) struct World {
     batch: EventBatch,
     replies: Vec<Reply>,
     grants: Vec<GrantId>,
+    /// Origin writes that were let through.
+    granted: usize,
+    /// Block and reason of the damage told of.
+    pub(crate) damage: Vec<(u64, String)>,
     /// What every snapshot ever taken must show.
     pub(crate) images: BTreeMap<(VolumeId, Tag), Vec<u8>>,
 }
@@ -101,7 +105,12 @@ impl World {
     }
 
     pub(crate) fn with(checksum: Checksum) -> Self {
-        let mut disk = Disk(vec![Block::zeroed(); BLOCKS as usize]);
+        Self::sized(checksum, BLOCKS)
+    }
+
+    /// On a store of so many blocks.
+    pub(crate) fn sized(checksum: Checksum, blocks: u64) -> Self {
+        let mut disk = Disk(vec![Block::zeroed(); blocks as usize]);
         let options = CreateOptions {
             uuid: *b"0123456789abcdef",
             chunk_size: CHUNK as u32,
@@ -113,11 +122,13 @@ impl World {
         Self::open(disk, Memory::default())
     }
 
-    pub(crate) fn open(mut disk: Disk, mut origins: Memory) -> Self {
+    pub(crate) fn open(disk: Disk, origins: Memory) -> Self {
+        Self::open_with(disk, origins, Config::default())
+    }
+
+    pub(crate) fn open_with(mut disk: Disk, mut origins: Memory, config: Config) -> Self {
         let loaded = load(&mut disk).unwrap();
-        let (engine, _) = loaded
-            .recover(&mut disk, &mut origins, Config::default())
-            .unwrap();
+        let (engine, _) = loaded.recover(&mut disk, &mut origins, config).unwrap();
         Self {
             disk,
             origins,
@@ -125,6 +136,8 @@ impl World {
             batch: EventBatch::default(),
             replies: Vec::new(),
             grants: Vec::new(),
+            granted: 0,
+            damage: Vec::new(),
             images: BTreeMap::new(),
         }
     }
@@ -172,7 +185,7 @@ impl World {
 
     /// Overwrites chunks of an origin with a byte.
     pub(crate) fn write(&mut self, volume: VolumeId, first: u64, count: u64, byte: u8) {
-        let owner = Owner(1);
+        let (owner, before) = (Owner(1), self.granted);
         self.batch.events.push(Event::Write {
             owner,
             volume,
@@ -180,6 +193,7 @@ impl World {
             count: count as u32,
         });
         self.run();
+        assert_eq!(self.granted, before + 1, "the write hangs");
         let chunks = self.origins.0.get_mut(&volume).unwrap();
         chunks[first as usize..(first + count) as usize].fill(byte);
     }
@@ -251,6 +265,16 @@ impl World {
         found.eq(crcs.iter().copied()).then(|| blocks[0].0[0])
     }
 
+    pub(crate) fn info(&self) -> StoreInfo {
+        self.engine.store_info()
+    }
+
+    /// Bytes that only one snapshot holds, of each.
+    pub(crate) fn exclusive(&self, volume: VolumeId) -> Vec<u64> {
+        let all = self.engine.snapshots(volume);
+        all.iter().map(|info| info.exclusive_bytes).collect()
+    }
+
     /// The live snapshots of a volume, and the others in its table.
     pub(crate) fn snapshots(&self, volume: VolumeId) -> (Vec<Tag>, Vec<Tag>) {
         let all = self.engine.snapshots(volume);
@@ -316,6 +340,14 @@ impl World {
             Effect::Pause { io, .. } => Event::Paused { io, drained: true },
             Effect::Reply { result, .. } => {
                 self.replies.push(result.unwrap());
+                return;
+            }
+            Effect::WriteGranted { .. } => {
+                self.granted += 1;
+                return;
+            }
+            Effect::Notice(Notice::Damage { block, reason }) => {
+                self.damage.push((block, reason));
                 return;
             }
             Effect::WriteFailed { error, .. } => panic!("{error}"),

@@ -1,6 +1,6 @@
 //! What a person may ask for, the answers, and what a person should know.
 
-use super::DropReason;
+use super::{DropReason, Seal};
 use crate::device::IoError;
 use crate::ids::{Tag, VolumeId};
 
@@ -81,6 +81,16 @@ pub enum Command {
         /// Lowest is dropped first.
         priority: i32,
     },
+    /// Keeps a snapshot, or no longer: one that is held is never dropped to make room.
+    /// Writes that nothing can be dropped for fare as where snapshots come first.
+    SetHeld {
+        /// Whose.
+        volume: VolumeId,
+        /// Which.
+        tag: Tag,
+        /// Held or not.
+        held: bool,
+    },
     /// Sets what a volume does in a full store; `None` leaves it.
     SetPolicy {
         /// Which volume.
@@ -100,6 +110,12 @@ pub enum Command {
         /// The new size in bytes, a multiple of 512, not below the old one.
         size: u64,
     },
+    /// Makes the store as large as its device has become: replied when durable. Until
+    /// then a crash leaves the old size, and only then the new part is used.
+    ExtendStore {
+        /// Whole blocks the device holds now.
+        blocks: u64,
+    },
     /// Drops (invalidates) all live snapshots of a volume durably.
     DropSnapshots {
         /// Which volume.
@@ -107,13 +123,22 @@ pub enum Command {
         /// Why, for the record.
         reason: DropReason,
     },
-    /// Records the fingerprints of the origins at an orderly stop, so that the next
-    /// attach can tell whether an origin was changed meanwhile. `None`: unknown.
-    SetFingerprint {
+    /// Records how the origin was left, or that it is used from now on, so that the next
+    /// attach can tell whether it was changed meanwhile.
+    Seal {
         /// Which volume.
         volume: VolumeId,
-        /// What the runtime computed (opaque to the engine).
-        fingerprint: Option<[u8; 32]>,
+        /// What the runtime says of its origin.
+        seal: Seal,
+    },
+    /// Whether writes to a volume may wait for room, as they may at first; else those
+    /// that wait, and would have to, fail at once. For when the volume is taken from
+    /// its users, which waits for what is in flight. Not kept.
+    WaitForRoom {
+        /// Whose.
+        volume: VolumeId,
+        /// They may.
+        allowed: bool,
     },
     /// Writes a checkpoint now. Replied when it is durable.
     Checkpoint,
@@ -175,6 +200,52 @@ pub enum CommandError {
         /// Bytes it was to have.
         wanted: u64,
     },
+    /// The store's device has no more than the store.
+    #[error(
+        "the store has {store} bytes and its device {device}: there is nothing to extend into, at least {step} bytes more are needed. \
+         Make the device larger first"
+    )]
+    NothingToExtend {
+        /// Bytes the store has.
+        store: u64,
+        /// Bytes its device has.
+        device: u64,
+        /// Fewest bytes a store grows by.
+        step: u64,
+    },
+    /// The store's device has become smaller than the store.
+    #[error(
+        "the store has {store} bytes but its device only {device}: it was cut off. \
+         Make the device as large again at once"
+    )]
+    StoreCutOff {
+        /// Bytes the store has.
+        store: u64,
+        /// Bytes its device has.
+        device: u64,
+    },
+    /// No store can be so large.
+    #[error("a store has at most {most} bytes, not {device}")]
+    StoreTooLarge {
+        /// Bytes its device has.
+        device: u64,
+        /// The most.
+        most: u64,
+    },
+    /// The bitmap of so large a store does not fit in memory.
+    #[error(
+        "a store of {device} bytes needs more memory than this machine has: 64 MiB for each TiB"
+    )]
+    NoMemory {
+        /// Bytes its device has.
+        device: u64,
+    },
+    /// The last block of a device that was made larger cannot be written.
+    #[error(
+        "the new end of the store's device cannot be written: {0}; the store is as it was. \
+         Check the device"
+    )]
+    NewEnd(IoError),
     /// Something holds it: a mapped snapshot, a take in progress.
     #[error("{0}")]
     Busy(String),
@@ -252,10 +323,30 @@ pub enum Notice {
         /// What is wrong.
         reason: String,
     },
+    /// A block of a copied-out chunk is damaged: snapshots that need it cannot read it.
+    DataDamaged {
+        /// Whose.
+        volume: VolumeId,
+        /// The snapshot that was read.
+        tag: Tag,
+        /// Its name.
+        name: String,
+        /// Which chunk.
+        chunk: u64,
+        /// Which block of the store.
+        block: u64,
+    },
     /// The store failed and takes no more changes.
     StoreFailed {
         /// What failed.
         reason: String,
+    },
+    /// The store became larger.
+    StoreExtended {
+        /// Bytes it had.
+        from: u64,
+        /// Bytes it has.
+        to: u64,
     },
     /// A checkpoint completed.
     Checkpoint {

@@ -17,6 +17,9 @@ pub enum RequestError {
     /// This chunk's old contents could not be kept.
     #[error("chunk {1} of volume {0} is lost to this snapshot: its old contents could not be read")]
     Lost(VolumeId, u64),
+    /// The origin is gone, and its old contents with it.
+    #[error("the origin of volume {0} is gone")]
+    OriginGone(VolumeId),
     /// A metadata block is damaged; run `csnapctl store check`.
     #[error("store block {block} is damaged: {reason}; run `csnapctl store check`")]
     Damaged {
@@ -38,8 +41,11 @@ pub enum RequestError {
     /// The store failed earlier and takes no more changes.
     #[error("the store has failed: {0}")]
     StoreFailed(String),
-    /// No space in the store, and the volume's policy puts snapshots first.
-    #[error("the store is full and the policy of volume {0} keeps its snapshots")]
+    /// No space in the store, and nothing may be dropped: the volume's policy puts
+    /// snapshots first, or all are held.
+    #[error(
+        "the store is full, and no snapshot may be dropped for volume {0}: by its policy, or all are held"
+    )]
     NoSpace(VolumeId),
     /// The engine is closing.
     #[error("the store is being detached")]

@@ -4,6 +4,16 @@ use super::{DropReason, Policy};
 use crate::checksum::Checksum;
 use crate::ids::{Tag, VolumeId};
 
+/// What the runtime last recorded of an origin; opaque to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seal {
+    /// What it looked like at the last orderly stop.
+    Fingerprint([u8; 32]),
+    /// It is used, or was when the runtime crashed; the bytes tell this use from others.
+    /// All zero for a volume that is new.
+    Use([u8; 32]),
+}
+
 /// How a volume is, for `volume list` and exports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
@@ -29,8 +39,8 @@ pub struct VolumeInfo {
     pub held_bytes: u64,
     /// Being deleted.
     pub deleting: bool,
-    /// Recorded at the last orderly stop; `None` if unknown.
-    pub fingerprint: Option<[u8; 32]>,
+    /// Recorded of its origin.
+    pub seal: Seal,
 }
 
 /// How a snapshot is.
@@ -55,14 +65,27 @@ pub struct SnapshotInfo {
     pub created_ms: u64,
     /// Size of the volume when taken, in bytes.
     pub size: u64,
-    /// Bytes of old data that only this snapshot holds.
+    /// Bytes of old data that only this snapshot holds: what a deletion gives back.
+    /// A lost chunk counts here and below, though nothing is kept of it.
     pub exclusive_bytes: u64,
+    /// Bytes of old data that it holds together with others.
+    pub shared_bytes: u64,
     /// Lowest is dropped first.
     pub priority: i32,
     /// Mapped: exported, again after a restart.
     pub mapped: bool,
+    /// Kept by a person: not dropped to make room.
+    pub held: bool,
     /// State.
     pub state: SnapshotState,
+}
+
+impl SnapshotInfo {
+    /// Whether there is something that a person keeps: not in a dropped one.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.held && self.state == SnapshotState::Live
+    }
 }
 
 /// How the store is, for `store status`.
@@ -88,6 +111,8 @@ pub struct StoreInfo {
     pub journal_blocks: u64,
     /// Snapshots whose space is still coming back.
     pub purging: u64,
+    /// Bytes of old data that no snapshot needs any more and that are still kept.
+    pub purging_bytes: u64,
     /// Why the store takes no more changes, if so.
     pub failed: Option<String>,
     /// Counters since attach.
@@ -124,7 +149,8 @@ pub struct Counters {
 /// How the engine is tuned. The defaults suit a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Tree nodes kept in memory (4 KiB each). Default 16384 (64 MiB).
+    /// Tree nodes kept in memory, [`CACHED_NODE`] bytes each. Default: as many as take
+    /// 256 MiB.
     pub cache_blocks: usize,
     /// Exceptions in memory before a checkpoint is forced. Default 131072.
     pub memtable_records: usize,
@@ -136,10 +162,23 @@ pub struct Config {
     pub warn_percent: u8,
 }
 
+/// Memory that one node in the cache takes, in bytes, as measured: its block, the node
+/// around it, its places in the cache's tables, and the holes that the memory allocator
+/// leaves where blocks aligned for I/O were. A test of `scale` holds it to that.
+pub const CACHED_NODE: u64 = 6144;
+
+impl Config {
+    /// How many tree nodes `bytes` of memory hold.
+    #[must_use]
+    pub const fn nodes_in(bytes: u64) -> usize {
+        (bytes / CACHED_NODE) as usize
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
-            cache_blocks: 16384,
+            cache_blocks: Self::nodes_in(256 << 20),
             memtable_records: 131_072,
             max_run: 64,
             checkpoint_ms: 30_000,

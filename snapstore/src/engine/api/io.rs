@@ -60,6 +60,18 @@ pub enum Event {
         /// The grant of the [`Effect::ReadFrom`]s.
         grant: GrantId,
     },
+    /// A block of a copied-out chunk does not match its checksum, and did not when it was
+    /// read once more. Told before the grant it was read under is given back.
+    DataDamaged {
+        /// Whose chunk.
+        volume: VolumeId,
+        /// The snapshot that was read.
+        tag: Tag,
+        /// The chunk.
+        chunk: u64,
+        /// The block in the store.
+        block: u64,
+    },
     /// First answer to [`Effect::Copy`]: the origin was read. On success the
     /// checksums (one per 4 KiB, all chunks of the run) are in the batch's arena
     /// and the store write **has been submitted already**; [`Event::CopyWritten`]

@@ -139,3 +139,21 @@ fn a_checkpoint_holds_what_was_published_when_it_began_and_no_more() {
     assert_eq!(rig.kept(), 104, "what was copied meanwhile is known");
     rig.is_sound();
 }
+
+/// Nothing is checkpointed before the store is full, and then all of it at once.
+#[test]
+fn a_full_store_has_room_for_a_checkpoint_of_all_it_holds() {
+    let mut rig = Rig::with(4096, 256, Policy::OriginFirst, Config::default());
+    let checkpoints = rig.engine.store_info().counters.checkpoints;
+    for first in (0..3200).step_by(64) {
+        rig.write(first, first, 64);
+    }
+    let now = rig.engine.store_info().counters.checkpoints;
+    assert_eq!(now, checkpoints, "one was made before");
+    (3200..4096)
+        .step_by(64)
+        .for_each(|first| rig.write(first, first, 64));
+    assert_eq!((&rig.engine.failed, rig.granted.len()), (&None, 64));
+    rig.command(Command::Checkpoint);
+    rig.is_sound();
+}

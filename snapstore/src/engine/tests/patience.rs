@@ -115,11 +115,65 @@ fn room_made_in_time_lets_the_write_pass() {
 }
 
 #[test]
+fn a_store_that_grows_in_time_lets_the_write_pass() {
+    let mut full = Full::new();
+    let blocks = 4096;
+    full.rig.disk.0.resize(blocks as usize, Block::zeroed());
+    let id = full.rig.command(Command::ExtendStore { blocks });
+    assert_eq!(full.rig.result(id), Some(Ok(Reply::Done)));
+    assert_eq!(full.failed(), 0);
+    assert_eq!(full.rig.granted.len() as u64, full.next, "it passed");
+    full.tick(1_000_001);
+    full.write();
+    assert_eq!(full.rig.granted.len() as u64, full.next, "so does the next");
+}
+
+#[test]
 fn an_orderly_stop_does_not_wait_for_room() {
     let mut full = Full::new();
     let id = full.rig.command(Command::Close);
     assert_eq!(full.rig.result(id), Some(Ok(Reply::Done)));
     assert!(matches!(full.rig.failed[..], [(_, RequestError::Closing)]));
+}
+
+#[test]
+fn waiting_ends_before_the_stop_itself() {
+    let mut full = Full::new();
+    let may_wait = |allowed| Command::WaitForRoom {
+        volume: VOLUME,
+        allowed,
+    };
+    let id = full.rig.command(may_wait(false));
+    assert_eq!(full.rig.result(id), Some(Ok(Reply::Done)));
+    assert_eq!(full.failed(), 1, "what waited fails");
+    full.write();
+    assert_eq!(full.failed(), 2, "what comes does not wait");
+    let live = full.rig.engine.state.volumes[&VOLUME].live().count();
+    assert_eq!(live, 1, "the snapshot stays");
+    full.rig.command(may_wait(true));
+    full.write();
+    assert_eq!(full.failed(), 2, "the stop was called off: it waits again");
+}
+
+/// What gives room back waits for a reader; who stops the volume does not.
+#[test]
+fn waiting_ends_though_room_may_come_back() {
+    let mut full = Full::new();
+    let (grant, _) = full.rig.read(Tag(1), 0, 1).unwrap();
+    full.delete_snapshot();
+    full.rig.take("late");
+    full.write();
+    let waiting = full.rig.engine.writes.len();
+    assert!(full.rig.engine.purge_pending() && waiting > 0);
+    assert_eq!(full.failed(), 0, "room is on its way");
+    let allowed = false;
+    full.rig.command(Command::WaitForRoom {
+        volume: VOLUME,
+        allowed,
+    });
+    assert_eq!(full.failed(), waiting, "at once");
+    full.rig.read_done(grant);
+    assert_eq!(full.rig.engine.state.volumes[&VOLUME].live().count(), 1);
 }
 
 #[test]

@@ -28,6 +28,66 @@ impl Rig {
     }
 }
 
+#[test]
+fn a_snapshot_is_found_by_its_name() {
+    let mut rig = pair();
+    for name in ["one", "two", "three", &"o".repeat(MAX_NAME)] {
+        let taken = rig.take_both(name);
+        assert!(matches!(rig.result(taken), Some(Ok(Reply::Taken(_)))));
+    }
+    let check = |rig: &Rig, gone: &str| {
+        for volume in [VOLUME, OTHER] {
+            for listed in rig.engine.snapshots(volume) {
+                let found = rig.engine.snapshot_named(volume, &listed.name);
+                assert_eq!(found, Some(listed));
+            }
+            assert_eq!(rig.engine.snapshot_named(volume, gone), None);
+        }
+    };
+    let long = "o".repeat(300);
+    for gone in ["tw", "two\0", "", "\0", &long] {
+        check(&rig, gone);
+    }
+    let two = rig
+        .engine
+        .snapshot_named(VOLUME, "two")
+        .map(|info| info.tag);
+    let two = two.unwrap();
+    for (tag, name) in [(two, "four"), (two, "two"), (two, "five")] {
+        let volume = VOLUME;
+        let name = name.to_owned();
+        let renamed = rig.command(Command::RenameSnapshot { volume, tag, name });
+        assert!(matches!(rig.result(renamed), Some(Ok(_))));
+    }
+    check(&rig, "four");
+    assert_eq!(rig.engine.snapshot_named(VOLUME, "two"), None);
+    let targets = vec![(VOLUME, two), (OTHER, two)];
+    let deleted = rig.command(Command::DeleteSnapshots { targets });
+    assert!(matches!(rig.result(deleted), Some(Ok(_))));
+    check(&rig, "five");
+}
+
+#[test]
+fn what_is_said_of_an_origin_is_kept_over_a_crash() {
+    let mut rig = pair();
+    let seal = |rig: &Rig| rig.engine.volumes().first().map(|info| info.seal);
+    assert_eq!(seal(&rig), Some(Seal::Use([0; 32])), "a new volume");
+    for said in [
+        Seal::Use([3; 32]),
+        Seal::Fingerprint([3; 32]),
+        Seal::Use([4; 32]),
+    ] {
+        let command = Command::Seal {
+            volume: VOLUME,
+            seal: said,
+        };
+        let done = rig.command(command);
+        assert_eq!(rig.result(done), Some(Ok(Reply::Done)));
+        assert_eq!(seal(&rig), Some(said));
+        assert_eq!(seal(&rig.crashed()), Some(said));
+    }
+}
+
 /// Makes one of the origin flushes of the second volume fail.
 fn flush_of_other(n: usize) -> Box<dyn FnMut(&Effect) -> bool> {
     let mut count = 0;
@@ -56,6 +116,19 @@ fn a_group_is_taken_as_a_whole_or_not_at_all() {
         assert_eq!(rig.crashed().listed(), [2, 1]);
         rig.is_sound();
     }
+}
+
+#[test]
+fn a_group_is_paused_as_a_whole() {
+    let mut rig = pair();
+    rig.hold = |effect| matches!(effect, Effect::Pause { .. });
+    let take = rig.take_both("g");
+    let [Effect::Pause { volumes, .. }] = &rig.held[..] else {
+        panic!("{:?}", rig.held);
+    };
+    assert_eq!(volumes[..], [VOLUME, OTHER]);
+    rig.release();
+    assert_eq!(rig.result(take), Some(Ok(Reply::Taken(Tag(2)))));
 }
 
 #[test]

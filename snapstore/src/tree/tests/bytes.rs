@@ -19,6 +19,7 @@ fn nodes(value_len: usize) -> (World, Arc<Node>, Arc<Node>) {
         Missing {
             ptr: world.root.ptr,
             level: world.root.height - 1,
+            span: Span::ALL,
         },
         &world,
     );
@@ -26,6 +27,7 @@ fn nodes(value_len: usize) -> (World, Arc<Node>, Arc<Node>) {
         Missing {
             ptr: root.child(0),
             level: root.level() - 1,
+            span: Span::ALL,
         },
         &world,
     );
@@ -46,7 +48,7 @@ fn verify(world: &World, node: &Node, mut block: Block) -> Result<Node, Damage> 
 }
 
 fn with(node: &Node, at: usize, bytes: &[u8]) -> Block {
-    let mut block = Block::clone(node.block());
+    let mut block = Block::clone(&node.to_block());
     block.0[at..at + bytes.len()].copy_from_slice(bytes);
     block
 }
@@ -75,7 +77,7 @@ fn each_field_is_checked() {
     let order = Damage::Field("records out of order");
     assert_eq!(refuse(&leaf, 64, &[255; 8]), order);
     // The second record again as the first.
-    let second: Vec<u8> = leaf.block().0[64 + 40..64 + 80].to_vec();
+    let second: Vec<u8> = leaf.to_block().0[64 + 40..64 + 80].to_vec();
     assert_eq!(refuse(&leaf, 64, &second), order);
     let address = Damage::Field("impossible child address");
     assert_eq!(refuse(&root, 64 + 24, &[0; 8]), address);
@@ -94,7 +96,7 @@ fn a_pointer_must_fit_the_block() {
     let (world, root, leaf) = nodes(24);
     let open = |block: u64, generation: u64, shape: &Shape, level: u16| {
         let ptr = Ptr { block, generation };
-        Node::verify(Arc::clone(leaf.block()), ptr, shape, level).map(|_| ())
+        Node::verify(leaf.to_block(), ptr, shape, level).map(|_| ())
     };
     let Ptr { block, generation } = leaf.ptr();
     assert_eq!(open(block, generation, &world.shape, 0), Ok(()));
@@ -136,7 +138,7 @@ proptest! {
     ) {
         let (world, root, leaf) = nodes(value_len);
         let node = if interior { root } else { leaf };
-        let mut block = Block::clone(node.block());
+        let mut block = Block::clone(&node.to_block());
         if let Some(mut noise) = noise {
             for byte in &mut block.0[64..] {
                 noise = noise.wrapping_mul(6364136223846793005).wrapping_add(1);
@@ -166,10 +168,10 @@ proptest! {
 fn a_merge_refuses_a_node_in_the_wrong_place() {
     let (world, root, _) = nodes(24);
     // Children 0 and 1 change places; each is still the node its pointer names.
-    let mut block = Block::clone(root.block());
+    let mut block = Block::clone(&root.to_block());
     let (first, second) = (64 + 24..64 + 40, 104 + 24..104 + 40);
-    block.0[first.clone()].copy_from_slice(&root.block().0[second.clone()]);
-    block.0[second].copy_from_slice(&root.block().0[first]);
+    block.0[first.clone()].copy_from_slice(&root.to_block().0[second.clone()]);
+    block.0[second].copy_from_slice(&root.to_block().0[first]);
     let root = Arc::new(verify(&world, &root, block).unwrap());
     let mut cache = Cache::new(100);
     let mut walk = Walk::new(world.root).unwrap();

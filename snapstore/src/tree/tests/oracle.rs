@@ -100,6 +100,33 @@ proptest! {
     ) {
         run(value_len, &plans, budget, cache);
     }
+
+    #[test]
+    fn no_new_node_points_to_a_loose_one(
+        value_len in prop::sample::select(vec![24usize, 200]),
+        plans in prop::collection::vec(plan(), 1..6),
+        which in any::<usize>(),
+        last in plan(),
+        budget in prop::sample::select(vec![1usize, 1000]),
+    ) {
+        let mut world = World::new(value_len);
+        for plan in &plans {
+            let batch = batch(plan, &world);
+            world.apply(&batch, 1000, 1000);
+        }
+        if world.root.height > 1 {
+            world.loosen(which);
+        }
+        let batch = batch(&last, &world);
+        world.merge(&batch, budget, 5);
+        for (key, value) in batch {
+            match value {
+                Some(value) => drop(world.oracle.insert(key, value)),
+                None => drop(world.oracle.remove(&key)),
+            }
+        }
+        prop_assert_eq!(world.records(), world.oracle);
+    }
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use super::super::*;
 use crate::block::Block;
-use crate::format::Kind;
+use crate::format::{DiskPtr, Kind};
+
+/// Numbers of loose nodes.
+const LOOSE: u64 = 1 << 40;
 
 pub(super) type Oracle = BTreeMap<Key, Vec<u8>>;
 pub(super) type Batch = BTreeMap<Key, Option<Vec<u8>>>;
@@ -29,6 +32,9 @@ impl Space for Disk {
     }
 
     fn free(&mut self, block: u64) {
+        if block >= LOOSE {
+            return;
+        }
         assert!(
             self.allocated.contains(&block),
             "freed {block}, never allocated"
@@ -100,6 +106,8 @@ pub(super) struct World {
     pub(super) root: Root,
     pub(super) generation: u64,
     pub(super) oracle: Oracle,
+    /// Nodes made anew: used instead of what lies on the disk.
+    made: Vec<Node>,
 }
 
 impl World {
@@ -114,7 +122,54 @@ impl World {
             root: Root::EMPTY,
             generation: 0,
             oracle: Oracle::new(),
+            made: Vec::new(),
         }
+    }
+
+    /// Makes a node above the leaves anew, and all leaves below it.
+    pub(super) fn loosen(&mut self, which: usize) {
+        let mut walk = Walk::new(self.root).unwrap();
+        let mut reader = Reader::new(1);
+        let mut found = Vec::new();
+        while let Some(missing) = walk.next() {
+            walk.enter(&reader.read(missing, self)).unwrap();
+            if missing.level == 1 {
+                found.push(missing);
+            }
+        }
+        let Missing { ptr, span, .. } = found[which % found.len()];
+        let inside = self.oracle.iter().filter(|(key, _)| span.covers(**key));
+        let records: Vec<(Key, Vec<u8>)> = inside.map(|(k, v)| (*k, v.clone())).collect();
+        let mut children = Vec::new();
+        for run in records.chunk_by(|a, b| a.0.a == b.0.a) {
+            for piece in run.chunks(self.shape.capacity(0)) {
+                let child = Ptr {
+                    block: LOOSE + children.len() as u64,
+                    generation: ptr.generation,
+                };
+                let leaf = Node::made(&self.shape, 0, child, true, piece);
+                self.made.push(leaf.expect("a leaf"));
+                let value = zerocopy::IntoBytes::as_bytes(&DiskPtr::from(child)).to_vec();
+                children.push((piece[0].0, value));
+            }
+        }
+        let above = Node::made(&self.shape, 1, ptr, false, &children);
+        self.made
+            .push(above.expect("as many leaves at most as before"));
+    }
+
+    /// What the tree holds, by what lies on the disk.
+    pub(super) fn records(&self) -> Oracle {
+        let mut walk = Walk::new(self.root).unwrap();
+        let mut reader = Reader::new(1);
+        let mut records = Oracle::new();
+        while let Some(missing) = walk.next() {
+            let node = reader.read(missing, self);
+            walk.enter(&node).unwrap();
+            let leaf = (0..node.len()).filter(|_| node.level() == 0);
+            records.extend(leaf.map(|i| (node.key(i), node.value(i).to_vec())));
+        }
+        records
     }
 
     /// A value that depends on the key and a salt.
@@ -167,9 +222,12 @@ impl World {
         }
         let distinct = batch.keys().map(|key| key.a).collect::<BTreeSet<_>>().len();
         self.disk.room = worst_case_nodes(&self.root, batch.len(), distinct, &self.shape);
+        self.disk.room += 2 * self.made.len() as u64;
         self.generation += 1;
         let mut merge = Merge::new(self.shape, self.root, changes, self.generation);
         let mut reader = Reader::new(cache);
+        let made = std::mem::take(&mut self.made);
+        made.into_iter().for_each(|node| reader.cache.keep(node));
         let mut written = 0;
         loop {
             let mut out = Vec::new();
@@ -179,9 +237,7 @@ impl World {
             assert!(out.len() <= budget);
             written += out.len();
             for node in out {
-                self.disk
-                    .blocks
-                    .insert(node.ptr().block, Arc::clone(node.block()));
+                self.disk.blocks.insert(node.ptr().block, node.to_block());
             }
             match progress {
                 Progress::Done(root) => {

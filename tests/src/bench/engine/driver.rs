@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use snapstore::create::{CreateOptions, create};
 use snapstore::engine::{Command, Config, Counters, Notice, Policy, Reply, Source};
 use snapstore::ids::{CommandId, IoId};
-use snapstore::recover::{OpenError, load};
+use snapstore::recover::{OpenError, Recovered, load};
 use snapstore::{
     BLOCK_SIZE, Checksum, Effect, Effects, Engine, Event, EventBatch, NoOrigins, Owner, Tag,
     VolumeId,
@@ -18,7 +18,7 @@ use snapstore::{
 
 use crate::e2e::{Fault, Outcome};
 use crate::ensure;
-use crate::memory::MemoryStore;
+use crate::memory::{Blocks, MemoryStore};
 
 /// What the engine will be told.
 #[derive(Debug)]
@@ -30,14 +30,14 @@ enum Answer {
 
 /// An engine, its store, and what is in flight.
 #[derive(Debug)]
-pub struct Driver {
+pub struct Driver<S = MemoryStore> {
     engine: Engine,
-    store: MemoryStore,
+    store: S,
     pace: usize,
     answers: VecDeque<Answer>,
     batch: EventBatch,
     effects: Effects,
-    /// Checksums of the longest run: their values do not matter.
+    /// Checksums of the longest run: the store, to which no data is written, holds zeroes.
     crcs: Vec<u32>,
     again: bool,
     /// Requests answered since the load began.
@@ -45,13 +45,26 @@ pub struct Driver {
     reply: Option<Reply>,
 }
 
+fn fault(error: OpenError) -> Fault {
+    Fault::wrong(error.to_string())
+}
+
 impl Driver {
-    /// A new store of `blocks` blocks and its engine.
+    /// A new store of `blocks` blocks in memory and its engine.
     ///
     /// # Errors
     /// If the store cannot be made or opened.
     pub fn new(blocks: u64, chunk: u64, pace: usize) -> Outcome<Self> {
-        let mut store = MemoryStore::new(blocks);
+        Self::create(MemoryStore::new(blocks), chunk, pace, Config::default())
+    }
+}
+
+impl<S: Blocks> Driver<S> {
+    /// Makes a store on `store`, whatever it held, and opens it.
+    ///
+    /// # Errors
+    /// If the store cannot be made or opened.
+    pub fn create(mut store: S, chunk: u64, pace: usize, config: Config) -> Outcome<Self> {
         let options = CreateOptions {
             uuid: [7; 16],
             chunk_size: chunk as u32,
@@ -59,25 +72,62 @@ impl Driver {
             created_ms: 1,
             journal_blocks: None,
         };
-        let config = Config::default();
-        let fault = |error: OpenError| Fault::wrong(error.to_string());
         create(&mut store, &options).map_err(fault)?;
+        let (driver, _) = Self::open(store, pace, config)?;
+        Ok(driver)
+    }
+
+    /// Opens a store, recovering it if need be.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open(mut store: S, pace: usize, config: Config) -> Outcome<(Self, Recovered)> {
         let loaded = load(&mut store).map_err(fault)?;
-        let (engine, _) = loaded
+        let chunk = loaded.chunk_size() as usize;
+        let (engine, recovered) = loaded
             .recover(&mut store, &mut NoOrigins, config)
             .map_err(fault)?;
-        Ok(Self {
+        let zeroes = Checksum::default().of(&[0; BLOCK_SIZE]);
+        let driver = Self {
             engine,
             store,
             pace: pace.max(1),
             answers: VecDeque::new(),
             batch: EventBatch::default(),
             effects: Effects::default(),
-            crcs: vec![0x5eed; (config.max_run as u64 * chunk) as usize / BLOCK_SIZE],
+            crcs: vec![zeroes; config.max_run as usize * chunk / BLOCK_SIZE],
             again: false,
             answered: 0,
             reply: None,
-        })
+        };
+        Ok((driver, recovered))
+    }
+
+    /// What the engine says of itself.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store as a kill leaves it now.
+    #[must_use]
+    pub fn killed(self) -> S {
+        self.store
+    }
+
+    /// Stops in good order.
+    ///
+    /// # Errors
+    /// If the engine refuses.
+    pub fn close(mut self) -> Outcome<S> {
+        self.command(Command::Close)?;
+        Ok(self.store)
     }
 
     /// Adds a volume of `size` bytes.
@@ -115,15 +165,33 @@ impl Driver {
         }
     }
 
+    /// Deletes a snapshot; what it alone kept comes back in [`Self::settle`].
+    ///
+    /// # Errors
+    /// If the engine refuses.
+    pub fn delete(&mut self, volume: VolumeId, tag: Tag) -> Outcome {
+        let targets = vec![(volume, tag)];
+        self.command(Command::DeleteSnapshots { targets }).map(drop)
+    }
+
+    /// Lets the engine do what it can without being asked anything.
+    ///
+    /// # Errors
+    /// If it asks for what this benchmark has not.
+    pub fn settle(&mut self) -> Outcome {
+        while !self.answers.is_empty() || self.again {
+            self.step()?;
+        }
+        Ok(())
+    }
+
     /// Writes out everything that is only in the journal; the counters then say all.
     ///
     /// # Errors
     /// If the engine refuses.
     pub fn checkpoint(&mut self) -> Outcome<Counters> {
         self.command(Command::Checkpoint)?;
-        while !self.answers.is_empty() || self.again {
-            self.step()?;
-        }
+        self.settle()?;
         Ok(self.engine.store_info().counters)
     }
 
@@ -132,12 +200,27 @@ impl Driver {
     /// # Errors
     /// If a write fails.
     pub fn write(&mut self, volume: VolumeId, chunks: &[u64], depth: u64) -> Outcome {
-        self.requests(chunks, depth, |owner, first| Event::Write {
-            owner,
+        self.write_runs(volume, chunks.iter().map(|chunk| (*chunk, 1)), depth)
+    }
+
+    /// Overwrites runs of chunks, each given by its first and their number, by one
+    /// request each, `depth` at a time.
+    ///
+    /// # Errors
+    /// If a write fails.
+    pub fn write_runs(
+        &mut self,
+        volume: VolumeId,
+        runs: impl Iterator<Item = (u64, u32)>,
+        depth: u64,
+    ) -> Outcome {
+        let event = |(owner, (first, count))| Event::Write {
+            owner: Owner(owner),
             volume,
             first,
-            count: 1,
-        })
+            count,
+        };
+        self.requests((0..).zip(runs).map(event), depth)
     }
 
     /// Looks each of `chunks` up in a snapshot, `depth` at a time.
@@ -145,33 +228,43 @@ impl Driver {
     /// # Errors
     /// If a read fails, or finds a chunk in the origin.
     pub fn read(&mut self, volume: VolumeId, tag: Tag, chunks: &[u64], depth: u64) -> Outcome {
-        self.requests(chunks, depth, |owner, first| Event::Read {
-            owner,
+        self.look_up(volume, chunks.iter().map(|chunk| (tag, *chunk)), depth)
+    }
+
+    /// Looks chunks up, each in a snapshot of its own, `depth` at a time.
+    ///
+    /// # Errors
+    /// If a read fails, or finds a chunk in the origin.
+    pub fn look_up(
+        &mut self,
+        volume: VolumeId,
+        chunks: impl Iterator<Item = (Tag, u64)>,
+        depth: u64,
+    ) -> Outcome {
+        let event = |(owner, (tag, first))| Event::Read {
+            owner: Owner(owner),
             volume,
             tag,
             first,
             count: 1,
-        })
+        };
+        self.requests((0..).zip(chunks).map(event), depth)
     }
 
-    fn requests(
-        &mut self,
-        chunks: &[u64],
-        depth: u64,
-        event: impl Fn(Owner, u64) -> Event,
-    ) -> Outcome {
+    fn requests(&mut self, mut events: impl Iterator<Item = Event>, depth: u64) -> Outcome {
         self.answered = 0;
-        let (mut asked, all) = (0, chunks.len() as u64);
-        let mut chunks = chunks.iter();
-        while self.answered < all {
-            while asked - self.answered < depth
-                && let Some(chunk) = chunks.next()
-            {
-                let event = event(Owner(asked), *chunk);
-                self.answers.push_back(Answer::Event(event));
-                asked += 1;
+        let (mut asked, mut more) = (0, true);
+        while more || self.answered < asked {
+            while more && asked - self.answered < depth {
+                match events.next() {
+                    Some(event) => self.answers.push_back(Answer::Event(event)),
+                    None => more = false,
+                }
+                asked += u64::from(more);
             }
-            self.step()?;
+            if self.answered < asked {
+                self.step()?;
+            }
         }
         Ok(())
     }
@@ -236,14 +329,13 @@ impl Driver {
                 Event::ReadDone { grant }
             }
             Effect::ReadBlock { io, block } => {
-                let result = Ok(self.store.get(block));
+                let result = self.store.block(block);
                 Event::BlockRead { io, result }
             }
             Effect::WriteBlock {
                 io, block, data, ..
             } => {
-                self.store.put(block, data);
-                let result = Ok(());
+                let result = self.store.set_block(block, data);
                 Event::BlockWritten { io, result }
             }
             Effect::FlushStore { io } | Effect::FlushOrigin { io, .. } => {
@@ -265,7 +357,8 @@ impl Driver {
                 let refused = |error| Fault::wrong(format!("a command was refused: {error}"));
                 self.reply = Some(result.map_err(refused)?);
             }
-            Effect::Resume { .. } | Effect::Notice(Notice::Checkpoint { .. }) => {}
+            Effect::Resume { .. }
+            | Effect::Notice(Notice::Checkpoint { .. } | Notice::SnapshotPurged { .. }) => {}
             other => {
                 return Err(Fault::wrong(format!(
                     "not part of this benchmark: {other:?}"

@@ -260,14 +260,18 @@ impl Run<'_> {
 /// Several passes as one.
 fn together(passes: &[Speed]) -> Speed {
     let sum = |field: fn(&Speed) -> f64| passes.iter().map(field).sum::<f64>();
-    let medians: Vec<f64> = passes.iter().map(|pass| pass.median_us).collect();
+    let middle = |field: fn(&Speed) -> f64| -> f64 {
+        let all: Vec<f64> = passes.iter().map(field).collect();
+        median(&all)
+    };
     let seconds = sum(|pass| pass.seconds);
     Speed {
         iops: sum(|pass| pass.requests) / seconds,
         mib: sum(|pass| pass.mib * pass.seconds) / seconds,
         requests: sum(|pass| pass.requests),
         seconds,
-        median_us: median(&medians),
+        median_us: middle(|pass| pass.median_us),
+        p99_us: middle(|pass| pass.p99_us),
         max_us: passes.iter().map(|pass| pass.max_us).fold(0.0, f64::max),
     }
 }
@@ -298,6 +302,7 @@ mod tests {
             requests,
             seconds,
             median_us: 5.0,
+            p99_us: 6.0,
             max_us,
         };
         let all = together(&[pass(100.0, 1.0, 8.0), pass(100.0, 3.0, 9.0)]);

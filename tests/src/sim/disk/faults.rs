@@ -23,6 +23,8 @@ pub struct Faults {
     pub dead: bool,
     /// Sectors that cannot be read until they are written again.
     pub bad: BTreeSet<u64>,
+    /// What could not be read once can be read ever after.
+    pub shy: Option<BTreeSet<u64>>,
     /// Errors given so far.
     pub given: u64,
 }
@@ -30,7 +32,10 @@ pub struct Faults {
 impl Faults {
     pub(super) fn read(&mut self, first: u64, count: u64, dice: &mut Dice) -> Result<(), IoError> {
         let bad = self.bad.range(first..first + count).next().is_some();
-        let fail = bad || roll(self.read_ppm, dice);
+        let mut fail = bad || roll(self.read_ppm, dice);
+        if fail && let Some(known) = &mut self.shy {
+            fail = bad || known.insert(first);
+        }
         self.answer(fail)
     }
 

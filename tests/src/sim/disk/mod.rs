@@ -8,8 +8,8 @@
 //!   durable at completion.
 //! - A failed flush loses its grip on everything before it: those writes stay
 //!   visible, and no later flush covers them.
-//! - What a power cut or a kill leaves is in [`crash`]; synchronous access for
-//!   recovery and checking is in [`sync`].
+//! - What a power cut or a kill leaves is in [`crash`], everything it may leave in
+//!   [`pieces`]; synchronous access for recovery and checking is in [`sync`].
 //!
 //! A sector of 512 bytes is atomic; everything larger tears.
 
@@ -22,6 +22,7 @@ use super::value::Data;
 
 pub mod crash;
 pub mod faults;
+pub mod pieces;
 pub mod sync;
 
 use faults::Faults;
@@ -115,6 +116,12 @@ impl SimDisk {
             clock: 0,
             faults: Faults::default(),
         }
+    }
+
+    /// Its owner made it `more` sectors larger.
+    pub fn extend(&mut self, more: u64) {
+        self.slots
+            .resize_with(self.slots.len() + more as usize, Slot::default);
     }
 
     /// Sectors the disk holds.
@@ -345,6 +352,13 @@ impl SimDisk {
 }
 
 impl SimDisk {
+    /// Whether a range holds only what is durable, and nothing is on its way there.
+    #[must_use]
+    pub fn at_rest(&self, first: u64, count: u64) -> bool {
+        let volatile = self.dirty.range(first..first + count).next();
+        volatile.is_none() && self.writing(first, count).is_none()
+    }
+
     /// A write in flight that overlaps the range.
     #[must_use]
     pub fn writing(&self, first: u64, count: u64) -> Option<OpId> {

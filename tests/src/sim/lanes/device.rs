@@ -150,7 +150,7 @@ impl Threads {
                 let sectors: Vec<Data> = sectors_of_block(&data).collect();
                 flight.op = Some(self.disk(dev).0.write(offset / 512, &sectors, fua));
             }
-            Action::Flush => flight.op = self.flush(dev),
+            Action::Flush { .. } => flight.op = self.flush(dev),
             Action::Trim { offset, len } if talents.trims => {
                 self.within(dev, offset, len, true)?;
                 let (disk, dice) = self.disk(dev);

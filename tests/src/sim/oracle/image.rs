@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub priority: i32,
     /// Mapped.
     pub mapped: bool,
+    /// Kept by a person.
+    pub held: bool,
     /// When it was taken.
     pub created_ms: u64,
     /// Live, or dropped and why.
@@ -78,6 +80,7 @@ impl Snapshot {
             name,
             priority,
             mapped: false,
+            held: false,
             created_ms,
             state: SnapshotState::Live,
             size: image.len() as u64,

@@ -8,6 +8,7 @@ use snapstore::ids::CommandId;
 use snapstore::{Tag, VolumeId};
 
 use super::image::{Choice, Snapshot};
+use super::instant::Instant;
 use super::{Image, Oracle, Take, Volume};
 use crate::sim::value::SECTOR;
 use crate::sim::{Outcome, Violation};
@@ -32,8 +33,19 @@ impl Oracle {
             Command::Take { targets, .. } => {
                 let image = |(volume, _): &(VolumeId, String)| (*volume, self.image_of(*volume));
                 let images = targets.iter().map(image).collect();
-                let after = self.highest;
-                self.takes.insert(id, Take { after, images });
+                let mut instant = Instant::new(self.clock);
+                for (volume, _) in targets {
+                    if let Some(volume_of) = self.volumes.get(volume) {
+                        let origin = &self.origins[volume_of.origin];
+                        instant.covers(*volume, origin, volume_of.size);
+                    }
+                }
+                let take = Take {
+                    after: self.highest,
+                    images,
+                    instant,
+                };
+                self.takes.insert(id, take);
             }
             Command::DeleteVolume { volume } => {
                 if let Some(volume) = self.volumes.get_mut(volume) {
@@ -43,6 +55,12 @@ impl Oracle {
             Command::Close => self.allow.closing = true,
             Command::ResizeVolume { volume, size } => {
                 self.may_grow(*volume, size / SECTOR as u64);
+            }
+            Command::SetHeld {
+                volume, held: true, ..
+            } => {
+                let open = self.open.values_mut().filter(|o| o.volume == *volume);
+                open.for_each(|o| o.held = true);
             }
             Command::SetPolicy {
                 volume,
@@ -75,7 +93,9 @@ impl Oracle {
                 "command {id:?} was answered and is not pending"
             )));
         };
-        let take = self.takes.remove(&id);
+        let mut take = self.takes.remove(&id);
+        let now = self.clock;
+        take.iter_mut().for_each(|take| take.instant.over(now));
         for (volume, tag) in subjects(&command) {
             if let Some(snapshot) = self.snapshot(volume, tag) {
                 snapshot.busy = false;
@@ -92,6 +112,7 @@ impl Oracle {
     /// # Errors
     /// When it dropped what it may not.
     pub fn noticed(&mut self, notice: &Notice) -> Outcome {
+        self.tick();
         match notice {
             Notice::SnapshotDropped {
                 volume,
@@ -100,7 +121,7 @@ impl Oracle {
                 ..
             } => {
                 let asked = *reason == DropReason::Asked;
-                if !(self.allow.full || self.allow.store_errors || self.allow.damage || asked) {
+                if !(self.allow.full || self.allow.store_errors || asked) {
                     return Err(Violation(format!("dropped without need: {notice:?}")));
                 }
                 if *reason == DropReason::StoreFull {
@@ -114,7 +135,9 @@ impl Oracle {
             Notice::ChunkLost { .. } if !(self.allow.origin_reads || self.allow.full) => {
                 return Err(Violation(format!("lost without need: {notice:?}")));
             }
-            Notice::Damage { .. } if !(self.allow.damage || self.allow.store_errors) => {
+            Notice::Damage { .. } | Notice::DataDamaged { .. }
+                if !(self.damage.any() || self.allow.store_errors) =>
+            {
                 return Err(Violation(format!("damage nobody did: {notice:?}")));
             }
             Notice::StoreFailed { .. } if !self.allow.store_errors => {
@@ -125,7 +148,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// Lowest priority first, then oldest, and only where the origin comes first. With
+    /// Lowest priority first, then oldest, only where the origin comes first, and none
+    /// that is held. With
     /// commands under way nobody can say what the engine knew.
     fn right_victim(&self, id: VolumeId, tag: Tag) -> Outcome {
         if !self.pending.is_empty() || !self.maybe.is_empty() {
@@ -137,7 +161,7 @@ impl Oracle {
             .filter(|v| v.policy == Policy::OriginFirst);
         let live = origin_first
             .flat_map(|v| &v.snapshots)
-            .filter(|(_, s)| s.state == SnapshotState::Live);
+            .filter(|(_, s)| s.state == SnapshotState::Live && !s.held);
         let rank = |(tag, snapshot): (&Tag, &Snapshot)| (snapshot.priority, *tag);
         let first = live.map(rank).min();
         let known = self.volumes.get(&id).and_then(|v| v.snapshots.get(&tag));
@@ -256,7 +280,11 @@ impl Oracle {
             )));
         }
         self.highest = self.highest.max(tag);
-        let mut images = take.map(|t| t.images).unwrap_or_default();
+        let mut images = BTreeMap::new();
+        if let Some(take) = take {
+            images = take.images;
+            self.instants.insert(tag, take.instant);
+        }
         for (volume, name) in targets {
             let image = images.remove(volume).unwrap_or_default();
             let mut snapshot = Snapshot::new(name.clone(), *priority, *created_ms, image.sectors);
@@ -315,6 +343,9 @@ impl Oracle {
             } => {
                 self.change(*volume, *tag, |s| s.priority = *priority);
             }
+            Command::SetHeld { volume, tag, held } => {
+                self.change(*volume, *tag, |s| s.held = *held);
+            }
             _ => {}
         }
     }
@@ -364,8 +395,8 @@ impl Oracle {
             CommandError::NoSpace => allow.full,
             CommandError::OriginFlush(..) => takes && allow.origin_writes,
             CommandError::DrainTimeout => takes && allow.give_up,
-            CommandError::StoreFailed(_) => allow.store_errors,
-            CommandError::Damaged { .. } => allow.damage || allow.store_errors,
+            CommandError::StoreFailed(_) | CommandError::NewEnd(_) => allow.store_errors,
+            CommandError::Damaged { .. } => allow.store_errors,
             CommandError::Closing => allow.closing,
             CommandError::Busy(_) => takes || self.touches_mapped(command),
             CommandError::NameTaken(name) => self.name_taken(command, name),
@@ -411,6 +442,21 @@ impl Oracle {
                 .chain(self.maybe.iter().map(|(c, _)| c))
                 .any(asked)
     }
+
+    /// Whether a snapshot of the volume is held, or may be.
+    pub(super) fn may_hold(&self, id: VolumeId) -> bool {
+        let asked = |c: &Command| match c {
+            Command::SetHeld { volume, held, .. } => *volume == id && *held,
+            _ => false,
+        };
+        let volume = self.volumes.get(&id);
+        volume.is_some_and(|v| v.snapshots.values().any(|s| s.held))
+            || self
+                .pending
+                .values()
+                .chain(self.maybe.iter().map(|(c, _)| c))
+                .any(asked)
+    }
 }
 
 /// The snapshots a command is about.
@@ -419,6 +465,7 @@ pub(super) fn subjects(command: &Command) -> impl Iterator<Item = (VolumeId, Tag
         Command::DeleteSnapshots { targets } => targets.clone(),
         Command::RenameSnapshot { volume, tag, .. }
         | Command::SetMapped { volume, tag, .. }
+        | Command::SetHeld { volume, tag, .. }
         | Command::SetPriority { volume, tag, .. } => vec![(*volume, *tag)],
         _ => Vec::new(),
     }

@@ -4,11 +4,13 @@
 //!   cut as any write since the last one known durable ([`origin`]).
 //! - A snapshot sector may read as any value the origin may have held between the
 //!   request of the take and its reply; once seen it never changes ([`image`]).
+//!   All sectors of all volumes of one take are of one moment (`instant`).
 //! - Commands acknowledged hold through everything; those a crash cut off may have
 //!   happened or not, but whole ([`ledger`], [`reconcile`]).
 //!
 //! The oracle knows nothing of chunks, stores or journals. Which errors are
-//! legal depends on the trouble the world makes ([`Allow`]).
+//! legal depends on the trouble the world makes ([`Allow`]), and which old contents
+//! may be gone on what it damaged ([`damage`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,13 +21,17 @@ use snapstore::{Tag, VolumeId};
 use super::Outcome;
 use super::value::{SECTOR, Value};
 
+pub mod damage;
 pub mod image;
+mod instant;
 pub mod ledger;
 pub mod origin;
 pub mod reconcile;
 mod requests;
 
+use damage::Damage;
 use image::{Choice, Snapshot};
+use instant::Instant;
 use origin::OriginModel;
 use requests::Open;
 
@@ -42,8 +48,6 @@ pub struct Allow {
     pub origin_writes: bool,
     /// Pauses are given up.
     pub give_up: bool,
-    /// Blocks of the store were damaged.
-    pub damage: bool,
     /// The engine was told to close.
     pub closing: bool,
 }
@@ -71,6 +75,7 @@ struct Take {
     /// The highest tag known when it was asked for: its own must be higher.
     after: Tag,
     images: BTreeMap<VolumeId, Image>,
+    instant: Instant,
 }
 
 /// What a take may catch of one volume.
@@ -89,10 +94,14 @@ pub struct Oracle {
     pub allow: Allow,
     /// The volumes.
     pub volumes: BTreeMap<VolumeId, Volume>,
+    /// What damage may have cost.
+    pub damage: Damage,
     origins: Vec<OriginModel>,
     clock: u64,
     open: BTreeMap<u64, Open>,
     takes: BTreeMap<CommandId, Take>,
+    /// When each take may have happened.
+    instants: BTreeMap<Tag, Instant>,
     /// Commands not answered.
     pending: BTreeMap<CommandId, Command>,
     /// Commands whose effect is unknown: a crash or an error cut them off.
@@ -129,6 +138,12 @@ impl Oracle {
         let now = self.tick();
         self.origins.iter_mut().for_each(|o| o.killed(now));
         self.cut_off();
+    }
+
+    /// Grows with everything the oracle hears of.
+    #[must_use]
+    pub fn clock(&self) -> u64 {
+        self.clock
     }
 
     /// Commands asked for and not answered.

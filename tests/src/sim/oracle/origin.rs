@@ -9,13 +9,13 @@ use crate::sim::{Outcome, Violation};
 
 /// One write to one sector.
 #[derive(Clone, Copy, Debug)]
-struct Version {
-    value: Value,
-    write: u64,
-    issued: u64,
-    ended: Option<u64>,
+pub(super) struct Version {
+    pub(super) value: Value,
+    pub(super) write: u64,
+    pub(super) issued: u64,
+    pub(super) ended: Option<u64>,
     /// It was acknowledged, so it supersedes what ended before it.
-    ok: bool,
+    pub(super) ok: bool,
     durable: bool,
 }
 
@@ -37,10 +37,10 @@ impl Cell {
             .unwrap_or(0)
     }
 
-    fn possible(&self) -> impl Iterator<Item = Value> + '_ {
+    fn possible(&self) -> impl Iterator<Item = &Version> + '_ {
         let newest = self.newest(|v| v.ok);
         let live = move |v: &&Version| v.ended.is_none_or(|ended| ended >= newest);
-        self.versions.iter().filter(live).map(|v| v.value)
+        self.versions.iter().filter(live)
     }
 
     fn prune(&mut self) {
@@ -96,10 +96,23 @@ impl OriginModel {
         let Some(cell) = self.cells.get(sector as usize) else {
             return Vec::new();
         };
-        let mut values: Vec<Value> = cell.possible().collect();
+        let mut values: Vec<Value> = cell.possible().map(|v| v.value).collect();
         values.sort_unstable();
         values.dedup();
         values
+    }
+
+    /// The writes a read of the sector may return now.
+    pub(super) fn versions(&self, sector: u64) -> Vec<Version> {
+        let cell = self.cells.get(sector as usize);
+        cell.map(|cell| cell.possible().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Whether there is only one such write.
+    pub(super) fn is_certain(&self, sector: u64) -> bool {
+        let cell = self.cells.get(sector as usize);
+        cell.is_none_or(|cell| cell.versions.len() < 2)
     }
 
     /// A write is issued.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use snapstore::engine::{Command, SnapshotInfo, SnapshotState, VolumeInfo};
-use snapstore::{Tag, VolumeId};
+use snapstore::{Engine, Tag, VolumeId};
 
 use super::ledger::subjects;
 use super::{Oracle, Take};
@@ -18,6 +18,17 @@ pub struct Inventory {
     pub volumes: Vec<VolumeInfo>,
     /// The snapshots of each.
     pub snapshots: BTreeMap<VolumeId, Vec<SnapshotInfo>>,
+}
+
+impl Inventory {
+    /// What an engine says.
+    #[must_use]
+    pub fn of(engine: &Engine) -> Self {
+        let volumes = engine.volumes();
+        let of = |id| (id, engine.snapshots(id));
+        let snapshots = volumes.iter().map(|v| of(v.id)).collect();
+        Self { volumes, snapshots }
+    }
 }
 
 impl Oracle {
@@ -159,6 +170,9 @@ impl Oracle {
                 (Some(info), Command::SetMapped { mapped, .. }) if info.mapped == *mapped => {
                     self.apply(command);
                 }
+                (Some(info), Command::SetHeld { held, .. }) if info.held == *held => {
+                    self.apply(command);
+                }
                 (Some(info), Command::SetPriority { priority, .. })
                     if info.priority == *priority =>
                 {
@@ -173,7 +187,7 @@ impl Oracle {
     }
 
     fn compare_volume(&mut self, info: &VolumeInfo, list: Option<&Vec<SnapshotInfo>>) -> Outcome {
-        let trouble = self.allow.full || self.allow.store_errors || self.allow.damage;
+        let trouble = self.allow.full || self.allow.store_errors;
         let id = info.id;
         let half: Vec<String> = list
             .into_iter()
@@ -217,14 +231,14 @@ impl Oracle {
             let fields = (
                 &info.name,
                 info.priority,
-                info.mapped,
+                (info.mapped, info.held),
                 info.created_ms,
                 known.listed(info.size / SECTOR as u64),
             );
             let wanted = (
                 &known.name,
                 known.priority,
-                known.mapped,
+                (known.mapped, known.held),
                 known.created_ms,
                 true,
             );

@@ -1,5 +1,7 @@
 //! Requests: what they change, what they may return, how they may fail.
 
+use std::ops::Range;
+
 use snapstore::engine::{RequestError, SnapshotState};
 use snapstore::{Tag, VolumeId};
 
@@ -16,7 +18,7 @@ pub(super) enum Kind {
     Trim { first: u64, count: u64 },
     Flush,
     Read { first: u64, legal: Vec<Choice> },
-    Snapshot { tag: Tag, first: u64 },
+    Snapshot { tag: Tag, first: u64, count: u64 },
 }
 
 /// A request not yet answered.
@@ -27,6 +29,8 @@ pub(super) struct Open {
     issued: u64,
     /// The volume's policy may have put snapshots first since it was submitted.
     pub(super) strict: bool,
+    /// A snapshot of it may have been held since then.
+    pub(super) held: bool,
     kind: Kind,
 }
 
@@ -64,12 +68,14 @@ impl Oracle {
                     legal,
                 }
             }
-            Ask::ReadSnapshot { tag, first, .. } => Kind::Snapshot {
+            Ask::ReadSnapshot { tag, first, count } => Kind::Snapshot {
                 tag: *tag,
                 first: *first,
+                count: *count,
             },
         };
         let strict = self.snapshots_may_be_first(volume);
+        let held = self.may_hold(volume);
         self.open.insert(
             owner,
             Open {
@@ -77,6 +83,7 @@ impl Oracle {
                 origin,
                 issued: now,
                 strict,
+                held,
                 kind,
             },
         );
@@ -90,6 +97,12 @@ impl Oracle {
             return;
         };
         self.origins[origin].issue(owner, first, values, now);
+        let (model, count) = (&self.origins[origin], values.len() as u64);
+        for take in self.takes.values_mut() {
+            if take.images.contains_key(&volume) {
+                take.instant.issued(volume, model, owner, first, count);
+            }
+        }
         let images = self
             .takes
             .values_mut()
@@ -132,6 +145,10 @@ impl Oracle {
         result: &Result<Vec<Data>, Failure>,
         now: u64,
     ) {
+        let acknowledged = result.is_ok() && matches!(open.kind, Kind::Write { .. });
+        for take in self.takes.values_mut() {
+            take.instant.ended(owner, acknowledged, now);
+        }
         let model = &mut self.origins[open.origin];
         match (&open.kind, result) {
             (Kind::Write { first, count, .. }, Err(Failure::Refused(_))) => {
@@ -162,7 +179,7 @@ impl Oracle {
                 }
                 Ok(())
             }
-            Kind::Snapshot { tag, first } => {
+            Kind::Snapshot { tag, first, .. } => {
                 let values: Vec<Value> = data.iter().map(Data::value).collect();
                 self.snapshot_seen(open.volume, *tag, *first, &values)
             }
@@ -184,6 +201,10 @@ impl Oracle {
         };
         snapshot
             .seen(first, values)
+            .and_then(|()| match self.instants.get_mut(&tag) {
+                Some(instant) => instant.seen(volume, first, values),
+                None => Ok(()),
+            })
             .map_err(|v| Violation(format!("volume {volume} tag {tag}: {v}")))
     }
 
@@ -195,17 +216,20 @@ impl Oracle {
             (_, Failure::Broken(error)) => self.may_fail(open, &Failure::Refused(error.clone())),
             (_, Failure::Refused(RequestError::Closing)) => allow.closing,
             (_, Failure::Refused(RequestError::NoVolume(_))) => leaving,
-            (Kind::Snapshot { tag, .. }, failure) => {
-                self.read_may_fail(open.volume, *tag, leaving, failure)
+            (Kind::Snapshot { tag, first, count }, failure) => {
+                let sectors = *first..*first + *count;
+                self.read_may_fail((open.volume, *tag), &sectors, leaving, failure)
             }
             (Kind::Read { .. }, Failure::Device(_)) => allow.origin_reads,
             (_, Failure::Device(_)) => allow.origin_writes,
             (Kind::Write { .. }, Failure::Refused(error)) => {
                 let strict = open.strict || self.snapshots_may_be_first(open.volume);
                 match error {
-                    RequestError::NoSpace(_) => strict && allow.full,
+                    RequestError::NoSpace(_) => {
+                        (strict || open.held || self.may_hold(open.volume)) && allow.full
+                    }
                     RequestError::StoreFailed(_) => strict && allow.store_errors,
-                    RequestError::Damaged { .. } => strict && (allow.damage || allow.store_errors),
+                    RequestError::Damaged { .. } => strict && allow.store_errors,
                     _ => false,
                 }
             }
@@ -215,18 +239,19 @@ impl Oracle {
 
     fn read_may_fail(
         &mut self,
-        volume: VolumeId,
-        tag: Tag,
+        (volume, tag): (VolumeId, Tag),
+        sectors: &Range<u64>,
         leaving: bool,
         failure: &Failure,
     ) -> bool {
         let allow = self.allow;
-        let trouble = allow.full || allow.store_errors || allow.damage;
+        let trouble = allow.full || allow.store_errors;
+        let mut damaged = || self.damage.excuses(volume, tag, sectors);
         let snapshots = self.volumes.get_mut(&volume).map(|v| &mut v.snapshots);
         let snapshot = snapshots.and_then(|s| s.get_mut(&tag));
         match failure {
-            Failure::Mismatch(_) => allow.damage,
-            Failure::Device(_) => allow.origin_reads || allow.store_errors,
+            Failure::Mismatch(_) => damaged(),
+            Failure::Device(_) => allow.origin_reads || allow.store_errors || damaged(),
             Failure::Refused(RequestError::NoSnapshot(..)) => {
                 leaving || snapshot.is_none_or(|s| s.deleting)
             }
@@ -236,8 +261,8 @@ impl Oracle {
                 }
                 trouble
             }
-            Failure::Refused(RequestError::Lost(..)) => trouble || allow.origin_reads,
-            Failure::Refused(RequestError::Damaged { .. }) => allow.damage || allow.store_errors,
+            Failure::Refused(RequestError::Lost(..)) => trouble || allow.origin_reads || damaged(),
+            Failure::Refused(RequestError::Damaged { .. }) => allow.store_errors || damaged(),
             Failure::Refused(RequestError::StoreFailed(_)) => allow.store_errors,
             Failure::Refused(_) | Failure::Broken(_) => false,
         }

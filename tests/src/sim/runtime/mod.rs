@@ -94,7 +94,7 @@ pub enum Answer {
 }
 
 /// How the runtime behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Habits {
     /// Lanes (queues).
     pub lanes: usize,
@@ -261,7 +261,7 @@ impl Daemon for Runtime {
         if weights.iter().sum::<u64>() == 0 {
             return Ok(false);
         }
-        match self.dice.weighted(&weights) {
+        match self.whose_turn(&weights) {
             0 => self.move_io()?,
             1 => {
                 let index = self.dice.index(self.tasks.len());
@@ -320,6 +320,16 @@ impl Daemon for Runtime {
 }
 
 impl Runtime {
+    /// Operations, tasks or mail. With fixed dice all that can be in flight together
+    /// is, before anything completes.
+    fn whose_turn(&mut self, weights: &[u64]) -> usize {
+        let busy = |kind: &usize| weights.get(*kind).is_some_and(|weight| *weight > 0);
+        if self.dice.are_fixed() {
+            return [1, 2].into_iter().find(busy).unwrap_or(0);
+        }
+        self.dice.weighted(weights)
+    }
+
     fn post(&mut self, event: Event) {
         self.mail_out(Mail {
             events: vec![event],

@@ -65,10 +65,16 @@ pub enum Action {
     Trouble { roll: u32 },
     /// A volume grows into its origin: a little, or as far as it goes.
     Grow { volume: u32, by: u32 },
+    /// The store's device grows, and mostly the store with it.
+    Extend { by: u32 },
+    /// A person keeps a snapshot, or no longer.
+    Hold { snapshot: u32, held: bool },
 }
 
-/// Kinds of action, in the order of [`weights`].
-const KINDS: u32 = 20;
+/// Kinds of action, in the order of [`weights`]; the last only in worlds that hold.
+const KINDS: u32 = 22;
+/// Weight of the last.
+const HOLD: u64 = 4;
 
 /// Weights of the kinds, some of them off: worlds that never do one thing do
 /// more of another.
@@ -87,7 +93,25 @@ pub fn weights(dice: &mut Dice) -> Vec<u64> {
     // Without takes and crashes there is little to see.
     weights[6] = weights[6].max(2);
     weights[17] = weights[17].max(1);
+    weights.push(0);
     weights
+}
+
+/// Lets the store grow.
+pub fn extend(weights: &mut [u64]) {
+    if let Some(weight) = weights.last_mut() {
+        *weight = 3;
+    }
+}
+
+/// Lets snapshots be held.
+pub fn hold(weights: &mut Vec<u64>) {
+    weights.resize(KINDS as usize, HOLD);
+}
+
+/// Lets volumes grow often, by little.
+pub fn grow(weights: &mut [u64]) {
+    weights[19] = 12;
 }
 
 /// More writes and takes, fewer deletions: what fills a store.
@@ -173,7 +197,12 @@ impl Action {
                 again: (b % 4) * (c % 2),
             },
             18 => Self::Trouble { roll: a },
-            _ => Self::Grow { volume: a, by: b },
+            19 => Self::Grow { volume: a, by: b },
+            20 => Self::Extend { by: a },
+            _ => Self::Hold {
+                snapshot: a,
+                held: b % 3 != 0,
+            },
         }
     }
 

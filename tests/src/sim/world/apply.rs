@@ -22,6 +22,7 @@ impl<D: Daemon> World<D> {
             Action::Compare => return self.compare(),
             Action::Reopen { power } => return self.reopen(power),
             Action::Crash { power, again } => return self.crash(power, again),
+            Action::Trouble { .. } if self.config.trouble == Trouble::Rot => self.rot(),
             Action::Trouble { roll } => self.trouble(roll),
             Action::Write { .. }
             | Action::Trim { .. }
@@ -132,6 +133,11 @@ impl<D: Daemon> World<D> {
                     priority,
                 }
             }
+            Action::Hold { snapshot, held } => {
+                let (volume, tag) = self.snapshot(snapshot, idle)?;
+                self.stats.held += u64::from(held);
+                Command::SetHeld { volume, tag, held }
+            }
             Action::Policy {
                 volume,
                 snapshots_first,
@@ -148,7 +154,7 @@ impl<D: Daemon> World<D> {
                 Command::SetPolicy {
                     volume: self.volume(volume)?,
                     policy: Some(policy),
-                    full_wait_s: None,
+                    full_wait_s: self.config.full_wait,
                 }
             }
             Action::CreateVolume => return self.create_volume(),
@@ -158,6 +164,7 @@ impl<D: Daemon> World<D> {
                 quiet.then_some(Command::DeleteVolume { volume })?
             }
             Action::Grow { volume, by } => return self.grow(volume, by),
+            Action::Extend { by } => return self.extend(by),
             Action::Checkpoint => Command::Checkpoint,
             _ => return None,
         })
@@ -224,6 +231,7 @@ impl<D: Daemon> World<D> {
 
     pub(super) fn command(&mut self, command: Command) {
         let id = self.runtime.command(command.clone());
+        self.extension_asked(id, &command);
         self.oracle.commanded(id, &command);
         self.note(|| format!("  {id:?} {command:?}"));
     }

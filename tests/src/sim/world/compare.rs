@@ -6,6 +6,7 @@ use snapstore::{Tag, VolumeId};
 use super::{Outcome, Violation, World, contents};
 use crate::sim::daemon::Daemon;
 use crate::sim::runtime::Ask;
+use crate::sim::value::SECTOR;
 
 impl<D: Daemon> World<D> {
     /// Everything in flight ends; then lists, origins and all snapshots are read.
@@ -25,11 +26,17 @@ impl<D: Daemon> World<D> {
         Ok(())
     }
 
-    /// Reads a snapshot from end to end, in requests of uneven length.
+    /// Reads a snapshot from end to end, in requests of uneven length; chunk by chunk when
+    /// some may fail.
     fn read_whole(&mut self, volume: VolumeId, tag: Tag, size: u64) -> Outcome {
+        let chunk = u64::from(self.config.chunk_size) / SECTOR as u64;
         let mut first = 0;
         while first < size {
-            let count = self.dice.between(1, 512).min(size - first);
+            let count = match self.oracle.damage.any() {
+                true => chunk - first % chunk,
+                false => self.dice.between(1, 512),
+            };
+            let count = count.min(size - first);
             let ask = Ask::ReadSnapshot { tag, first, count };
             let owner = self.runtime.submit(volume, ask.clone());
             self.oracle.submitted(owner, volume, &ask);

@@ -5,7 +5,7 @@ use snapstore::{Checksum, engine};
 
 use crate::sim::daemon::Kind;
 use crate::sim::defect::Defect;
-use crate::sim::dice::Dice;
+use crate::sim::dice::{Dice, Order};
 use crate::sim::oracle::Allow;
 use crate::sim::runtime::Habits;
 
@@ -22,13 +22,17 @@ pub enum Trouble {
     OriginReads,
     /// Origin writes and flushes fail now and then.
     OriginWrites,
+    /// Blocks of the store at rest are damaged.
+    Rot,
 }
 
 /// A world's shape.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Of all the dice.
     pub seed: u64,
+    /// Nothing is left to the dice: in which order things complete.
+    pub order: Option<Order>,
     /// What runs the engine.
     pub kind: Kind,
     /// Bytes in a chunk.
@@ -49,6 +53,10 @@ pub struct Config {
     pub habits: Habits,
     /// What goes wrong.
     pub trouble: Trouble,
+    /// The store also fails while it is being recovered.
+    pub sick_recovery: bool,
+    /// How long writes wait for room where snapshots come first, in seconds.
+    pub full_wait: Option<u32>,
     /// Actions before the end.
     pub actions: u64,
     /// Most requests in flight.
@@ -82,6 +90,7 @@ impl Config {
         let snapshots = dice.pick(&[2, 4, 8, 12]);
         let mut config = Self {
             seed,
+            order: None,
             kind: Kind::StandIn,
             chunk_size,
             checksum: Checksum::default(),
@@ -101,6 +110,8 @@ impl Config {
             },
             habits: habits(dice),
             trouble,
+            sick_recovery: false,
+            full_wait: None,
             actions: dice.between(50, 600),
             load: dice.pick(&[1, 4, 16, 48]),
             snapshots,
@@ -110,9 +121,17 @@ impl Config {
         if trouble == Trouble::Full {
             config.fill(chunk);
         }
+        // Not in all, so that what a seed was known for stays.
+        if seed % 4 == 3 {
+            super::action::extend(&mut config.weights);
+        }
         let dice = &mut Dice::new(seed ^ 0x6702_77ed);
+        let grows = seed % 8 == 6;
+        if grows {
+            super::action::grow(&mut config.weights);
+        }
         let first = |size: &u64| match dice.below(2) {
-            0 => *size,
+            0 if !grows => *size,
             _ => dice.between(size / 2, *size),
         };
         config.volumes = config.origins.iter().map(first).collect();
@@ -136,6 +155,27 @@ impl Config {
     /// The world `seed` of a kind.
     #[must_use]
     pub fn of_kind(seed: u64, kind: Kind) -> Self {
+        let mut config = Self::sound(seed, kind);
+        let dice = &mut Dice::new(seed ^ 0x0007_207e);
+        if config.trouble == Trouble::None && dice.chance(1, 5) {
+            config.trouble = Trouble::Rot;
+            config.weights[18] = 12;
+        }
+        config.sick_recovery = dice.chance(1, 8);
+        if config.trouble == Trouble::Full && dice.chance(1, 3) {
+            config.full_wait = Some(dice.pick(&[1, 5, 20]));
+            config.weights[11] = 6;
+        }
+        // Dice of its own, so that what all other seeds are known for stays.
+        if config.trouble == Trouble::Full && Dice::new(seed ^ 0x0401_d5ed).chance(1, 3) {
+            config = config.with_holds();
+        }
+        config
+    }
+
+    /// The same, but without what came later: disks that lie, recoveries disturbed, writes
+    /// that wait for room, snapshots held where the store fills.
+    fn sound(seed: u64, kind: Kind) -> Self {
         let mut config = Self::of_seed(seed);
         config.kind = kind;
         if kind == Kind::Lanes {
@@ -147,7 +187,7 @@ impl Config {
     /// The same without trouble: every error counts.
     #[must_use]
     pub fn peaceful(seed: u64, kind: Kind) -> Self {
-        let mut config = Self::of_kind(seed, kind);
+        let mut config = Self::sound(seed, kind);
         if config.trouble == Trouble::Full {
             config.store_blocks *= 32;
         }
@@ -155,11 +195,57 @@ impl Config {
         config
     }
 
+    /// The same in which snapshots are held.
+    #[must_use]
+    pub fn with_holds(mut self) -> Self {
+        super::action::hold(&mut self.weights);
+        self
+    }
+
+    /// The same on short volumes that end with part of a chunk, with many takes and power
+    /// cuts: many a copy that a cut tears is that of a last chunk.
+    #[must_use]
+    pub fn ragged(mut self) -> Self {
+        let chunk = u64::from(self.chunk_size) / 512;
+        for (origin, volume) in self.origins.iter_mut().zip(&mut self.volumes) {
+            *volume = chunk + 1 + *volume % (chunk - 1);
+            *origin = (*origin).max(*volume);
+        }
+        self.prefer(&[(6, 20), (7, 20), (17, 8)]);
+        self
+    }
+
+    /// The same on two volumes of sixteen chunks, where some operations take long: for
+    /// scripts of what happens beside them.
+    #[must_use]
+    pub fn paired(mut self) -> Self {
+        let size = 16 * u64::from(self.chunk_size) / 512;
+        self.origins = vec![size; 2];
+        self.volumes = vec![size; 2];
+        self.store_blocks = self.store_blocks.max(1024 + 2 * size);
+        self.habits.laggards = 4;
+        self.habits.give_up = 0;
+        self.load = self.load.max(48);
+        self
+    }
+
+    fn prefer(&mut self, weights: &[(usize, u64)]) {
+        for (kind, weight) in weights {
+            self.weights[*kind] = *weight;
+        }
+    }
+
     /// The same with a planted defect.
     #[must_use]
     pub fn with_defect(mut self, defect: Defect) -> Self {
         self.habits.defect = Some(defect);
         self
+    }
+
+    /// What decides everything in the world.
+    #[must_use]
+    pub fn dice(&self) -> Dice {
+        self.order.map_or_else(|| Dice::new(self.seed), Dice::fixed)
     }
 
     /// The errors that are legal here.

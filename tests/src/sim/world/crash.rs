@@ -1,21 +1,26 @@
 //! Power cuts, kills and orderly stops, and coming back from them.
 
-use snapstore::check::{CheckOptions, check};
 use snapstore::engine::{Command, DropReason, Engine};
-use snapstore::recover::{Recovered, load};
-use snapstore::{Tag, VolumeId};
+use snapstore::recover::Recovered;
 
-use super::{Outcome, Violation, World};
+use super::{Outcome, Trouble, Violation, World};
 use crate::sim::daemon::Daemon;
-use crate::sim::disk::sync::{SyncDisk, SyncOrigins};
+use crate::sim::dice::Dice;
+use crate::sim::disk::sync::SyncDisk;
+use crate::sim::found::observe;
 use crate::sim::oracle::ledger::origin_at;
 use crate::sim::oracle::reconcile::Inventory;
+use crate::sim::recovery::{self, Named};
 
 impl<D: Daemon> World<D> {
     /// Everything stops at once; recovery is itself cut off `again` times.
     pub(super) fn crash(&mut self, power: bool, again: u32) -> Outcome {
         self.count();
+        self.stats.crashes += 1;
         self.lose(power);
+        if self.config.sick_recovery {
+            self.disturbed_recovery(power)?;
+        }
         for _ in 0..again {
             let long = self.dice.chance(1, 2);
             let fuse = 1 + self.dice.below(if long { 200 } else { 20 });
@@ -23,6 +28,7 @@ impl<D: Daemon> World<D> {
                 break;
             }
             let power = power || self.dice.chance(1, 2);
+            self.stats.crashes += 1;
             self.lose(power);
         }
         self.come_back(false)
@@ -30,22 +36,35 @@ impl<D: Daemon> World<D> {
 
     /// An orderly stop under load, perhaps the power off, and a start.
     pub(super) fn reopen(&mut self, power: bool) -> Outcome {
+        self.close();
+        self.settle()?;
+        self.start_again(power)
+    }
+
+    /// Asks for an orderly stop.
+    pub fn close(&mut self) {
         self.quiet_disks();
         self.command(Command::Close);
-        self.settle()?;
+    }
+
+    /// A start after an orderly stop, perhaps with the power off in between.
+    ///
+    /// # Errors
+    /// The promise it broke.
+    pub fn start_again(&mut self, power: bool) -> Outcome {
         let sick = self
             .runtime
             .look(|engine| engine.store_info())
             .failed
             .is_some();
         self.count();
+        self.stats.stops += 1;
         self.lose(power);
         // A store that failed cannot be closed in order.
         self.come_back(!sick)
     }
 
-    fn lose(&mut self, power: bool) {
-        self.stats.crashes += 1;
+    pub(super) fn lose(&mut self, power: bool) {
         let dice = &mut self.dice;
         let machine = self.runtime.machine_mut();
         for disk in machine.origins.iter_mut().chain([&mut machine.store]) {
@@ -62,6 +81,31 @@ impl<D: Daemon> World<D> {
         }
     }
 
+    /// Recovers while the store fails now and then: that ends in an error, or well. The
+    /// power is cut, or the daemon killed, all the same.
+    fn disturbed_recovery(&mut self, power: bool) -> Outcome {
+        self.quiet_disks();
+        let dice = &mut self.dice;
+        let ppm = |dice: &mut Dice| dice.pick(&[0, 0, 10_000, 100_000]);
+        let [read_ppm, write_ppm, flush_ppm] = [(); 3].map(|()| ppm(dice));
+        let faults = &mut self.runtime.machine_mut().store.faults;
+        (faults.read_ppm, faults.write_ppm, faults.flush_ppm) = (read_ppm, write_ppm, flush_ppm);
+        // Reads that fail twice are damage: `rot` has that.
+        faults.shy = Some(Default::default());
+        let attempt = self.attempt(None);
+        let given = self.runtime.machine().store.faults.given;
+        self.quiet_disks();
+        self.stats.disturbed += u64::from(given > 0);
+        if let Err(violation) = attempt.result
+            && given == 0
+        {
+            return Err(violation);
+        }
+        let power = power || self.dice.chance(1, 2);
+        self.lose(power);
+        Ok(())
+    }
+
     /// Recovers with a fuse; false if it ended before the fuse.
     fn recovery_cut_off(&mut self, fuse: u64) -> Outcome<bool> {
         self.quiet_disks();
@@ -73,26 +117,50 @@ impl<D: Daemon> World<D> {
         }
     }
 
-    fn come_back(&mut self, clean: bool) -> Outcome {
+    pub(super) fn come_back(&mut self, clean: bool) -> Outcome {
         self.quiet_disks();
+        self.refuses_a_gap()?;
+        self.doubts_the_journal()?;
+        if self.config.trouble == Trouble::Rot {
+            self.refuses_damaged_tables()?;
+        }
         let before = self.load_inventory()?;
         let (engine, recovered) = self.attempt(None).result?;
         self.note(|| format!("  recovered: {recovered:?}"));
         self.stats.undone += recovered.dropped + recovered.lost;
         self.judge(&recovered, clean)?;
         self.runtime.restart(engine)?;
-        self.check_store("after recovery")?;
+        self.store_is_as_large()?;
+        let clean = if self.rot.there {
+            self.finds_no_damage()?
+        } else {
+            self.check_store("after recovery")?;
+            false
+        };
         self.same_things(&before)?;
         self.apply_invalid()?;
         self.oracle.reconcile(&self.inventory(), true)?;
         // Volumes whose creation was cut off are known only now.
         self.attach_all()?;
-        self.compare_origins()
+        self.compare_origins()?;
+        if clean {
+            self.reads_all()
+        } else if self.rot.there || self.oracle.damage.any() {
+            Ok(()) // what fails there `compare` judges
+        } else {
+            self.compare_copies()
+        }
+    }
+
+    /// Reads every snapshot where csnapd starts once more on a copy of the disks, so that
+    /// the world itself lives on as it would.
+    fn compare_copies(&mut self) -> Outcome {
+        let copy = self.runtime.machine().clone();
+        observe(copy, &self.config)?.read_by(&mut self.oracle)
     }
 
     fn judge(&self, recovered: &Recovered, clean: bool) -> Outcome {
-        let dirty = !recovered.clean || recovered.replayed > 0 || recovered.dropped > 0;
-        if clean && dirty {
+        if clean && !recovery::was_orderly(recovered) {
             return Err(Violation(format!(
                 "an orderly stop was recovered as {recovered:?}"
             )));
@@ -103,21 +171,7 @@ impl<D: Daemon> World<D> {
     fn attempt(&mut self, fuse: Option<u64>) -> Attempt {
         let machine = self.runtime.machine_mut();
         let mut store = SyncDisk::new(&mut machine.store, &mut self.dice, fuse);
-        let wrong = |what, error| Violation(format!("cannot {what} after a stop: {error}"));
-        let result = load(&mut store)
-            .map_err(|e| wrong("load", e))
-            .and_then(|loaded| {
-                let chunk = u64::from(loaded.chunk_size()) / 512;
-                let disk_of = |path: &str| machine.origins.get(origin_at(path)?);
-                let volumes = loaded.volumes();
-                let disks = volumes
-                    .iter()
-                    .filter_map(|v| Some((v.id, disk_of(&v.origin)?)))
-                    .collect();
-                let mut origins = SyncOrigins { disks, chunk };
-                let recovered = loaded.recover(&mut store, &mut origins, self.config.engine);
-                recovered.map_err(|e| wrong("recover", e))
-            });
+        let result = recovery::recover(&mut store, &machine.origins, self.config.engine);
         Attempt {
             blown: store.blown(),
             result,
@@ -125,26 +179,15 @@ impl<D: Daemon> World<D> {
     }
 
     /// What a store that is only loaded says it holds.
-    fn load_inventory(&mut self) -> Outcome<Vec<(VolumeId, Tag, String)>> {
+    fn load_inventory(&mut self) -> Outcome<Vec<Named>> {
         let machine = self.runtime.machine_mut();
         let mut store = SyncDisk::new(&mut machine.store, &mut self.dice, None);
-        let loaded = load(&mut store).map_err(|e| Violation(format!("cannot load: {e}")))?;
-        let volumes = loaded.volumes();
-        let live = volumes.iter().filter(|v| !v.deleting);
-        let list = live.flat_map(|v| loaded.snapshots(v.id));
-        Ok(list.map(|s| (s.volume, s.tag, s.name)).collect())
+        recovery::listed(&mut store)
     }
 
     /// Loading and recovering must agree on what exists.
-    fn same_things(&self, loaded: &[(VolumeId, Tag, String)]) -> Outcome {
-        let found = self.inventory();
-        let live = found.volumes.iter().filter(|v| !v.deleting);
-        let list = live.filter_map(|v| found.snapshots.get(&v.id)).flatten();
-        let list: Vec<_> = list.map(|s| (s.volume, s.tag, s.name.clone())).collect();
-        if list == loaded {
-            return Ok(());
-        }
-        Err(Violation(format!("loaded {loaded:?}, recovered {list:?}")))
+    fn same_things(&self, loaded: &[Named]) -> Outcome {
+        recovery::same_things(loaded, &self.inventory())
     }
 
     /// What a dead store could not write itself is written first of all.
@@ -175,25 +218,15 @@ impl<D: Daemon> World<D> {
         self.stats.checks += 1;
         let machine = self.runtime.machine_mut();
         let mut store = SyncDisk::new(&mut machine.store, &mut self.dice, None);
-        let report = check(&mut store, CheckOptions { data: true }, &mut |_, _| {})
-            .map_err(|e| Violation(format!("cannot check {when}: {e}")))?;
-        if report.problems.is_empty() {
-            return Ok(());
-        }
-        Err(Violation(format!("check {when}: {:#?}", report.problems)))
+        recovery::must_be_sound(&mut store, when)
     }
 
     pub(super) fn inventory(&self) -> Inventory {
-        self.runtime.look(|engine| {
-            let volumes = engine.volumes();
-            let of = |id| (id, engine.snapshots(id));
-            let snapshots = volumes.iter().map(|v| of(v.id)).collect();
-            Inventory { volumes, snapshots }
-        })
+        self.runtime.look(Inventory::of)
     }
 
     /// Adds the engine's counters before it goes.
-    fn count(&mut self) {
+    pub(super) fn count(&mut self) {
         let counters = self.runtime.look(|engine| engine.store_info()).counters;
         self.stats.copied += counters.chunks_copied;
         self.stats.checkpoints += counters.checkpoints;

@@ -19,9 +19,14 @@ use super::{Outcome, Violation};
 
 pub mod action;
 mod apply;
+mod atlas;
 mod compare;
 pub mod config;
 mod crash;
+mod extend;
+mod gap;
+mod ring;
+mod rot;
 
 pub use action::Action;
 pub use config::{Config, Trouble};
@@ -44,12 +49,18 @@ pub struct Stats {
     pub steps: u64,
     /// Power cuts and kills, those inside recovery included.
     pub crashes: u64,
+    /// Orderly stops.
+    pub stops: u64,
     /// I/O errors given.
     pub faults: u64,
     /// Snapshots taken.
     pub takes: u64,
     /// Volumes asked to grow.
     pub grown: u64,
+    /// Times the store became larger.
+    pub extended: u64,
+    /// Snapshots asked to be held.
+    pub held: u64,
     /// Chunks copied out.
     pub copied: u64,
     /// Checkpoints.
@@ -58,10 +69,24 @@ pub struct Stats {
     pub checks: u64,
     /// Snapshots the engine dropped.
     pub drops: u64,
+    /// Volumes whose writes waited for room.
+    pub waited: u64,
     /// Chunks that were lost to their snapshots.
     pub lost: u64,
     /// Exceptions that recovery found without their data.
     pub undone: u64,
+    /// Blocks of a store at rest that were damaged.
+    pub rotten: u64,
+    /// Checks that named damage.
+    pub named: u64,
+    /// Reads that failed because of damage.
+    pub unreadable: u64,
+    /// Journal blocks and newest superblocks that were damaged in a copy of the disks.
+    pub doubted: u64,
+    /// Stores refused for one of them.
+    pub refused: u64,
+    /// Recoveries during which the store failed.
+    pub disturbed: u64,
     /// What lanes met.
     pub lanes: Tally,
 }
@@ -73,15 +98,25 @@ impl Stats {
         self.actions += other.actions;
         self.steps += other.steps;
         self.crashes += other.crashes;
+        self.stops += other.stops;
         self.faults += other.faults;
         self.takes += other.takes;
         self.grown += other.grown;
+        self.extended += other.extended;
+        self.held += other.held;
         self.copied += other.copied;
         self.checkpoints += other.checkpoints;
         self.checks += other.checks;
         self.drops += other.drops;
+        self.waited += other.waited;
         self.lost += other.lost;
         self.undone += other.undone;
+        self.rotten += other.rotten;
+        self.named += other.named;
+        self.unreadable += other.unreadable;
+        self.doubted += other.doubted;
+        self.refused += other.refused;
+        self.disturbed += other.disturbed;
         self.lanes.add(&other.lanes);
     }
 }
@@ -96,6 +131,12 @@ pub struct World<D> {
     stamp: u64,
     names: u64,
     now_ms: u64,
+    /// How large the store is, and may be.
+    store: extend::StoreSize,
+    /// How the store lies.
+    rot: rot::Rot,
+    /// The store as the last stop left it.
+    stopped: Option<SimDisk>,
     /// Actions so far, for the report of a violation.
     history: Vec<Action>,
     /// Print what happens as it happens.
@@ -109,7 +150,7 @@ impl<D: Daemon> World<D> {
     /// # Errors
     /// When an empty store cannot be made and opened.
     pub fn new(config: Config, trace: bool) -> Outcome<Self> {
-        let mut dice = Dice::new(config.seed);
+        let mut dice = config.dice();
         let mut stamp = 1;
         let origins = config
             .origins
@@ -142,6 +183,8 @@ impl<D: Daemon> World<D> {
         let (engine, _) = recovered.map_err(|e| wrong("recovered", e))?;
         let runtime = D::start(engine, machine, config.habits, dice.fork())?;
         let oracle = Oracle::new(values, config.allow());
+        let store = extend::StoreSize::new(config.store_blocks);
+        let rot = rot::Rot::new(config.seed);
         let stats = Stats {
             worlds: 1,
             ..Stats::default()
@@ -154,6 +197,9 @@ impl<D: Daemon> World<D> {
             stamp,
             names: 0,
             now_ms: 1_000,
+            store,
+            rot,
+            stopped: None,
             history: Vec::new(),
             trace,
             stats,
@@ -165,10 +211,7 @@ impl<D: Daemon> World<D> {
     /// # Errors
     /// The first promise broken.
     pub fn run(&mut self) -> Outcome {
-        for _ in 0..self.config.origins.len() {
-            self.apply(Action::CreateVolume)?;
-        }
-        self.settle()?;
+        self.begin()?;
         for _ in 0..self.config.actions {
             let action = Action::roll(&mut self.dice, &self.config.weights);
             self.apply(action)?;
@@ -181,21 +224,53 @@ impl<D: Daemon> World<D> {
     /// # Errors
     /// The first promise broken.
     pub fn script(&mut self, actions: &[Action]) -> Outcome {
+        self.begin()?;
+        actions.iter().try_for_each(|action| self.apply(*action))?;
+        self.finish()
+    }
+
+    /// Makes a volume on every origin.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn begin(&mut self) -> Outcome {
         for _ in 0..self.config.origins.len() {
             self.apply(Action::CreateVolume)?;
         }
-        self.settle()?;
-        actions.iter().try_for_each(|action| self.apply(*action))?;
-        self.finish()
+        self.settle()
+    }
+
+    /// Sets one action going.
+    ///
+    /// # Errors
+    /// The promise it broke at once.
+    pub fn act(&mut self, action: Action) -> Outcome {
+        self.apply(action)
+    }
+
+    /// The disks.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        self.runtime.machine()
+    }
+
+    /// What every view may show now.
+    #[must_use]
+    pub fn oracle(&self) -> &Oracle {
+        &self.oracle
     }
 
     /// What was seen.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
+        let counters = self.runtime.look(|engine| engine.store_info()).counters;
+        stats.copied += counters.chunks_copied;
+        stats.checkpoints += counters.checkpoints;
         stats.steps = self.runtime.steps();
         stats.actions = self.history.len() as u64;
         stats.lanes = self.runtime.tally();
+        stats.unreadable = self.oracle.damage.failed;
         stats
     }
 
@@ -205,11 +280,17 @@ impl<D: Daemon> World<D> {
         &self.history
     }
 
-    fn finish(&mut self) -> Outcome {
+    /// Compares everything, twice after a stop, repairs the store if it was damaged, and
+    /// deletes all snapshots.
+    ///
+    /// # Errors
+    /// The first promise broken.
+    pub fn finish(&mut self) -> Outcome {
         self.quiet_disks();
         self.apply(Action::Compare)?;
         self.apply(Action::Reopen { power: true })?;
         self.apply(Action::Compare)?;
+        self.mend()?;
         self.empty()?;
         self.apply(Action::Reopen { power: true })
     }
@@ -235,6 +316,14 @@ impl<D: Daemon> World<D> {
 
     /// Waits until nothing is in flight. Nothing new may come meanwhile.
     fn settle(&mut self) -> Outcome {
+        self.settle_with(&mut |_| Ok(()))
+    }
+
+    /// The same; `look` sees the world after every step.
+    ///
+    /// # Errors
+    /// When it does not come to rest, a promise was broken, or `look` says so.
+    pub fn settle_with(&mut self, look: &mut dyn FnMut(&Self) -> Outcome) -> Outcome {
         let end = self.runtime.steps() + SETTLE_STEPS;
         let mut stalled = 0;
         while !self.settled() {
@@ -243,6 +332,7 @@ impl<D: Daemon> World<D> {
             }
             if self.runtime.step()? {
                 self.collect()?;
+                look(self)?;
                 continue;
             }
             stalled += 1;
@@ -276,10 +366,15 @@ impl<D: Daemon> World<D> {
                 Answer::Ended { owner, result } => self.oracle.ended(owner, &result)?,
                 Answer::Reply { id, result } => {
                     self.oracle.replied(id, &result)?;
+                    self.extension_answered(id, &result)?;
                     self.serve_volumes(&result)?;
                 }
                 Answer::Notice(notice) => {
                     self.stats.drops += u64::from(matches!(notice, Notice::SnapshotDropped { .. }));
+                    self.stats.waited += u64::from(matches!(notice, Notice::WaitsForRoom { .. }));
+                    // Two reads that fail are damage; a repair brings back what it leaks.
+                    let damage = matches!(notice, Notice::Damage { .. });
+                    self.rot.there |= damage && self.config.trouble == Trouble::Store;
                     self.stats.lost += u64::from(matches!(notice, Notice::ChunkLost { .. }));
                     self.oracle.noticed(&notice)?;
                 }

@@ -115,7 +115,15 @@ impl Devices {
         of_volume.try_for_each(|entry| self.discard(entry, "its origin was changed without csnap"))
     }
 
-    /// Whether the kernel still has a device that is listed and waits.
+    /// Whether a device that is listed waits for us: also one that cannot be looked at.
+    #[must_use]
+    pub fn waits_for_us(&self, entry: &ListedDevice) -> bool {
+        let me = i32::try_from(std::process::id()).unwrap_or_default();
+        self.found(entry.key())
+            .map_or(true, |found| found.waits_for(me))
+    }
+
+    /// Whether the kernel still has a device that is listed, and it started.
     #[must_use]
     pub fn waits(&self, entry: &ListedDevice) -> bool {
         !matches!(self.found(entry.key()), Ok(Found::Gone | Found::Dead(_)))

@@ -34,6 +34,19 @@ pub enum Found {
     Dead(u32),
 }
 
+impl Found {
+    /// Whether a device waits for process `me`, which does not serve it, or another has
+    /// it. One that `me` serves is just being made, or taken away.
+    #[must_use]
+    pub fn waits_for(self, me: i32) -> bool {
+        match self {
+            Self::Gone | Self::Dead(_) => false,
+            Self::Waiting(_) => true,
+            Self::Served { pid, .. } => pid != me,
+        }
+    }
+}
+
 /// What the kernel has of the device of `key`.
 #[must_use]
 pub fn find(key: Key, listed: &[ListedDevice], devices: &[DevInfo]) -> Found {
@@ -126,6 +139,15 @@ mod tests {
         let other = device(4, snapshot, state::QUIESCED);
         assert_eq!(find_web(&[other]), Found::Gone, "it serves another thing");
         assert_eq!(find(snapshot, &list, &[other]), Found::Waiting(4));
+    }
+
+    #[test]
+    fn a_device_that_is_being_made_does_not_wait() {
+        let served = Found::Served { id: 3, pid: 77 };
+        assert!(!served.waits_for(77));
+        assert!(served.waits_for(78), "another csnapd has it");
+        assert!(Found::Waiting(3).waits_for(77));
+        assert!(!Found::Dead(3).waits_for(77) && !Found::Gone.waits_for(77));
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use snapstore::Tag;
 use snapstore::engine::{Command, SnapshotInfo, SnapshotState};
 
 use crate::control::protocol::{Answer, Cursor, ErrorCode, Failure, MAX_PAGE, SnapshotName};
 use crate::control::views::Level;
 use crate::daemon::Daemon;
 use crate::daemon::events::NewEvent;
-use crate::daemon::failures::busy;
+use crate::daemon::failures::{busy, held};
 use crate::daemon::store::{Store, export_name};
 use crate::daemon::withdraw::Leaving;
 
@@ -23,21 +24,23 @@ impl Daemon {
             Some(name) => vec![self.volume(name)?],
             None => self.volumes_by_name(),
         };
-        let after = after.map(|cursor| (cursor.volume, cursor.tag));
-        volumes.retain(|(_, info)| after.as_ref().is_none_or(|(name, _)| info.name >= *name));
+        volumes.retain(|(_, info)| after.as_ref().is_none_or(|c| info.name >= c.volume));
         let mut items = Vec::new();
         for (store, info) in volumes {
-            for snapshot in store.snapshots(info.id) {
-                if after.as_ref() >= Some(&(info.name.clone(), snapshot.tag.0)) {
-                    continue;
-                }
+            let here = after.as_ref().filter(|cursor| cursor.volume == info.name);
+            let after = Tag(here.map_or(0, |cursor| cursor.tag));
+            // One more than fits says that there are more.
+            let limit = MAX_PAGE as usize + 1 - items.len();
+            for snapshot in store.snapshots_after(info.id, after, limit) {
                 if items.len() == MAX_PAGE as usize {
+                    self.count_openers(&mut items);
                     let next = items.last().map(cursor_at);
                     return Ok(Answer::Snapshots { items, next });
                 }
                 items.push(self.snapshot_view(&info.name, snapshot));
             }
         }
+        self.count_openers(&mut items);
         Ok(Answer::Snapshots { items, next: None })
     }
 
@@ -61,13 +64,15 @@ impl Daemon {
         wanted: &SnapshotName,
     ) -> Result<Answer, Failure> {
         let (_, volume, snapshot) = self.snapshot(wanted)?;
-        let view = self.snapshot_view(&volume.name, snapshot);
+        let mut view = self.snapshot_view(&volume.name, snapshot);
+        self.count_openers(std::slice::from_mut(&mut view));
         Ok(Answer::Snapshot(view))
     }
 
     pub(in crate::daemon) fn snapshot_delete(
         &self,
         wanted: &[SnapshotName],
+        force: bool,
     ) -> Result<Answer, Failure> {
         let Some(first) = wanted.first() else {
             return Ok(Answer::Done);
@@ -94,6 +99,13 @@ impl Daemon {
             if snapshot.mapped {
                 let message = format!("snapshot {}@{} is mapped", name.volume, name.name);
                 return Err(busy(message, "unmap it first: csnapctl snapshot unmap"));
+            }
+            if snapshot.is_kept() && !force {
+                return Err(held(
+                    &name.volume,
+                    &name.name,
+                    "; or delete it with --force",
+                ));
             }
             targets.push((*id, snapshot.tag));
         }
@@ -198,17 +210,22 @@ impl Daemon {
     pub(in crate::daemon) fn snapshot_set(
         &self,
         wanted: &SnapshotName,
-        priority: i32,
+        priority: Option<i32>,
+        hold: Option<bool>,
     ) -> Result<Answer, Failure> {
         let (store, _) = self.volume(&wanted.volume)?;
         let _changing = store.changing.lock();
         let (_, volume, snapshot) = self.snapshot(wanted)?;
-        let set = Command::SetPriority {
-            volume: volume.id,
-            tag: snapshot.tag,
+        let (volume, tag) = (volume.id, snapshot.tag);
+        let priority = priority.map(|priority| Command::SetPriority {
+            volume,
+            tag,
             priority,
-        };
-        store.handle.command(set)?;
+        });
+        let hold = hold.map(|held| Command::SetHeld { volume, tag, held });
+        for set in [priority, hold].into_iter().flatten() {
+            store.handle.command(set)?;
+        }
         self.snapshot_show(wanted)
     }
 }

@@ -15,7 +15,7 @@ impl Daemon {
         let volumes: u64 = stores.iter().map(|store| store.volumes).sum();
         let not_served: u64 = attached
             .iter()
-            .map(|store| store.not_served.lock().len() as u64)
+            .map(|store| store.not_served.lock().len() as u64 + store.handlers.origin_errors.gone())
             .sum();
         stores.extend(self.missing_stores());
         stores.sort_by(|a, b| a.path.cmp(&b.path));
@@ -70,9 +70,11 @@ impl Daemon {
             used: 0,
             metadata: 0,
             full_in_s: None,
+            unused: 0,
             volumes: 0,
             snapshots: 0,
             purging: 0,
+            purging_bytes: 0,
             generation: 0,
             journal_used: 0,
             journal_blocks: 0,

@@ -1,9 +1,10 @@
-//! `store.attach`, `store.detach`, `store.status`, `store.scrub`.
+//! `store.attach`, `store.detach`, `store.status`, `store.scrub`, `store.extend`.
 
 use std::path::Path;
 
 use crate::control::protocol::{Answer, Failure, ScrubAction};
 use crate::daemon::Daemon;
+use crate::daemon::origin::Consent;
 use crate::daemon::scrub::Scrubber;
 use crate::daemon::withdraw::Leaving;
 
@@ -11,9 +12,9 @@ impl Daemon {
     pub(in crate::daemon) fn store_attach(
         &self,
         path: &str,
-        accept: &[String],
+        consent: Consent<'_>,
     ) -> Result<Answer, Failure> {
-        let store = self.attach(Path::new(path), accept, None)?;
+        let store = self.attach(Path::new(path), consent, None)?;
         Ok(Answer::Store(store.view()))
     }
 
@@ -82,5 +83,17 @@ impl Daemon {
             ScrubAction::Status => {}
         }
         Ok(Answer::Scrub(store.scrub.view()))
+    }
+
+    /// Without the store's `changing` lock: that takes as long as a checkpoint, and a
+    /// snapshot must not wait for it. The engine sees to what may happen together.
+    pub(in crate::daemon) fn store_extend(
+        &self,
+        name: &str,
+        size: Option<u64>,
+    ) -> Result<Answer, Failure> {
+        let store = self.store_called(name)?;
+        store.handle.extend(size)?;
+        Ok(Answer::Store(store.view()))
     }
 }

@@ -13,7 +13,7 @@ use crate::control::views::{Level, PolicyName};
 use crate::daemon::Daemon;
 use crate::daemon::attach::canonical;
 use crate::daemon::events::NewEvent;
-use crate::daemon::failures::{busy, not_found};
+use crate::daemon::failures::{busy, held, not_found};
 use crate::daemon::origin::{self, NotServed, Surroundings};
 use crate::daemon::store::Store;
 use crate::daemon::withdraw::Leaving;
@@ -34,10 +34,10 @@ impl Daemon {
         let _changing = store.changing.lock();
         if self.find_volume(&name).is_some() {
             let message = format!("there is a volume {name:?} already");
-            return Err(Failure::new(ErrorCode::Error, message).next("choose another name"));
+            return Err(busy(message, "choose another name"));
         }
-        let device = self.open_new(origin, &store)?;
-        let id = add_volume(&store, name.clone(), &device, policy)?;
+        let (device, origin) = self.open_new(origin, &store)?;
+        let id = add_volume(&store, name.clone(), (&device, origin), policy)?;
         store.handlers.name(id, &name);
         let (_, info) = self.volume(&name)?;
         if let Err(failure) = self.serve(&store, &info, device) {
@@ -51,13 +51,14 @@ impl Daemon {
         Ok(self.show_volume(&store, info))
     }
 
-    /// Opens a device that is to become an origin.
-    fn open_new(&self, origin: &str, store: &Store) -> Result<OriginDevice, Failure> {
+    /// Opens a device that is to become an origin. It keeps the name it is called by:
+    /// links such as those by serial number outlive what they lead to.
+    fn open_new(&self, origin: &str, store: &Store) -> Result<(OriginDevice, String), Failure> {
         let path = canonical(Path::new(origin))?;
-        if path.as_os_str().len() > MAX_PATH || path.to_str().is_none() {
-            let message = format!("{} is no usable path", path.display());
+        if origin.len() > MAX_PATH || !origin.starts_with('/') {
+            let message = format!("{origin} is no usable path");
             return Err(Failure::new(ErrorCode::Usage, message)
-                .next(format!("use a path of at most {MAX_PATH} bytes of UTF-8")));
+                .next(format!("use an absolute path of at most {MAX_PATH} bytes")));
         }
         self.must_not_lie_on_ourselves(&path)?;
         let device = OriginDevice::open(&path, false)?;
@@ -72,7 +73,8 @@ impl Daemon {
         };
         origin::apart(&device, &around)
             .map_err(|why| busy(why.problem.message, &why.problem.next))?;
-        Ok(device)
+        self.must_be_apart(&path, device.identity(), None)?;
+        Ok((device, origin.to_owned()))
     }
 
     pub(in crate::daemon) fn volume_list(
@@ -180,14 +182,18 @@ impl Daemon {
             let message = format!("snapshot {name}@{} is mapped", mapped.name);
             return Err(busy(message, "unmap it first: csnapctl snapshot unmap"));
         }
-        self.withdraw(&store, &[name.to_owned()], Leaving::forced(force))?;
-        if let Err(error) = store
-            .handle
-            .command(Command::DeleteVolume { volume: info.id })
-        {
-            self.admit_again(&store, &info);
-            return Err(error.into());
+        if let Some(kept) = store.snapshots(info.id).iter().find(|s| s.is_kept()) {
+            return Err(held(name, &kept.name, ""));
         }
+        let alone = std::slice::from_ref(&info);
+        if force {
+            store.let_wait_for_room(alone, false);
+        }
+        let deleted = self.withdraw_and_delete(&store, &info, Leaving::forced(force));
+        store.let_wait_for_room(alone, true);
+        deleted?;
+        store.handlers.unwatch(info.id);
+        self.forget_mark(&store, info.id);
         if store.is_served(info.id)
             && let Err(error) = store.handle.detach_origin(info.id)
         {
@@ -201,6 +207,21 @@ impl Daemon {
         let event = NewEvent::new(Level::Info, "volume-deleted", message);
         self.events.add(event.store(&store.path).volume(name));
         Ok(Answer::Done)
+    }
+
+    fn withdraw_and_delete(
+        &self,
+        store: &Arc<Store>,
+        info: &VolumeInfo,
+        leaving: Leaving,
+    ) -> Result<(), Failure> {
+        self.withdraw(store, std::slice::from_ref(&info.name), leaving)?;
+        let delete = Command::DeleteVolume { volume: info.id };
+        if let Err(error) = store.handle.command(delete) {
+            self.admit_again(store, info);
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     /// The deletion failed: clients may come back.
@@ -239,14 +260,14 @@ impl Daemon {
 fn add_volume(
     store: &Store,
     name: String,
-    device: &OriginDevice,
+    (device, origin): (&OriginDevice, String),
     policy: PolicyName,
 ) -> Result<VolumeId, Failure> {
     let create = Command::CreateVolume {
         name,
         uuid: *Uuid::new_v4().as_bytes(),
         size: device.size(),
-        origin: device.path().display().to_string(),
+        origin,
         policy: policy.into(),
         created_ms: utc::now_ms(),
     };

@@ -118,3 +118,36 @@ fn every_zeroing_in_flight_falls_back_when_the_device_cannot_do_it() {
     }
     assert_eq!(rig.done(), [(1, Ok(())), (2, Ok(())), (3, Ok(()))]);
 }
+
+#[test]
+fn another_device_is_asked_again_for_what_the_last_one_did_not_know() {
+    let mut rig = Rig::alone();
+    let zeroes = Verb::WriteZeroes { punch: true };
+    rig.submit(1, Target::Origin, zeroes, 0, CHUNK);
+    for _ in 0..2 {
+        let op = rig.op();
+        rig.moved(&op, Err(libc::EOPNOTSUPP));
+    }
+    let op = rig.op();
+    rig.moved(&op, Ok(CHUNK as u32));
+    rig.submit(2, Target::Origin, Verb::Trim, 0, CHUNK);
+    let op = rig.op();
+    rig.moved(&op, Err(libc::EOPNOTSUPP));
+    assert_eq!(rig.done(), [(1, Ok(())), (2, Ok(()))]);
+    rig.lane.device_replaced(DEPOT);
+    rig.submit(3, Target::Origin, zeroes, 0, CHUNK);
+    let op = rig.op();
+    assert!(matches!(op.action, Action::Write { .. }), "{op:?}");
+    rig.moved(&op, Ok(CHUNK as u32));
+    rig.lane.device_replaced(ORIGIN);
+    rig.submit(4, Target::Origin, zeroes, 0, CHUNK);
+    let op = rig.op();
+    assert!(matches!(op.action, Action::Punch { .. }), "{op:?}");
+    rig.moved(&op, Err(libc::EOPNOTSUPP));
+    let op = rig.op();
+    assert!(matches!(op.action, Action::Zero { .. }), "{op:?}");
+    rig.moved(&op, Ok(0));
+    rig.submit(5, Target::Origin, Verb::Trim, 0, CHUNK);
+    let op = rig.op();
+    assert!(matches!(op.action, Action::Trim { .. }), "{op:?}");
+}

@@ -53,6 +53,7 @@ fn reads_are_verified(by: Checksum) {
         }
         let ops = std::mem::take(&mut rig.lane.out.ops);
         assert_eq!(ops.len(), 2);
+        let mut told = Vec::new();
         for (n, op) in ops.iter().enumerate() {
             assert!(
                 rig.events().is_empty(),
@@ -71,11 +72,32 @@ fn reads_are_verified(by: Checksum) {
             };
             assert_eq!((at, offset, len), (want.0, want.1, 4096));
             rig.moved(op, Ok(4096));
+            if damaged && op.device == DEPOT {
+                let again = rig.op();
+                assert_eq!(format!("{:?}", again.action), format!("{:?}", op.action));
+                assert!(rig.events().is_empty(), "told before it was read once more");
+                rig.moved(&again, Ok(4096));
+                told = rig.events();
+            }
         }
-        assert!(matches!(
-            rig.events()[..],
-            [Event::ReadDone { grant: GrantId(8) }]
-        ));
+        if damaged {
+            let event = told.remove(0);
+            let right = matches!(
+                event,
+                Event::DataDamaged {
+                    volume: VolumeId(1),
+                    tag: Tag(3),
+                    chunk: 1,
+                    block: 53,
+                }
+            );
+            assert!(right, "{event:?}");
+        }
+        told.extend(rig.events());
+        assert!(
+            matches!(told[..], [Event::ReadDone { grant: GrantId(8) }]),
+            "{told:?}"
+        );
         let want = if damaged { Err(libc::EIO) } else { Ok(()) };
         assert_eq!(rig.done(), [(1, want)]);
     }
@@ -125,5 +147,34 @@ fn block_status_of_a_snapshot_joins_store_and_origin() {
         },
     ];
     assert_eq!(done.extents, want);
+    assert!(matches!(rig.events()[..], [Event::ReadDone { .. }]));
+}
+
+#[test]
+fn a_fault_on_the_way_is_not_damage() {
+    let mut rig = Rig::shared();
+    let good = Checksum::default().of(&[0xcc; 4096]);
+    rig.submit(1, SNAPSHOT, Verb::Read, CHUNK + 4096, 4096);
+    let events = rig.events();
+    let [Event::Read { owner, .. }] = events[..] else {
+        panic!("{events:?}")
+    };
+    let piece = Effect::ReadFrom {
+        owner,
+        grant: GrantId(8),
+        first: 1,
+        count: 1,
+        source: Source::Store { block: 50 },
+        crcs: CrcRange { start: 0, len: 4 },
+        last: true,
+    };
+    rig.lane.effect(STORE, piece, &[good; 4]);
+    let op = rig.op();
+    rig.memory.0.get_mut(&BufferId(1)).unwrap()[7] ^= 1;
+    rig.moved(&op, Ok(4096));
+    rig.memory.0.get_mut(&BufferId(1)).unwrap()[7] ^= 1;
+    let again = rig.op();
+    rig.moved(&again, Ok(4096));
+    assert_eq!(rig.done(), [(1, Ok(()))]);
     assert!(matches!(rig.events()[..], [Event::ReadDone { .. }]));
 }

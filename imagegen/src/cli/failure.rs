@@ -1,0 +1,116 @@
+//! What ends the command, and its exit code.
+
+use imagegen::target::TargetError;
+use imagegen::tree::TreeError;
+use imagegen::xfs::geometry::OptionError;
+use imagegen::xfs::make::MakeError;
+use imagegen::xfs::read::ReadError;
+use imagegen::xfs::write::WriteError;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Why the command could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// An option that cannot be as it is.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// A source.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Writing the image.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// No size holds the tree.
+    #[error("no size up to {tried} bytes holds the tree; give one (--size)")]
+    NoSize {
+        /// The largest that was tried.
+        tried: u64,
+    },
+    /// An image to be read cannot be opened.
+    #[error("{}: cannot open it: {cause}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// Something read is damaged; what, was said already.
+    #[error("{0}")]
+    Damaged(String),
+    /// Something cannot be read, or is nothing csnap reads.
+    #[error("{0}")]
+    Unreadable(String),
+    /// What is said cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Answer(#[from] std::io::Error),
+}
+
+impl Failure {
+    /// Wrong usage that clap does not see.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
+    }
+
+    /// An image that cannot be read.
+    pub(crate) fn read(image: &Path, cause: ReadError) -> Self {
+        let text = format!("{}: {cause}", image.display());
+        match cause {
+            ReadError::Damaged { .. } => Self::Damaged(text),
+            _ => Self::Unreadable(text),
+        }
+    }
+
+    /// Whether nobody reads what is said any more.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Answer(cause) if cause.kind() == ErrorKind::BrokenPipe)
+    }
+
+    /// As the help says.
+    pub(crate) fn code(&self) -> ExitCode {
+        let full = |cause: &std::io::Error| {
+            matches!(
+                cause.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            )
+        };
+        let code = match self {
+            Self::Usage(_) | Self::Option(_) | Self::NoSize { .. } => 2,
+            Self::Tree(_) | Self::Write(WriteError::Tree(_)) => 3,
+            Self::Write(WriteError::NoDedupe) => 2,
+            Self::Target(TargetError::Io { cause, .. }) if full(cause) => 5,
+            Self::Target(TargetError::TooSmall { .. }) | Self::Write(WriteError::Full { .. }) => 5,
+            Self::Write(WriteError::Write(cause) | WriteError::Copy { cause, .. })
+                if full(cause) =>
+            {
+                5
+            }
+            Self::Target(
+                TargetError::Exists { .. } | TargetError::InUse { .. } | TargetError::Holds { .. },
+            ) => 4,
+            Self::Write(WriteError::Copy { .. }) => 3,
+            Self::Damaged(_) => 6,
+            Self::Target(_) | Self::Write(_) | Self::Open { .. } => 1,
+            Self::Unreadable(_) | Self::Answer(_) => 1,
+        };
+        ExitCode::from(code)
+    }
+}
+
+impl From<MakeError> for Failure {
+    fn from(error: MakeError) -> Self {
+        match error {
+            MakeError::Option(error) => Self::Option(error),
+            MakeError::Tree(error) => Self::Tree(error),
+            MakeError::Write(error) => Self::Write(error),
+            MakeError::NoSize { tried } => Self::NoSize { tried },
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The command line. Help texts are part of the product: every option says what it does
+//! and which word of mkfs.xfs it is.
+//!
+//! [`make`] and [`read`] hold the arguments and turn them into what the library takes,
+//! without touching anything; [`xfs`] calls the library.
+
+mod failure;
+mod make;
+mod output;
+mod progress;
+mod read;
+mod values;
+mod xfs;
+
+pub(crate) use failure::Failure;
+
+use clap::{Args, Parser, Subcommand};
+
+const AFTER: &str = "\
+Exit codes:
+  0  done                         4  the target exists, or is in use
+  1  any other error              5  no space in the image, or where it lies
+  2  wrong usage                  6  what was read is damaged
+  3  a source cannot be read
+
+Results go to standard output, everything else to standard error.";
+
+const XFS_AFTER: &str = "\
+Examples:
+  imagegen xfs root.img rootfs/                       as large as needed, a fifth of it free
+  imagegen xfs --size 20G root.img rootfs.tar         a tar file into 20 GiB
+  tar -c -C rootfs . | imagegen xfs root.img -        the same from a pipe
+  imagegen xfs --minimal root.img oci:layout:latest   the smallest image that holds it
+  imagegen xfs --size 1T --label data /dev/sdb        an empty file system on a device
+  imagegen xfs fsmap --paths root.img                 who owns which blocks
+  imagegen xfs check root.img                         whether all of it is sound
+
+Sizes are in bytes, or with k, m, g, t or p in powers of 1024: 64m, 20G. An image called
+`fsmap` or `check` is named ./fsmap or ./check. The same tree and options give the same
+bytes; SOURCE_DATE_EPOCH is obeyed.";
+
+/// Makes images of file systems from trees of files, without mounting anything and
+/// without root.
+#[derive(Debug, Parser)]
+#[command(name = "imagegen", version, after_help = AFTER, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// XFS: make one, map who owns what, check one
+    #[command(after_help = XFS_AFTER)]
+    Xfs(Box<Xfs>),
+}
+
+/// Makes an XFS file system (version 5) in a file or on a block device, empty or filled
+/// from trees of files: directories, tar files, OCI image layouts, composefs dumps.
+///
+/// A file appears under its name when it is whole. Special files of the source are made
+/// again, never opened.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Xfs {
+    #[command(subcommand)]
+    read: Option<Read>,
+    #[command(flatten)]
+    make: make::Make,
+}
+
+#[derive(Debug, Subcommand)]
+enum Read {
+    /// Who owns which blocks, from the reverse mappings
+    Fsmap(read::Fsmap),
+    /// Whether every structure is sound and agrees with every other
+    Check(read::Check),
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// Why not, with the exit code.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    let Command::Xfs(xfs) = cli.command;
+    match xfs.read {
+        Some(Read::Fsmap(arguments)) => xfs::fsmap(&arguments),
+        Some(Read::Check(arguments)) => xfs::check(&arguments),
+        None => xfs::make(&xfs.make),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    fn parse(words: &[&str]) -> Result<Xfs, String> {
+        let words = ["imagegen", "xfs"].iter().chain(words);
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Command::Xfs(xfs) = cli.command;
+        Ok(*xfs)
+    }
+
+    #[test]
+    fn an_image_alone_is_enough_and_needed() {
+        let make = parse(&["image"]).unwrap().make;
+        assert_eq!(make.image().unwrap(), "image");
+        assert!(make.sources.is_empty());
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--size", "1g"]).is_err());
+    }
+
+    #[test]
+    fn reading_verbs_take_an_image_and_nothing_of_making() {
+        let xfs = parse(&["fsmap", "--paths", "image"]).unwrap();
+        assert!(matches!(xfs.read, Some(Read::Fsmap(_))));
+        assert!(xfs.make.image().is_err());
+        let xfs = parse(&["check", "image"]).unwrap();
+        assert!(matches!(xfs.read, Some(Read::Check(_))));
+        assert!(parse(&["check"]).is_err());
+        assert!(parse(&["check", "image", "--minimal"]).is_err());
+        let make = parse(&["./check", "source"]).unwrap().make;
+        assert_eq!(make.image().unwrap(), "./check");
+        // A verb comes first.
+        let xfs = parse(&["--minimal", "check", "source"]).unwrap();
+        assert!(xfs.read.is_none());
+        assert_eq!(xfs.make.image().unwrap(), "check");
+    }
+}

@@ -1,0 +1,501 @@
+//! Targets: a file shows only when it is whole, a device only if nobody needs it.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
+mod tools;
+
+use imagegen::medium::Medium;
+use imagegen::target::{Overwrite, Present, Target, TargetError, capacity};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const MIB: u64 = 1 << 20;
+
+fn entries(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn create(path: &Path, size: u64) -> Target {
+    Target::create(path, size, Overwrite::Refuse).unwrap()
+}
+
+#[test]
+fn a_file_appears_when_it_is_whole_and_keeps_holes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let target = create(&path, 64 * MIB);
+    target.write(5 * MIB, b"middle").unwrap();
+    target.write(64 * MIB - 3, b"end").unwrap();
+    assert_eq!(entries(dir.path()), Vec::<String>::new());
+    target.finish(true).unwrap();
+    assert_eq!(entries(dir.path()), ["image"]);
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len() as u64, 64 * MIB);
+    assert_eq!(&bytes[5 << 20..][..6], b"middle");
+    assert_eq!(&bytes[bytes.len() - 3..], b"end");
+    assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 9);
+    let meta = fs::metadata(&path).unwrap();
+    assert!(meta.blocks() * 512 < MIB, "holes are lost");
+    let plain = dir.path().join("plain");
+    File::create(&plain).unwrap();
+    let usual = fs::metadata(&plain).unwrap().permissions().mode();
+    assert_eq!(meta.permissions().mode(), usual);
+}
+
+#[test]
+fn what_is_dropped_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = create(&dir.path().join("image"), MIB);
+    target.write(0, b"half").unwrap();
+    drop(target);
+    assert_eq!(entries(dir.path()), Vec::<String>::new());
+}
+
+#[test]
+fn an_existing_file_stays_until_it_is_replaced_by_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    fs::write(&path, "mine").unwrap();
+    let refused = Target::create(&path, MIB, Overwrite::Refuse).unwrap_err();
+    assert!(matches!(refused, TargetError::Exists { .. }), "{refused}");
+    assert!(refused.to_string().contains("--force"), "{refused}");
+
+    let target = Target::create(&path, MIB, Overwrite::Force).unwrap();
+    target.write(0, b"new").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"mine");
+    drop(target);
+    assert_eq!(fs::read(&path).unwrap(), b"mine");
+
+    let target = Target::create(&path, MIB, Overwrite::Force).unwrap();
+    target.write(0, b"new").unwrap();
+    target.finish(false).unwrap();
+    assert_eq!(&fs::read(&path).unwrap()[..4], b"new\0");
+    assert_eq!(entries(dir.path()), ["image"]);
+}
+
+#[test]
+fn a_file_that_comes_meanwhile_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let target = create(&path, MIB);
+    fs::write(&path, "theirs").unwrap();
+    let refused = target.finish(true).unwrap_err();
+    assert!(matches!(refused, TargetError::Exists { .. }), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), b"theirs");
+    assert_eq!(entries(dir.path()), ["image"]);
+}
+
+#[test]
+fn a_link_stays_and_what_it_leads_to_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    let target = Target::create(&link, 4096, Overwrite::Force).unwrap();
+    target.finish(false).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::metadata(&file).unwrap().len(), 4096);
+}
+
+/// A file of 4 MiB that is all hole.
+fn origin(dir: &Path) -> PathBuf {
+    let path = dir.join("origin");
+    File::create(&path).unwrap().set_len(4 * MIB).unwrap();
+    path
+}
+
+fn inode(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().ino()
+}
+
+fn refused(path: &Path) -> TargetError {
+    Present::open(path, Overwrite::Refuse).unwrap_err()
+}
+
+#[test]
+fn an_empty_file_is_written_in_place_and_keeps_its_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = origin(dir.path());
+    let before = inode(&path);
+    let present = Present::open(&path, Overwrite::Refuse).unwrap();
+    assert_eq!(present.size(), 4 * MIB);
+    let second = refused(&path);
+    assert!(matches!(second, TargetError::InUse { .. }), "{second}");
+    let target = present.begin(3 * MIB).unwrap();
+    target.write(MIB, b"here").unwrap();
+    assert!(target.write(3 * MIB, b"beyond").is_err());
+    target.finish(true).unwrap();
+    assert_eq!(inode(&path), before);
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len() as u64, 4 * MIB);
+    assert_eq!(&bytes[1 << 20..][..5], b"here\0");
+    let present = Present::open(&path, Overwrite::Force).unwrap();
+    let small = present.begin(5 * MIB).unwrap_err();
+    assert!(matches!(small, TargetError::TooSmall { .. }), "{small}");
+    assert_eq!(fs::read(&path).unwrap(), bytes, "refused and changed");
+}
+
+#[test]
+fn what_does_not_get_whole_in_place_leaves_an_empty_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = origin(dir.path());
+    let present = Present::open(&path, Overwrite::Refuse).unwrap();
+    let target = present.begin(4 * MIB).unwrap();
+    target.write(MIB, b"half").unwrap();
+    drop(target);
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len() as u64, 4 * MIB);
+    assert!(bytes.iter().all(|byte| *byte == 0));
+    drop(Present::open(&path, Overwrite::Refuse).unwrap());
+}
+
+#[test]
+fn a_file_that_holds_anything_is_written_over_by_force_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = origin(dir.path());
+    let file = File::options().write(true).open(&path).unwrap();
+    for (at, bytes, said) in [
+        (4 * MIB - 1, &b"x"[..], "byte 4194303 is not zero"),
+        (2 * MIB + 7, b"x", "byte 2097159 is not zero"),
+        (0, b"XFSB", "XFS"),
+    ] {
+        file.write_all_at(bytes, at).unwrap();
+        let refused = refused(&path).to_string();
+        assert!(refused.contains(said), "{refused}");
+        assert!(refused.contains("--force"), "{refused}");
+        let mut kept = vec![0; bytes.len()];
+        let open = File::open(&path).unwrap();
+        open.read_exact_at(&mut kept, at).unwrap();
+        assert_eq!(kept, bytes, "refused and changed");
+    }
+    let present = Present::open(&path, Overwrite::Force).unwrap();
+    let target = present.begin(4 * MIB).unwrap();
+    target.write(0, b"new").unwrap();
+    target.finish(true).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!((bytes.len() as u64, &bytes[..4]), (4 * MIB, &b"new\0"[..]));
+    assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 3);
+}
+
+#[test]
+fn zeroes_that_take_room_are_no_contents() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("zeroes");
+    fs::write(&path, vec![0; 3 << 20]).unwrap();
+    drop(Present::open(&path, Overwrite::Refuse).unwrap());
+    for path in [dir.path(), Path::new("/dev/null")] {
+        let refused = Present::open(path, Overwrite::Force).unwrap_err();
+        assert!(matches!(refused, TargetError::Unsuitable { .. }));
+    }
+    let nowhere = refused(&dir.path().join("nowhere")).to_string();
+    assert!(nowhere.contains("nowhere"), "{nowhere}");
+}
+
+#[test]
+fn only_files_and_block_devices_will_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let cases = [
+        (dir.path(), "a directory"),
+        (Path::new("/dev/null"), "a character device"),
+        (&fifo, "a named pipe"),
+    ];
+    for (path, kind) in cases {
+        let refused = Target::create(path, MIB, Overwrite::Force).unwrap_err();
+        assert!(refused.to_string().contains(kind), "{refused}");
+    }
+    let nowhere = dir.path().join("no/such/place");
+    let refused = Target::create(&nowhere, MIB, Overwrite::Refuse).unwrap_err();
+    assert!(refused.to_string().contains("no/such/place"), "{refused}");
+    assert_eq!(capacity(dir.path()).unwrap(), None);
+}
+
+#[test]
+fn threads_write_where_they_say_and_not_beyond_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let target = create(&path, 8 * MIB);
+    std::thread::scope(|scope| {
+        for thread in 0..8_u8 {
+            let target = &target;
+            scope.spawn(move || {
+                for piece in (u64::from(thread) * 4096..8 * MIB).step_by(8 * 4096) {
+                    target.write(piece, &[thread + 1; 4096]).unwrap();
+                }
+            });
+        }
+    });
+    for (at, length) in [(8 * MIB - 1, 2), (u64::MAX, 1), (9 * MIB, 0)] {
+        let error = target.write(at, &vec![1; length]).unwrap_err();
+        assert!(error.to_string().contains("beyond"), "{error}");
+        assert!(target.zero(at, length as u64).is_err());
+    }
+    target.finish(false).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let right =
+        |(piece, bytes): (usize, &[u8])| bytes.iter().all(|b| usize::from(*b) == piece % 8 + 1);
+    assert!(bytes.chunks(4096).enumerate().all(right));
+}
+
+/// A file of bytes that say where they lie.
+fn numbered(path: &Path, length: u64) -> File {
+    let bytes: Vec<u8> = (0..length / 8).flat_map(u64::to_le_bytes).collect();
+    fs::write(path, &bytes).unwrap();
+    File::open(path).unwrap()
+}
+
+#[test]
+fn only_what_the_file_system_can_share_is_shared() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let target = create(&dir.path().join("image"), 8 * MIB);
+    let source = numbered(&dir.path().join("source"), 3 * MIB);
+    for (from, to, count) in [(0, 0, 4096), (1, 8193, 70_001), (0, 300_000, MIB)] {
+        let shared = target.share(&source, from, to, count).unwrap();
+        assert!(shared <= count);
+        let (mut ours, mut theirs) = (vec![0; shared as usize], vec![0; shared as usize]);
+        target.read_exact_at(&mut ours, to).unwrap();
+        source.read_exact_at(&mut theirs, from).unwrap();
+        assert!(ours == theirs, "{from} to {to}");
+    }
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let other = numbered(&elsewhere.path().join("source"), MIB);
+    assert_eq!(target.share(&other, 0, 0, MIB).unwrap(), 0);
+}
+
+/// Large writes go past the page cache, small ones and the ends of odd ones through it:
+/// says what must be in the first `size` bytes then.
+fn write_both_ways(target: &Target, size: u64) -> Vec<u8> {
+    let mut model = vec![0; size as usize];
+    let mut memory = vec![0; (3 << 20) + 8192];
+    let aligned = memory.as_ptr().align_offset(4096);
+    let mut random = ChaCha8Rng::seed_from_u64(0x5eed);
+    for step in 1..=200 {
+        let unit = [512, 4096, 65536][random.random_range(0..3)];
+        let length = random.random_range(1..=3 * MIB / unit / 2) * unit;
+        let at = random.random_range(0..=(size - length) / unit) * unit;
+        // As far into a page of memory as into one of the image, or not.
+        let skew = if random.random_bool(0.2) {
+            512
+        } else {
+            at % 4096
+        };
+        let begin = aligned + skew as usize;
+        let bytes = &mut memory[begin..begin + length as usize];
+        bytes.fill(step);
+        match random.random_bool(0.1) {
+            true => target.write_draft(at, bytes).unwrap(),
+            false => target.write(at, bytes).unwrap(),
+        }
+        model[at as usize..(at + length) as usize].fill(step);
+        let probe = random.random_range(0..size as usize - 5000);
+        let mut seen = vec![0; 5000];
+        target.read_exact_at(&mut seen, probe as u64).unwrap();
+        assert!(seen == model[probe..probe + 5000], "step {step}");
+    }
+    model
+}
+
+#[test]
+fn writes_past_the_cache_and_through_it_are_one_image() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    for dir in [dir.path(), memory.path()] {
+        let path = dir.join("image");
+        let target = create(&path, 8 * MIB);
+        let model = write_both_ways(&target, 8 * MIB);
+        target.finish(true).unwrap();
+        assert!(fs::read(&path).unwrap() == model);
+    }
+}
+
+#[test]
+fn zeroing_takes_blocks_away_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let target = create(&path, 4 * MIB);
+    target.write(0, &vec![7; 4 << 20]).unwrap();
+    target.zero(MIB, 2 * MIB).unwrap();
+    target.zero(0, 0).unwrap();
+    target.finish(true).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.iter().filter(|byte| **byte == 7).count(), 2 << 20);
+}
+
+/// A mount of a tmpfs or file system, undone when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(arguments: &[&str], dir: &Path) -> Option<Self> {
+        let output = Command::new("mount").args(arguments).arg(dir).output();
+        let output = output.unwrap();
+        if output.status.success() {
+            return Some(Self(dir.to_owned()));
+        }
+        let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        tools::skip(&format!("cannot mount: {why}"));
+        None
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_file_system_is_named_and_keeps_no_half() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mounted) = Mounted::new(&["-t", "tmpfs", "-o", "size=2m", "none"], dir.path()) else {
+        return;
+    };
+    let path = dir.path().join("image");
+    let target = create(&path, 64 * MIB);
+    let error = (0..8)
+        .find_map(|piece| target.write(piece * MIB, &vec![1; 1 << 20]).err())
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    let text = error.to_string();
+    assert!(text.contains("no space left"), "{text}");
+    assert!(text.contains("image"), "{text}");
+    drop(target);
+    assert_eq!(entries(dir.path()), Vec::<String>::new());
+    fs::write(dir.path().join("free again"), vec![1; 1 << 20]).unwrap();
+    drop(mounted);
+}
+
+/// Where the file system can, contents take no room a second time.
+#[test]
+fn contents_are_shared_with_a_source_beside_the_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    File::create(&disk).unwrap().set_len(400 * MIB).unwrap();
+    let mut make = Command::new("mkfs.xfs");
+    make.args(["-q", "-m", "reflink=1"]).arg(&disk);
+    assert!(make.status().unwrap().success());
+    let place = dir.path().join("mounted");
+    fs::create_dir(&place).unwrap();
+    let options = ["-o", "loop", disk.to_str().unwrap()];
+    let Some(mounted) = Mounted::new(&options, &place) else {
+        return;
+    };
+    let source = numbered(&place.join("source"), 32 * MIB + 100);
+    source.sync_all().unwrap();
+    let target = create(&place.join("image"), 64 * MIB);
+    let free = || rustix::fs::statvfs(&place).unwrap().f_bfree * 4096;
+    let before = free();
+    let shared = target.share(&source, 0, 8 * MIB, 32 * MIB + 100).unwrap();
+    assert_eq!(shared, 32 * MIB, "whole blocks");
+    assert!(before - free() < MIB, "it took {} bytes", before - free());
+    // The kernel would copy these without a word.
+    assert_eq!(target.share(&source, 512, 4 * MIB, MIB).unwrap(), 0);
+    assert_eq!(target.share(&source, 0, 4 * MIB + 1024, MIB).unwrap(), 0);
+    let mut bytes = vec![0; 16];
+    target.read_exact_at(&mut bytes, 8 * MIB + 1600).unwrap();
+    assert_eq!(bytes[..8], 200_u64.to_le_bytes());
+    drop((target, source));
+    drop(mounted);
+}
+
+/// A loop device over a file, detached when dropped.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn new(file: &Path, size: u64) -> Option<Self> {
+        File::create(file).unwrap().set_len(size).unwrap();
+        let output = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output();
+        let output = output.unwrap();
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            tools::skip(&format!("no loop device: {why}"));
+            return None;
+        }
+        Some(Self(
+            String::from_utf8(output.stdout).unwrap().trim().into(),
+        ))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_device_is_written_unless_it_holds_something_or_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(device) = Loop::new(&dir.path().join("disk"), 400 * MIB) else {
+        return;
+    };
+    let path = device.0.as_path();
+    assert_eq!(capacity(path).unwrap(), Some(400 * MIB));
+    let refused = Target::create(path, 401 * MIB, Overwrite::Force).unwrap_err();
+    assert!(matches!(refused, TargetError::TooSmall { .. }), "{refused}");
+
+    let target = create(path, 400 * MIB);
+    let mut model = write_both_ways(&target, 8 * MIB);
+    target.zero(0, MIB).unwrap();
+    model[..1 << 20].fill(0);
+    target.finish(true).unwrap();
+    let mut written = vec![0; 8 << 20];
+    File::open(path).unwrap().read_exact(&mut written).unwrap();
+    assert!(written == model);
+
+    assert!(
+        Command::new("mkfs.xfs")
+            .args(["-q", "-f"])
+            .arg(path)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let refused = Target::create(path, 400 * MIB, Overwrite::Refuse).unwrap_err();
+    assert!(refused.to_string().contains("XFS"), "{refused}");
+    assert!(refused.to_string().contains("--force"), "{refused}");
+
+    let place = dir.path().join("mounted");
+    fs::create_dir(&place).unwrap();
+    let device_name = path.to_str().unwrap();
+    let Some(mounted) = Mounted::new(&[device_name], &place) else {
+        return;
+    };
+    let refused = Target::create(path, 400 * MIB, Overwrite::Force).unwrap_err();
+    assert!(matches!(refused, TargetError::InUse { .. }), "{refused}");
+    drop(mounted);
+
+    let target = Target::create(path, 400 * MIB, Overwrite::Force).unwrap();
+    target.write(200 * MIB + 5, b"something").unwrap();
+    // Nobody else gets it now.
+    let second = Target::create(path, 400 * MIB, Overwrite::Force).unwrap_err();
+    assert!(matches!(second, TargetError::InUse { .. }), "{second}");
+    drop(target);
+    let mut at = File::open(path).unwrap();
+    let quarters = (0..4).map(|ag| ag * 100 * MIB);
+    for superblock in quarters {
+        let mut magic = [1; 4];
+        at.read_exact_at(&mut magic, superblock).unwrap();
+        assert_eq!(magic, [0; 4], "a superblock is left at {superblock}");
+    }
+    let _ = at.flush();
+    create(path, 400 * MIB).finish(false).unwrap();
+}

@@ -1,0 +1,78 @@
+//! xfsprogs of Debian's stable and newest suites, for tests to compare with.
+//!
+//! `scripts/xfsprogs` fetches them into `target/tools`. They run with their own loader
+//! and libraries, so this machine's libc does not matter. A test that finds none is noted
+//! as skipped, where `make test` counts it.
+#![allow(dead_code)] // every test program uses another part
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A suite of Debian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// The stable release.
+    Stable,
+    /// What is newest.
+    Newest,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Newest => "newest",
+        }
+    }
+}
+
+/// Cargo's target directory.
+pub(crate) fn target_dir() -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
+}
+
+/// The command that runs `tool` (`mkfs.xfs`, `xfs_db`, `xfs_repair`, `xfs_io` ...) of a
+/// suite, nothing on its standard input; none, and the running test noted as skipped, if
+/// they are not there.
+pub(crate) fn xfsprogs(suite: Suite, tool: &str) -> Option<Command> {
+    let root = target_dir()
+        .join(format!("tools/xfsprogs-{}", suite.name()))
+        .join("root");
+    let program = ["usr/sbin", "sbin", "usr/bin"]
+        .map(|dir| root.join(dir).join(tool))
+        .into_iter()
+        .find(|path| path.is_file());
+    let Some(program) = program else {
+        skip(&format!(
+            "no {tool} of Debian's {} suite; run scripts/xfsprogs",
+            suite.name()
+        ));
+        return None;
+    };
+    let libraries = root.join("usr/lib/x86_64-linux-gnu");
+    let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
+    command
+        .arg("--library-path")
+        .arg(libraries)
+        .arg(program)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null());
+    Some(command)
+}
+
+/// Notes the running test as skipped, for the summary of `make test`.
+pub(crate) fn skip(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("SKIPPED: {test}: {reason}");
+    let notes = target_dir().join("e2e");
+    std::fs::create_dir_all(&notes).unwrap();
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(notes.join("skipped.tsv"));
+    writeln!(file.unwrap(), "{test}\t{reason}").unwrap();
+}
