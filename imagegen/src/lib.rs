@@ -7,13 +7,16 @@
 //!   threads.
 //! - [`target`] is where an image goes: a file or a device.
 //! - [`xfs`] writes XFS version 5, reads it back, and checks it.
+//! - [`erofs`] does the same for EROFS.
 //!
 //! Data flows one way: a source yields its objects in order, a writer places them, the
 //! output takes large writes. Nothing here speaks to the kernel but through safe
 //! wrappers.
 #![forbid(unsafe_code)]
 
+pub mod erofs;
 pub mod medium;
+mod on_disk;
 pub mod target;
 pub mod tree;
 pub mod xfs;

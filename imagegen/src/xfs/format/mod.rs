@@ -17,6 +17,7 @@ pub mod log;
 pub mod superblock;
 pub mod symlink;
 
+pub(crate) use crate::on_disk::{on_disk, size};
 pub use zerocopy::byteorder::big_endian::{U16, U32, U64};
 
 /// No block of a group (`NULLAGBLOCK`).
@@ -25,31 +26,3 @@ pub const NULL_AG_BLOCK: u32 = u32::MAX;
 pub const NULL_FS_BLOCK: u64 = u64::MAX;
 /// No inode of a group (`NULLAGINO`).
 pub const NULL_AG_INODE: u32 = u32::MAX;
-
-/// Asserts a structure's size in bytes.
-macro_rules! size {
-    ($type:ty, $bytes:expr) => {
-        const _: () = assert!(size_of::<$type>() == $bytes);
-    };
-}
-pub(crate) use size;
-
-/// Derives what every structure on disk needs.
-macro_rules! on_disk {
-    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident : $type:ty,)* }) => {
-        $(#[$meta])*
-        #[derive(
-            Debug, Clone, Copy, PartialEq, Eq,
-            zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable,
-            zerocopy::KnownLayout, zerocopy::Unaligned,
-        )]
-        #[repr(C)]
-        pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
-        impl Default for $name {
-            fn default() -> Self {
-                zerocopy::FromZeros::new_zeroed()
-            }
-        }
-    };
-}
-pub(crate) use on_disk;
