@@ -1,5 +1,7 @@
 //! What ends the command, and its exit code.
 
+use imagegen::erofs::extract::ExtractError;
+use imagegen::erofs::read as erofs;
 use imagegen::target::TargetError;
 use imagegen::tree::TreeError;
 use imagegen::xfs::geometry::OptionError;
@@ -42,6 +44,9 @@ pub(crate) enum Failure {
         /// Why not.
         cause: std::io::Error,
     },
+    /// A tree cannot be extracted.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
     /// Something read is damaged; what, was said already.
     #[error("{0}")]
     Damaged(String),
@@ -64,6 +69,16 @@ impl Failure {
         let text = format!("{}: {cause}", image.display());
         match cause {
             ReadError::Damaged { .. } => Self::Damaged(text),
+            _ => Self::Unreadable(text),
+        }
+    }
+
+    /// An EROFS image that cannot be read.
+    pub(crate) fn read_erofs(image: &Path, cause: erofs::ReadError) -> Self {
+        let text = format!("{}: {cause}", image.display());
+        match cause {
+            erofs::ReadError::Damaged { .. } => Self::Damaged(text),
+            erofs::ReadError::Path { .. } | erofs::ReadError::Devices { .. } => Self::Usage(text),
             _ => Self::Unreadable(text),
         }
     }
@@ -96,6 +111,11 @@ impl Failure {
                 TargetError::Exists { .. } | TargetError::InUse { .. } | TargetError::Holds { .. },
             ) => 4,
             Self::Write(WriteError::Copy { .. }) => 3,
+            Self::Extract(ExtractError::NotEmpty(_)) => 4,
+            Self::Extract(
+                ExtractError::Object { cause, .. } | ExtractError::Target { cause, .. },
+            ) if full(cause) => 5,
+            Self::Extract(_) => 1,
             Self::Damaged(_) => 6,
             Self::Target(_) | Self::Write(_) | Self::Open { .. } => 1,
             Self::Unreadable(_) | Self::Answer(_) => 1,

@@ -4,6 +4,8 @@
 //! [`make`] and [`read`] hold the arguments and turn them into what the library takes,
 //! without touching anything; [`xfs`] calls the library.
 
+mod erofs_read;
+mod erofs_verbs;
 mod failure;
 mod make;
 mod output;
@@ -24,6 +26,17 @@ Exit codes:
   3  a source cannot be read
 
 Results go to standard output, everything else to standard error.";
+
+const EROFS_AFTER: &str = "\
+Examples:
+  imagegen erofs ls -l root.img etc                   what a directory holds
+  imagegen erofs cat root.img etc/hostname            a file's contents
+  imagegen erofs extract root.img rootfs              all of it, into a directory
+  imagegen erofs dump root.img etc/hostname           an inode and where its data lies
+  imagegen erofs check root.img                       whether all of it is sound
+
+Data on other devices is read from those given with --device, in the order of the image's
+table. Paths lead from the image's root; symbolic links are not followed.";
 
 const XFS_AFTER: &str = "\
 Examples:
@@ -53,6 +66,16 @@ enum Command {
     /// XFS: make one, map who owns what, check one
     #[command(after_help = XFS_AFTER)]
     Xfs(Box<Xfs>),
+    /// EROFS: list, extract and check images
+    #[command(after_help = EROFS_AFTER)]
+    Erofs(Box<Erofs>),
+}
+
+/// Reads an EROFS image, whoever made it. Nothing is written to it.
+#[derive(Debug, Args)]
+struct Erofs {
+    #[command(subcommand)]
+    read: erofs_read::Verb,
 }
 
 /// Makes an XFS file system (version 5) in a file or on a block device, empty or filled
@@ -82,7 +105,10 @@ enum Read {
 /// # Errors
 /// Why not, with the exit code.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
-    let Command::Xfs(xfs) = cli.command;
+    let xfs = match cli.command {
+        Command::Xfs(xfs) => xfs,
+        Command::Erofs(erofs) => return erofs_verbs::run(&erofs.read),
+    };
     match xfs.read {
         Some(Read::Fsmap(arguments)) => xfs::fsmap(&arguments),
         Some(Read::Check(arguments)) => xfs::check(&arguments),
@@ -91,6 +117,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
@@ -103,8 +130,10 @@ mod tests {
     fn parse(words: &[&str]) -> Result<Xfs, String> {
         let words = ["imagegen", "xfs"].iter().chain(words);
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        let Command::Xfs(xfs) = cli.command;
-        Ok(*xfs)
+        match cli.command {
+            Command::Xfs(xfs) => Ok(*xfs),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //!
 //! - [`mod@format`]: structures as bytes
 //! - [`read`]: any image, trusting nothing
+//! - [`list`]: what directories hold
+//! - [`extract`]: a tree out of an image
 
+pub mod extract;
 pub mod format;
+pub mod list;
 pub mod read;

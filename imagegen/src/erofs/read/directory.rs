@@ -6,7 +6,6 @@ use super::{Image, Inode, Place};
 use crate::erofs::format::directory::{ENTRY, Entry as Raw};
 use crate::medium::Source;
 use crate::tree::NAME_MAX;
-use std::cmp::Ordering;
 use zerocopy::FromBytes;
 
 const NAME: &str = "directory";
@@ -158,9 +157,4 @@ fn parse(bytes: &[u8], place: Place) -> Result<Vec<Entry>> {
         begin = end;
     }
     Ok(entries)
-}
-
-/// The order that names have.
-pub(crate) fn order(one: &Entry, other: &Entry) -> Ordering {
-    one.name.cmp(&other.name)
 }

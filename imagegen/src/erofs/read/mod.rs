@@ -22,15 +22,18 @@ mod inode;
 mod map;
 mod path;
 mod superblock;
+mod walk;
 mod xattr;
 
 pub use contents::Contents;
 pub use directory::{Entries, Entry};
 pub use error::{Device, Nid, Place, ReadError, Result};
+pub(crate) use inode::kind;
 pub use inode::{Form, Inode, Layout};
 pub use map::{Coding, Extent, Extents, Map, Where};
 pub use path::show;
 pub use superblock::{Slot, Superblock};
+pub use walk::{Step, Walk};
 pub use xattr::{Prefix, Xattr, XattrPlace, Xattrs};
 
 pub(crate) use error::damaged;
