@@ -13,6 +13,8 @@ pub(crate) enum Verb {
     Cat(Cat),
     /// A tree out of the image into a directory
     Extract(Extract),
+    /// Whether every structure is sound and agrees with every other
+    Check(Check),
 }
 
 /// The image and the devices of its table.
@@ -72,4 +74,19 @@ pub(crate) struct Extract {
     /// The summary as one JSON object on standard output
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
+}
+
+/// Reads every structure and compares it with every other: superblock, directories, links,
+/// attributes, who uses which bytes; decodes everything that is compressed. Nothing is
+/// written. What is wrong is listed with its path, and the exit code is 6.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) from: Image,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Say nothing, only set the exit code
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
 }

@@ -1,10 +1,10 @@
 //! Reads EROFS images: calls the library with what was asked for.
 
-use super::erofs_read::{Cat, Extract, Image as From, Ls, Verb};
+use super::erofs_read::{Cat, Check, Extract, Image as From, Ls, Verb};
 use super::{Failure, progress};
 use imagegen::erofs::extract::{self, Report};
-use imagegen::erofs::list;
 use imagegen::erofs::read::{Image, Inode, ReadError};
+use imagegen::erofs::{check as checker, list};
 use imagegen::tree::Progress;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,6 +21,7 @@ pub(crate) fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Ls(arguments) => ls(arguments),
         Verb::Cat(arguments) => cat(arguments),
         Verb::Extract(arguments) => extract(arguments),
+        Verb::Check(arguments) => check(arguments),
     }
 }
 
@@ -157,4 +158,32 @@ fn said(arguments: &Extract, report: &Report) -> Result<(), Failure> {
     let lines = report.damaged.iter();
     let lines = lines.map(|problem| format!("{shown}: {}: {}", problem.path, problem.text));
     Err(Failure::Damaged(lines.collect::<Vec<_>>().join("\n")))
+}
+
+fn check(arguments: &Check) -> Result<(), Failure> {
+    let from = &arguments.from;
+    let image = open(&from.image)?;
+    let bytes = image.metadata().map_or(0, |metadata| metadata.len());
+    let devices = from.devices.iter().map(|path| open(path));
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    let bar = progress::bar(bytes, arguments.quiet || arguments.json);
+    let seen = Progress::default();
+    let report = progress::watch(&bar, &seen, 0, || checker::check(image, devices, &seen));
+    bar.finish_and_clear();
+    if !arguments.quiet {
+        let mut out = BufWriter::new(stdout().lock());
+        report.write(arguments.json, &mut out)?;
+        out.flush()?;
+    }
+    let shown = from.image.display();
+    match report.exit_code() {
+        0 => Ok(()),
+        1 => Err(Failure::Damaged(format!("{shown}: problems were found"))),
+        _ => {
+            let why = report.failure.unwrap_or_default();
+            Err(Failure::Unreadable(format!(
+                "{shown}: it could not be checked: {why}"
+            )))
+        }
+    }
 }

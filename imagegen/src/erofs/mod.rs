@@ -3,8 +3,10 @@
 //! - [`mod@format`]: structures as bytes
 //! - [`read`]: any image, trusting nothing
 //! - [`list`]: what directories hold
+//! - [`check`]: every structure against every other
 //! - [`extract`]: a tree out of an image
 
+pub mod check;
 pub mod extract;
 pub mod format;
 pub mod list;
