@@ -1,10 +1,10 @@
 //! Reads EROFS images: calls the library with what was asked for.
 
-use super::erofs_read::{Cat, Check, Extract, Image as From, Ls, Verb};
+use super::erofs_read::{Cat, Check, Dump, Extract, Image as From, Ls, Verb};
 use super::{Failure, progress};
 use imagegen::erofs::extract::{self, Report};
-use imagegen::erofs::read::{Image, Inode, ReadError};
-use imagegen::erofs::{check as checker, list};
+use imagegen::erofs::read::{self, Image, Inode, Nid, ReadError};
+use imagegen::erofs::{check as checker, dump as dumper, list};
 use imagegen::tree::Progress;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,6 +21,7 @@ pub(crate) fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Ls(arguments) => ls(arguments),
         Verb::Cat(arguments) => cat(arguments),
         Verb::Extract(arguments) => extract(arguments),
+        Verb::Dump(arguments) => dump(arguments),
         Verb::Check(arguments) => check(arguments),
     }
 }
@@ -158,6 +159,35 @@ fn said(arguments: &Extract, report: &Report) -> Result<(), Failure> {
     let lines = report.damaged.iter();
     let lines = lines.map(|problem| format!("{shown}: {}: {}", problem.path, problem.text));
     Err(Failure::Damaged(lines.collect::<Vec<_>>().join("\n")))
+}
+
+fn dump(arguments: &Dump) -> Result<(), Failure> {
+    let opened = Opened::new(&arguments.from)?;
+    let image = &opened.image;
+    let mut out = BufWriter::new(stdout().lock());
+    let (inode, path) = match (arguments.nid, &arguments.path) {
+        (Some(nid), _) => {
+            let inode = image.inode(nid).map_err(opened.failed())?;
+            (inode, format!("inode {}", Nid(nid)))
+        }
+        (None, Some(path)) => {
+            let (inode, _) = opened.find(Some(path))?;
+            (inode, read::show(path.as_bytes()))
+        }
+        (None, None) => {
+            dumper::superblock(image, arguments.json, &mut out)?;
+            return Ok(out.flush()?);
+        }
+    };
+    let sound = dumper::inode(image, &inode, path, arguments.json, &mut out)?;
+    out.flush()?;
+    let shown = opened.path.display();
+    match sound {
+        true => Ok(()),
+        false => Err(Failure::Damaged(format!(
+            "{shown}: not all of it can be read"
+        ))),
+    }
 }
 
 fn check(arguments: &Check) -> Result<(), Failure> {

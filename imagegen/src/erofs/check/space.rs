@@ -172,7 +172,9 @@ fn decode<S: Source>(
         .and_then(|inode| image.decode(&inode, &extent));
     match decoded {
         Ok(decoded) => {
-            if !decoded.ended && !partial {
+            // Without the feature LZ4 data stands at the beginning, anything after it.
+            let told = coding != Coding::Lz4 || image.superblock().has(incompat::LZ4_0PADDING);
+            if told && !decoded.ended && !partial {
                 let text = format!(
                     "offset {}: the cluster at byte {} gives more than its {length} bytes",
                     piece.offset, piece.begin

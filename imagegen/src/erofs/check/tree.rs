@@ -2,7 +2,7 @@
 
 use super::inodes::Inodes;
 use super::problem::{Kind, Problems};
-use crate::erofs::format::directory::kind::UNKNOWN;
+use crate::erofs::format::directory::kind::{DIRECTORY, UNKNOWN};
 use crate::erofs::read::{Entry, Image, Inode, Nid, ReadError, Step, show};
 use crate::medium::Source;
 use hashbrown::{HashMap, HashSet};
@@ -55,6 +55,11 @@ pub(super) fn check<S: Source>(
                 }
             }
             Step::Broken(error) => {
+                if let (Some((_, below)), Some(DIRECTORY)) =
+                    (open.last_mut(), entry.map(|entry| entry.kind))
+                {
+                    *below += 1;
+                }
                 let path = show(walk.path());
                 problems.at(broken_kind(&error, entry), path, &error);
             }
