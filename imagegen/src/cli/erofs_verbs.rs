@@ -5,7 +5,6 @@ use super::{Failure, progress};
 use imagegen::erofs::extract::{self, Report};
 use imagegen::erofs::read::{self, Image, Inode, Nid, ReadError};
 use imagegen::erofs::{check as checker, dump as dumper, list};
-use imagegen::tree::Progress;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
@@ -119,22 +118,11 @@ fn extract(arguments: &Extract) -> Result<(), Failure> {
     let options = extract::Options {
         force: arguments.force,
     };
-    let superblock = opened.image.superblock();
-    let bytes = superblock.blocks << superblock.block_bits;
-    let objects = superblock.raw.inodes.get();
-    let bar = progress::bar(bytes, arguments.quiet || arguments.json);
-    let seen = Progress::default();
-    let report = progress::watch(&bar, &seen, objects, || {
-        extract::extract(
-            &opened.image,
-            inode,
-            name,
-            &arguments.target,
-            options,
-            &seen,
-        )
+    let all = work(&opened.image);
+    let quiet = arguments.quiet || arguments.json;
+    let report = progress::shown(&all, quiet, |seen| {
+        extract::extract(&opened.image, inode, name, &arguments.target, options, seen)
     });
-    bar.finish_and_clear();
     said(arguments, &report?)
 }
 
@@ -193,13 +181,11 @@ fn dump(arguments: &Dump) -> Result<(), Failure> {
 fn check(arguments: &Check) -> Result<(), Failure> {
     let from = &arguments.from;
     let image = open(&from.image)?;
-    let bytes = image.metadata().map_or(0, |metadata| metadata.len());
+    let all = expected(&from.image);
     let devices = from.devices.iter().map(|path| open(path));
     let devices = devices.collect::<Result<Vec<_>, _>>()?;
-    let bar = progress::bar(bytes, arguments.quiet || arguments.json);
-    let seen = Progress::default();
-    let report = progress::watch(&bar, &seen, 0, || checker::check(image, devices, &seen));
-    bar.finish_and_clear();
+    let quiet = arguments.quiet || arguments.json;
+    let report = progress::shown(&all, quiet, |seen| checker::check(image, devices, seen));
     if !arguments.quiet {
         let mut out = BufWriter::new(stdout().lock());
         report.write(arguments.json, &mut out)?;
@@ -216,4 +202,25 @@ fn check(arguments: &Check) -> Result<(), Failure> {
             )))
         }
     }
+}
+
+/// How much there is to do, as the superblock says.
+fn work(image: &Image<File>) -> progress::Work {
+    let superblock = image.superblock();
+    progress::Work {
+        data: superblock.blocks << superblock.block_bits,
+        objects: superblock.raw.inodes.get(),
+    }
+}
+
+/// The same of an image that may not be one.
+fn expected(path: &Path) -> progress::Work {
+    let image = File::open(path)
+        .ok()
+        .and_then(|file| Image::open(file).ok());
+    let nothing = progress::Work {
+        data: 0,
+        objects: 0,
+    };
+    image.map_or(nothing, |image| work(&image))
 }

@@ -1,7 +1,7 @@
 //! What ends the command, and its exit code.
 
 use imagegen::erofs::extract::ExtractError;
-use imagegen::erofs::read as erofs;
+use imagegen::erofs::{read as erofs_read, write as erofs};
 use imagegen::target::TargetError;
 use imagegen::tree::TreeError;
 use imagegen::xfs::geometry::OptionError;
@@ -30,6 +30,9 @@ pub(crate) enum Failure {
     /// Writing the image.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Writing an EROFS image.
+    #[error(transparent)]
+    Erofs(#[from] erofs::WriteError),
     /// No size holds the tree.
     #[error("no size up to {tried} bytes holds the tree; give one (--size)")]
     NoSize {
@@ -74,11 +77,13 @@ impl Failure {
     }
 
     /// An EROFS image that cannot be read.
-    pub(crate) fn read_erofs(image: &Path, cause: erofs::ReadError) -> Self {
+    pub(crate) fn read_erofs(image: &Path, cause: erofs_read::ReadError) -> Self {
         let text = format!("{}: {cause}", image.display());
         match cause {
-            erofs::ReadError::Damaged { .. } => Self::Damaged(text),
-            erofs::ReadError::Path { .. } | erofs::ReadError::Devices { .. } => Self::Usage(text),
+            erofs_read::ReadError::Damaged { .. } => Self::Damaged(text),
+            erofs_read::ReadError::Path { .. } | erofs_read::ReadError::Devices { .. } => {
+                Self::Usage(text)
+            }
             _ => Self::Unreadable(text),
         }
     }
@@ -99,28 +104,34 @@ impl Failure {
         let code = match self {
             Self::Usage(_) | Self::Option(_) | Self::NoSize { .. } => 2,
             Self::Tree(_) | Self::Write(WriteError::Tree(_)) => 3,
-            Self::Write(WriteError::NoDedupe) => 2,
+            Self::Write(WriteError::NoDedupe) | Self::Erofs(erofs::WriteError::Option(_)) => 2,
+            Self::Erofs(erofs::WriteError::Tree(_)) => 3,
             Self::Target(TargetError::Io { cause, .. }) if full(cause) => 5,
             Self::Target(TargetError::TooSmall { .. }) | Self::Write(WriteError::Full { .. }) => 5,
             Self::Write(WriteError::Write(cause) | WriteError::Copy { cause, .. })
-                if full(cause) =>
-            {
-                5
-            }
+            | Self::Erofs(
+                erofs::WriteError::Write(cause) | erofs::WriteError::Copy { cause, .. },
+            ) if full(cause) => 5,
             Self::Target(
                 TargetError::Exists { .. } | TargetError::InUse { .. } | TargetError::Holds { .. },
             ) => 4,
-            Self::Write(WriteError::Copy { .. }) => 3,
+            Self::Write(WriteError::Copy { .. }) | Self::Erofs(erofs::WriteError::Copy { .. }) => 3,
             Self::Extract(ExtractError::NotEmpty(_)) => 4,
             Self::Extract(
                 ExtractError::Object { cause, .. } | ExtractError::Target { cause, .. },
             ) if full(cause) => 5,
             Self::Extract(_) => 1,
             Self::Damaged(_) => 6,
-            Self::Target(_) | Self::Write(_) | Self::Open { .. } => 1,
+            Self::Target(_) | Self::Write(_) | Self::Erofs(_) | Self::Open { .. } => 1,
             Self::Unreadable(_) | Self::Answer(_) => 1,
         };
         ExitCode::from(code)
+    }
+}
+
+impl From<erofs::OptionError> for Failure {
+    fn from(error: erofs::OptionError) -> Self {
+        Self::Erofs(error.into())
     }
 }
 

@@ -1,6 +1,8 @@
 //! EROFS: the disk format, what writes it, and what reads it back.
 //!
 //! - [`mod@format`]: structures as bytes
+//! - [`make`]: an image, from a tree to the last byte
+//! - [`write`]: the writer
 //! - [`read`]: any image, trusting nothing
 //! - [`list`]: what directories hold
 //! - [`check`]: every structure against every other
@@ -12,4 +14,6 @@ pub mod dump;
 pub mod extract;
 pub mod format;
 pub mod list;
+pub mod make;
 pub mod read;
+pub mod write;

@@ -7,10 +7,11 @@ use super::geometry::{Geometry, OptionError, Options};
 use super::sizing::Sizing;
 use super::write::{Made, WriteError, WriteOptions, write};
 use crate::medium::{Medium, Nowhere};
-pub use crate::tree::Progress;
 use crate::tree::{Detail, Source, Survey, TreeError, Xattr};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+pub use crate::tree::Progress;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
