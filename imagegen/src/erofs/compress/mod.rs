@@ -1,0 +1,12 @@
+//! Compression: codecs that fill clusters of a fixed size, files as lists of extents, and
+//! the indexes that say where those lie.
+//!
+//! Data flows one way: a file's bytes are cut in segments, each becomes extents with their
+//! physical bytes, all on any thread; then, in the files' order, extents get their places
+//! in the image and are encoded behind the inode. So an image does not depend on the
+//! number of threads.
+
+pub mod algorithm;
+pub mod codec;
+pub mod extent;
+pub mod index;
