@@ -1,5 +1,6 @@
 //! What ends the command, and its exit code.
 
+use imagegen::erofs::write as erofs;
 use imagegen::target::TargetError;
 use imagegen::tree::TreeError;
 use imagegen::xfs::geometry::OptionError;
@@ -28,6 +29,9 @@ pub(crate) enum Failure {
     /// Writing the image.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Writing an EROFS image.
+    #[error(transparent)]
+    Erofs(#[from] erofs::WriteError),
     /// No size holds the tree.
     #[error("no size up to {tried} bytes holds the tree; give one (--size)")]
     NoSize {
@@ -84,23 +88,29 @@ impl Failure {
         let code = match self {
             Self::Usage(_) | Self::Option(_) | Self::NoSize { .. } => 2,
             Self::Tree(_) | Self::Write(WriteError::Tree(_)) => 3,
-            Self::Write(WriteError::NoDedupe) => 2,
+            Self::Write(WriteError::NoDedupe) | Self::Erofs(erofs::WriteError::Option(_)) => 2,
+            Self::Erofs(erofs::WriteError::Tree(_)) => 3,
             Self::Target(TargetError::Io { cause, .. }) if full(cause) => 5,
             Self::Target(TargetError::TooSmall { .. }) | Self::Write(WriteError::Full { .. }) => 5,
             Self::Write(WriteError::Write(cause) | WriteError::Copy { cause, .. })
-                if full(cause) =>
-            {
-                5
-            }
+            | Self::Erofs(
+                erofs::WriteError::Write(cause) | erofs::WriteError::Copy { cause, .. },
+            ) if full(cause) => 5,
             Self::Target(
                 TargetError::Exists { .. } | TargetError::InUse { .. } | TargetError::Holds { .. },
             ) => 4,
-            Self::Write(WriteError::Copy { .. }) => 3,
+            Self::Write(WriteError::Copy { .. }) | Self::Erofs(erofs::WriteError::Copy { .. }) => 3,
             Self::Damaged(_) => 6,
-            Self::Target(_) | Self::Write(_) | Self::Open { .. } => 1,
+            Self::Target(_) | Self::Write(_) | Self::Erofs(_) | Self::Open { .. } => 1,
             Self::Unreadable(_) | Self::Answer(_) => 1,
         };
         ExitCode::from(code)
+    }
+}
+
+impl From<erofs::OptionError> for Failure {
+    fn from(error: erofs::OptionError) -> Self {
+        Self::Erofs(error.into())
     }
 }
 

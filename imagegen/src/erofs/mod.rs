@@ -2,6 +2,10 @@
 //!
 //! - [`mod@compress`]: clusters and their indexes
 //! - [`mod@format`]: structures as bytes
+//! - [`make`]: an image, from a tree to the last byte
+//! - [`write`]: the writer
 
 pub mod compress;
 pub mod format;
+pub mod make;
+pub mod write;

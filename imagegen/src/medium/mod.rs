@@ -2,14 +2,17 @@
 //! threads that carry them there.
 //!
 //! - `stream`: pieces that follow each other are joined, and threads write them
+//! - `contents`: which bytes of a file go where
 //! - `copying`: contents that go from a file into the image
 //! - `buffer`: the memory in which they wait
 
 mod buffer;
+mod contents;
 mod copying;
 mod stream;
 
 pub(crate) use buffer::page;
+pub(crate) use contents::{Sink, Stretch, read_part, send};
 pub(crate) use copying::{Copy, Part};
 pub(crate) use stream::{Crew, Failure, Stream};
 
