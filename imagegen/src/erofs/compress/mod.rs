@@ -6,7 +6,16 @@
 //! in the image and are encoded behind the inode. So an image does not depend on the
 //! number of threads.
 
+mod ahead;
 pub mod algorithm;
+pub mod choice;
 pub mod codec;
+pub mod config;
 pub mod extent;
 pub mod index;
+mod pool;
+pub mod segment;
+
+pub(crate) use ahead::{Ahead, Packed, Packing, Plan, Promised, SegmentError};
+pub(crate) use choice::Choice;
+pub(crate) use pool::Pool;

@@ -83,6 +83,12 @@ fn judged(taken: usize, size: usize, room: Room, available: usize) -> Fit {
     if size > 0 && room.occupied(size) < taken {
         Fit::Compressed(taken)
     } else {
-        Fit::Plain(room.bytes.min(available))
+        plain(room.bytes, room, available)
     }
+}
+
+/// `count` bytes of the `available` ones, as whole blocks, shall be stored plain.
+fn plain(count: usize, room: Room, available: usize) -> Fit {
+    let whole = count.next_multiple_of(room.block.max(1));
+    Fit::Plain(whole.min(available))
 }

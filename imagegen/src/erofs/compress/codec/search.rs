@@ -4,7 +4,7 @@
 //! A cluster may have any number of blocks up to its maximum, so an attempt is good enough
 //! if it ends shortly before the end of *any* block.
 
-use super::{CodecError, Fit, Room, judged};
+use super::{CodecError, Fit, Room, judged, plain};
 
 /// Attempts for a cluster before the best one is taken.
 const ATTEMPTS: usize = 5;
@@ -92,7 +92,7 @@ impl Search {
                 None => {
                     // No input that does not fit at its own size is worth more attempts.
                     if now <= room.bytes {
-                        return Ok(Fit::Plain(room.bytes.min(input.len())));
+                        return Ok(plain(room.bytes, room, input.len()));
                     }
                     too_many = now;
                     next = fits + (now - fits) * 4 / 5;

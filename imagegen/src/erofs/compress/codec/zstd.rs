@@ -10,7 +10,7 @@ use zstd_safe::zstd_sys::ZSTD_EndDirective::{self, ZSTD_e_end, ZSTD_e_flush};
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
 use super::search::{Pace, slack};
-use super::{Codec, CodecError, Fit, Room, judged};
+use super::{Codec, CodecError, Fit, Room, judged, plain};
 use crate::erofs::compress::algorithm::zstd_window_log;
 
 /// Bytes that a block holds at most (`ZSTD_BLOCKSIZE_MAX`).
@@ -164,7 +164,7 @@ impl Codec for Zstd {
                 End::Over { cut, over } => {
                     let (taken, size) = (over.taken - cut.taken, over.size - cut.size);
                     if cut.taken == 0 && size >= taken {
-                        return Ok(Fit::Plain(taken.max(room.bytes).min(input.len())));
+                        return Ok(plain(taken.max(room.bytes), room, input.len()));
                     }
                     self.pace.note(taken, size);
                     kept = cut;
