@@ -1,6 +1,7 @@
 //! Arguments of `imagegen erofs IMAGE [SOURCE...]`, and what they mean to the library.
 
 use super::Failure;
+use super::erofs_compress::Compress;
 use super::inputs::{self, Content, Inputs, Run};
 use super::values;
 use clap::{Args, ValueEnum};
@@ -17,6 +18,8 @@ pub(crate) struct ErofsMake {
     pub(crate) inputs: Inputs,
     #[command(flatten)]
     format: Format,
+    #[command(flatten)]
+    compress: Compress,
     #[command(flatten)]
     pub(crate) content: Content,
     #[command(flatten)]
@@ -93,10 +96,9 @@ impl ErofsMake {
     pub(crate) fn request(&self) -> Request {
         let format = &self.format;
         let prefixes = format.xattr_prefixes.iter().cloned();
-        // Equal contents are found chunk by chunk.
-        let usual = self
-            .content
-            .dedupe
+        let compression = self.compress.request(format.block_size);
+        // Equal contents are found chunk by chunk, if they are not compressed.
+        let usual = (self.content.dedupe && compression.is_none())
             .then_some(u64::from(format.block_size).max(4096));
         Request {
             options: Options {
@@ -105,6 +107,7 @@ impl ErofsMake {
                 bit48: format.bit48,
                 chunk_size: format.chunk_size.or(usual),
                 dedupe: self.content.dedupe,
+                compression,
                 inline_tails: !format.no_inline,
                 label: format.label.clone().into_bytes(),
                 build_time: format.build_time,

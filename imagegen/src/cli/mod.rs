@@ -6,6 +6,7 @@
 //! without touching anything; [`sources`], [`xfs`] and [`erofs`] call the library.
 
 mod erofs;
+mod erofs_compress;
 mod erofs_make;
 mod erofs_read;
 mod erofs_verbs;

@@ -55,6 +55,7 @@ pub use spec::{Spec, SpecOptions};
 pub use survey::Survey;
 pub(crate) use survey::Surveyor;
 pub use tar::Tar;
+pub(crate) use walk::glob;
 pub use walk::{Directory, WalkOptions};
 
 use std::fs::File;
