@@ -4,8 +4,6 @@
 //! The fs-verity digests that lines give are checked when the dump is opened, which reads
 //! every object of the store that is used once.
 
-mod verity;
-
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +18,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 
 use super::arena::{Arena, Body, OnTheWay, Tree};
 use super::{Detail, Device, Meta, Source, Time, TreeError, Walk, Xattr, attributes, path};
+use crate::verity::{Algorithm, fs};
 
 /// Longest line.
 const LONGEST: u64 = 16 << 20;
@@ -223,9 +222,9 @@ impl Parser {
         if self.checked.contains(&key) {
             return Ok(());
         }
-        let (found, _) = verity::digest(File::open(&path).map_err(failed)?).map_err(failed)?;
-        let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
-        if found.as_bytes() != key.1 {
+        let file = File::open(&path).map_err(failed)?;
+        let (found, _) = fs::digest(file, Algorithm::Sha256).map_err(failed)?;
+        if found.to_string().as_bytes() != key.1 {
             return Err(format!(
                 "object {shown} does not match its digest; fetch it again"
             ));
