@@ -49,7 +49,7 @@ bench-doc: ## put the latest rows into docs/performance.md
 	$(CARGO) run --release -p csnap-tests --bin bench -- --doc docs/performance.md
 
 bench-images: ## images of file trees beside mkfs.xfs, cp and tar (as root, for the loop mount)
-	@scripts/xfsprogs
+	@scripts/judges
 	$(CARGO) bench -p imagegen --bench images
 
 soak: setup ## kills, fio and models with new seeds for MINUTES

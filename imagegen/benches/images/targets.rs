@@ -167,12 +167,12 @@ pub(crate) fn cargo_target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
 }
 
-/// mkfs.xfs as `scripts/xfsprogs` puts it there, with its own loader and libraries.
+/// mkfs.xfs as `scripts/judges` puts it there, with its own loader and libraries.
 fn newest_mkfs() -> Result<Step, String> {
     let root = cargo_target().join("tools/xfsprogs-newest/root");
     let program = ["usr/sbin", "sbin"].map(|place| root.join(place).join("mkfs.xfs"));
     let program = program.into_iter().find(|program| program.is_file());
-    let program = program.ok_or("no newest mkfs.xfs; run scripts/xfsprogs")?;
+    let program = program.ok_or("no newest mkfs.xfs; run scripts/judges")?;
     let loader = root.join("usr/lib64/ld-linux-x86-64.so.2");
     let libraries = root.join("usr/lib/x86_64-linux-gnu");
     Ok(step(&[

@@ -1,6 +1,7 @@
-//! xfsprogs of Debian's stable and newest suites, for tests to compare with.
+//! xfsprogs, erofs-utils and composefs of Debian's stable and newest suites, for tests to
+//! compare with.
 //!
-//! `scripts/xfsprogs` fetches them into `target/tools`. They run with their own loader
+//! `scripts/judges` fetches them into `target/tools`. They run with their own loader
 //! and libraries, so this machine's libc does not matter. A test that finds none is noted
 //! as skipped, where `make test` counts it.
 #![allow(dead_code)] // every test program uses another part
@@ -39,8 +40,22 @@ pub(crate) fn target_dir() -> PathBuf {
 /// suite, nothing on its standard input; none, and the running test noted as skipped, if
 /// they are not there.
 pub(crate) fn xfsprogs(suite: Suite, tool: &str) -> Option<Command> {
+    judge("xfsprogs", suite, tool)
+}
+
+/// The same for `mkfs.erofs`, `fsck.erofs`, `dump.erofs` ...
+pub(crate) fn erofs_utils(suite: Suite, tool: &str) -> Option<Command> {
+    judge("erofs-utils", suite, tool)
+}
+
+/// The same for `mkcomposefs` and `composefs-info`, which only the newest suite has.
+pub(crate) fn composefs(tool: &str) -> Option<Command> {
+    judge("composefs", Suite::Newest, tool)
+}
+
+fn judge(package: &str, suite: Suite, tool: &str) -> Option<Command> {
     let root = target_dir()
-        .join(format!("tools/xfsprogs-{}", suite.name()))
+        .join(format!("tools/{package}-{}", suite.name()))
         .join("root");
     let program = ["usr/sbin", "sbin", "usr/bin"]
         .map(|dir| root.join(dir).join(tool))
@@ -48,7 +63,7 @@ pub(crate) fn xfsprogs(suite: Suite, tool: &str) -> Option<Command> {
         .find(|path| path.is_file());
     let Some(program) = program else {
         skip(&format!(
-            "no {tool} of Debian's {} suite; run scripts/xfsprogs",
+            "no {tool} of Debian's {} suite; run scripts/judges",
             suite.name()
         ));
         return None;

@@ -14,7 +14,7 @@ use csnap_tests::guest::kernels::{self, Series, TESTED};
 use csnap_tests::guest::machine::{Disk, read, size};
 use csnap_tests::guest::payload::{Init, Put};
 use csnap_tests::guest::run::{End, Job, Outcome, run};
-use csnap_tests::guest::{host, root, xfsprogs};
+use csnap_tests::guest::{host, judges, root};
 
 /// Runs programs in a virtual machine with a kernel that has ublk.
 #[derive(Debug, Parser)]
@@ -35,8 +35,8 @@ enum Command {
     Prepare,
     /// Run a program; its output comes live, its exit status is the command's.
     Run(Run),
-    /// Fetch xfsprogs of Debian's stable and newest suites into target/tools.
-    Xfsprogs,
+    /// Fetch what judges images, of Debian's stable and newest suites, into target/tools.
+    Judges,
     /// An interactive shell on this terminal, csnapd and csnapctl in its PATH.
     Shell(Options),
 }
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
     let status = match Arguments::parse().command {
         Command::Prepare => prepare(&TESTED).map(|_| 0),
         Command::Run(arguments) => run_all(&arguments),
-        Command::Xfsprogs => xfsprogs().map(|()| 0),
+        Command::Judges => judges().map(|()| 0),
         Command::Shell(options) => shell(&options),
     };
     match status {
@@ -150,17 +150,21 @@ fn prepare(series: &[Series]) -> Result<Cache> {
     Ok(cache)
 }
 
-/// Both suites are tried, whatever becomes of the first.
-fn xfsprogs() -> Result<()> {
+/// All are tried, whatever becomes of the first.
+fn judges() -> Result<()> {
     let cache = Cache::open()?;
     let _lock = cache.lock()?;
     let mirror = host::mirror()?;
-    let outcomes = xfsprogs::SUITES.map(|(name, suite)| {
-        let version = xfsprogs::prepare(&cache, &mirror, name, suite)?;
-        say(&format!("xfsprogs, {name}: {version}"));
-        Ok(())
-    });
-    outcomes.into_iter().collect()
+    let mut outcome = Ok(());
+    for package in &judges::PACKAGES {
+        for (name, suite) in package.suites {
+            match judges::prepare(&cache, &mirror, package, name, suite) {
+                Ok(version) => say(&format!("{}, {name}: {version}", package.name)),
+                Err(error) => outcome = Err(error),
+            }
+        }
+    }
+    outcome
 }
 
 /// The cache with everything there; fetched now only what was never fetched.

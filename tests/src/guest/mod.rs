@@ -13,7 +13,7 @@
 //! | [`machine`] | qemu |
 //! | [`console`] | what the guest says, live |
 //! | [`mod@run`] | one run from start to end |
-//! | [`xfsprogs`] | besides: programs of other suites that judge images |
+//! | [`judges`] | besides: programs of other suites that judge images |
 
 pub mod apt;
 pub mod cache;
@@ -21,6 +21,7 @@ pub mod console;
 pub mod cpio;
 pub mod error;
 pub mod host;
+pub mod judges;
 pub mod kernels;
 pub mod machine;
 pub mod payload;
@@ -28,4 +29,3 @@ pub mod root;
 pub mod run;
 pub mod sources;
 mod tool;
-pub mod xfsprogs;

@@ -182,7 +182,7 @@ pub fn check_all(test: &str, device: &Device, when: &str) -> Outcome {
         problems.join("\n")
     );
     let Some(mut repair) = newest("xfs_repair") else {
-        let reason = "the newest xfsprogs are not there; scripts/xfsprogs fetches them";
+        let reason = "the newest xfsprogs are not there; scripts/judges fetches them";
         return crate::e2e::skip(test, &format!("{when}, xfs_repair: {reason}"));
     };
     tools::run(repair.arg("-n").arg(&device.path)).map(drop)
