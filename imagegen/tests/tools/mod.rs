@@ -79,6 +79,27 @@ fn judge(package: &str, suite: Suite, tool: &str) -> Option<Command> {
     Some(command)
 }
 
+/// What makes commands of a program of this machine; none, and the running test noted as
+/// skipped, if it is not there.
+pub(crate) fn machine(program: &'static str) -> Option<impl FnMut() -> Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = std::env::split_paths(&path)
+        .chain(sbin)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        skip(&format!("no {program} on this machine; run scripts/setup"));
+    }
+    found.map(|program| {
+        move || {
+            let mut command = Command::new(&program);
+            command.env("LC_ALL", "C").stdin(Stdio::null());
+            command
+        }
+    })
+}
+
 /// Notes the running test as skipped, for the summary of `make test`.
 pub(crate) fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
