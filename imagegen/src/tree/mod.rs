@@ -22,7 +22,7 @@ mod adjust;
 mod arena;
 mod attributes;
 mod content;
-mod dump;
+pub(crate) mod dump;
 mod empty;
 mod error;
 mod oci;
