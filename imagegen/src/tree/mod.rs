@@ -20,7 +20,7 @@
 
 mod adjust;
 mod arena;
-mod attributes;
+pub(crate) mod attributes;
 mod content;
 pub(crate) mod dump;
 mod empty;
@@ -28,7 +28,7 @@ mod error;
 mod oci;
 mod overlay;
 mod owners;
-mod path;
+pub(crate) mod path;
 mod selinux;
 mod spec;
 mod spool;

@@ -53,6 +53,18 @@ pub(crate) fn composefs(tool: &str) -> Option<Command> {
     judge("composefs", Suite::Newest, tool)
 }
 
+/// The command that makes images by the crate `composefs`.
+pub(crate) fn composefs_crate() -> Option<Command> {
+    let program = target_dir().join("tools/composefs-crate/debug/composefs-oracle");
+    if !program.is_file() {
+        skip("no program of the crate composefs; run scripts/judges");
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    Some(command)
+}
+
 fn judge(package: &str, suite: Suite, tool: &str) -> Option<Command> {
     let root = target_dir()
         .join(format!("tools/{package}-{}", suite.name()))

@@ -193,12 +193,14 @@ fn octal(field: &[u8]) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(field).ok()?, 8).ok()
 }
 
-/// `1.1` is one second and one nanosecond.
+/// `1.1` is one second and one nanosecond; seconds before 1970 are negative, or what a C
+/// program makes of them without a sign.
 fn time(field: &[u8]) -> Option<Time> {
     let text = std::str::from_utf8(field).ok()?;
     let (seconds, nanoseconds) = text.split_once('.').unwrap_or((text, "0"));
+    let unsigned = || Some(seconds.parse::<u64>().ok()? as i64);
     let time = Time {
-        seconds: seconds.parse().ok()?,
+        seconds: seconds.parse().ok().or_else(unsigned)?,
         nanoseconds: nanoseconds.parse().ok()?,
     };
     (time.nanoseconds < 1_000_000_000).then_some(time)
