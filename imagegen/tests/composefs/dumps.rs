@@ -85,9 +85,8 @@ impl Maker {
         }
         for number in 0..self.below(200) {
             let length = [0, 1, 5, 40][self.below(4)];
-            let value = self.bytes(length);
-            let key = self.key(number);
-            self.shared.push(format!("{key}={}", escaped(&value, true)));
+            let field = self.field(number, length);
+            self.shared.push(field);
         }
     }
 
@@ -123,6 +122,18 @@ impl Maker {
         }
     }
 
+    fn field(&mut self, number: usize, length: usize) -> String {
+        let key = self.key(number);
+        // libcomposefs counts wrongly, and gives up, where it replaces a longer value by its
+        // own.
+        let value = match key.strip_prefix("trusted.overlay.") {
+            Some("opaque") => b"y".to_vec(),
+            Some("whiteout") => Vec::new(),
+            _ => self.bytes(length),
+        };
+        format!("{key}={}", escaped(&value, true))
+    }
+
     fn xattrs(&mut self) -> String {
         let mut list: Vec<String> = Vec::new();
         let count = [0, 0, 0, 1, 3, 150][self.below(6)];
@@ -135,8 +146,7 @@ impl Maker {
                     30
                 };
                 let length = self.below(most);
-                let value = self.bytes(length);
-                format!("{}={}", self.key(number), escaped(&value, true))
+                self.field(number, length)
             } else {
                 self.shared[self.random.random_range(0..self.shared.len())].clone()
             };
@@ -309,8 +319,8 @@ impl Maker {
         let digest: String = self.bytes(32).iter().map(|b| format!("{b:02x}")).collect();
         let path = format!("{}/{}", &digest[..2], &digest[2..]).into_bytes();
         let (payload, digest) = match (self.below(8), self.wanted) {
-            (0, _) => (Some(path), None),
-            (1, _) => (None, None),
+            (0, For::C) => (Some(path), None),
+            (1, For::C) => (None, None),
             (2, For::C) => (None, Some(digest)),
             (3, For::C) => (Some(b"any/where else".to_vec()), Some(digest)),
             _ => (Some(path), Some(digest)),

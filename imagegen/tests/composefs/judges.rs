@@ -75,7 +75,7 @@ pub(crate) fn oracle(format: Format) -> Option<Command> {
 pub(crate) fn succeed(command: &mut Command) -> Vec<u8> {
     let output = command.output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{command:?}: {error}");
+    assert!(output.status.success(), "{error} ({command:?})");
     output.stdout
 }
 

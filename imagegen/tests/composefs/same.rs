@@ -31,7 +31,9 @@ fn compare(dump: &str, other: Other, formats: &[Format], dir: &Path, what: &str)
         let ours = ours(dump, format).unwrap_or_else(|error| panic!("{what}: {error}"));
         if ours != theirs {
             let kept = std::env::temp_dir().join("composefs-different.dump");
-            std::fs::write(kept, dump).unwrap();
+            std::fs::write(&kept, dump).unwrap();
+            std::fs::write(kept.with_extension("ours"), &ours).unwrap();
+            std::fs::write(kept.with_extension("theirs"), &theirs).unwrap();
         }
         equal(&ours, &theirs, &what);
     }
@@ -48,12 +50,12 @@ fn random_dumps(other: Other, wanted: For, formats: &[Format], seeds: std::ops::
     }
 }
 
+/// `COMPOSEFS_SEED` and `COMPOSEFS_DUMPS` say otherwise.
 fn seeds(count: u64) -> std::ops::Range<u64> {
-    let first = std::env::var("COMPOSEFS_SEED").ok();
-    let first = first.map_or_else(rand::random::<u32>, |seed| seed.parse().unwrap());
+    let told = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let first = told("COMPOSEFS_SEED").unwrap_or_else(|| rand::random::<u32>().into());
     println!("COMPOSEFS_SEED={first}");
-    let first = u64::from(first);
-    first..first + count
+    first..first + told("COMPOSEFS_DUMPS").unwrap_or(count)
 }
 
 #[test]

@@ -107,30 +107,26 @@ fn check(object: &Object, version: Version) -> Result<(), String> {
         (_, Body::CharDevice(0)) if object.names > 1 => {
             return Err("a whiteout with several names, which version 2 does not know".into());
         }
+        // The crate makes an image of such a file, but one without the file's chunk.
+        (_, Body::External(External { digest: None, .. })) => {
+            return Err("no digest, which version 2 needs; give the file's of fs-verity".into());
+        }
         (
             _,
             Body::External(External {
                 payload: None,
-                digest: Some(_),
                 by_digest: false,
+                ..
             }),
         ) => {
             return Err("a digest without payload, which version 2 does not know".into());
         }
-        (_, Body::External(file)) => {
-            if chunks > 1 {
-                let most = 1_u64 << CHUNK_BITS_MAX;
-                return Err(format!(
-                    "{} bytes, at most {most} may be in version 2",
-                    object.size
-                ));
-            }
-            if file.digest.is_none() && file.payload.as_deref().is_some_and(|p| named(p).is_none())
-            {
-                return Err(
-                    "no digest, and a payload that names none; version 2 needs one: give the file's fs-verity digest".into(),
-                );
-            }
+        (_, Body::External(_)) if chunks > 1 => {
+            let most = 1_u64 << CHUNK_BITS_MAX;
+            return Err(format!(
+                "{} bytes, at most {most} may be in version 2",
+                object.size
+            ));
         }
         _ => {}
     }
@@ -222,12 +218,10 @@ fn point_out_first(object: &mut Object) {
         object.xattrs.insert(at, Xattr { name, value });
     };
     own(METACOPY, &metacopy(file.digest.as_ref()), 0);
-    let path = match &file.digest {
-        Some(digest) => Some(object_path(digest)),
-        None => file.payload.as_deref().and_then(named),
-    };
-    if let Some(path) = path {
-        own(REDIRECT, format!("/{path}").as_bytes(), 1);
+    // Whatever the payload is: version 2 has no other place for an object.
+    if let Some(digest) = &file.digest {
+        let path = format!("/{}", object_path(digest));
+        own(REDIRECT, path.as_bytes(), 1);
     }
 }
 
@@ -243,17 +237,6 @@ fn metacopy(digest: Option<&Digest>) -> Vec<u8> {
         let head = [0, 36, 0, fs::number(Algorithm::Sha256)];
         [&head[..], digest].concat()
     })
-}
-
-/// The path of an object that a payload ends with, `xx/yyyy...`, in lower case.
-fn named(payload: &[u8]) -> Option<String> {
-    let path = payload.get(payload.len().checked_sub(65)?..)?;
-    let digits = path.iter().enumerate().all(|(at, byte)| match at {
-        2 => *byte == b'/',
-        _ => byte.is_ascii_hexdigit(),
-    });
-    let text = std::str::from_utf8(path).ok()?;
-    digits.then(|| text.to_ascii_lowercase())
 }
 
 /// Whiteouts for all directories that an object store may have, so that they do not show
