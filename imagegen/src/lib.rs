@@ -18,6 +18,7 @@
 pub mod erofs;
 pub mod medium;
 mod on_disk;
+mod shown;
 pub mod target;
 pub mod tree;
 pub mod verity;

@@ -7,15 +7,18 @@
 //! measurement what the one before made is removed and all is synced.
 //!
 //! - [`trees`]: what is put into images
-//! - [`targets`]: what makes them
+//! - [`targets`]: what makes XFS images of them, [`mod@erofs`]: EROFS images
 //! - [`measure`]: one run of a target
-//! - [`report`]: rows, bars, table, JSON
+//! - [`report`]: rows, table, JSON; [`bars`]: what they must reach
 //!
 //! Settings: `BENCH_QUICK=1` (2 rounds), `BENCH_ROUNDS` (5), `BENCH_DISK` (a directory),
-//! `BENCH_ONLY` (names of trees with commas between), `BENCH_IMAGEGEN` (another imagegen
+//! `BENCH_ONLY` (names of trees with commas between), `BENCH_TARGETS` (a text that the names
+//! of targets have, as `erofs`), `BENCH_IMAGEGEN` (another imagegen
 //! than the one built from here).
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for people
 
+mod bars;
+mod erofs;
 mod measure;
 mod report;
 mod targets;
@@ -93,6 +96,7 @@ fn case(plan: &Plan, work: &Work, tree: &Tree, report: &mut Report) -> Outcome {
     let mut targets = Vec::new();
     for target in tree.targets() {
         match target {
+            Ok(target) if !target.name.contains(&plan.targets) => {}
             Ok(target) => targets.push(target),
             Err((name, why)) => {
                 eprintln!("SKIPPED: {}: {name}: {why}", tree.name);
@@ -138,6 +142,8 @@ struct Plan {
     rounds: u32,
     disk: PathBuf,
     only: Vec<String>,
+    /// What the names of targets have.
+    targets: String,
 }
 
 impl Plan {
@@ -156,6 +162,7 @@ impl Plan {
             rounds: u32::max(rounds, 1),
             disk: disk.unwrap_or_else(|| targets::cargo_target().join("bench/work")),
             only: only.map(str::to_owned).collect(),
+            targets: variable("BENCH_TARGETS").unwrap_or_default(),
         })
     }
 }
@@ -212,7 +219,12 @@ fn conditions(plan: &Plan, work: &Path) -> Outcome<report::Conditions> {
         kernel: text("uname", &["-srm"])?,
         cpus: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
         disk: text("findmnt", &["-no", "FSTYPE", "-T", &place]).unwrap_or_default(),
-        mkfs: targets::mkfs_version().unwrap_or_else(|| "no mkfs.xfs".into()),
+        mkfs: [("xfsprogs", "mkfs.xfs"), ("erofs-utils", "mkfs.erofs")]
+            .map(|(package, program)| {
+                let version = targets::version(package, program);
+                version.unwrap_or_else(|| format!("no {program}"))
+            })
+            .join(", "),
         load: load.unwrap_or(f64::NAN),
         rounds: plan.rounds,
     })

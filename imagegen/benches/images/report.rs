@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::targets::{IMAGEGEN, NO_SYNC};
 use crate::trees::Extent;
-use crate::{Outcome, Trying};
+use crate::{Outcome, Trying, bars, erofs};
 
 /// One measurement. Times are in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -62,15 +62,15 @@ struct Row<'a> {
 }
 
 /// What a target took for a tree, round after round.
-struct Series {
-    case: &'static str,
-    target: &'static str,
-    extent: Extent,
+pub(crate) struct Series {
+    pub(crate) case: &'static str,
+    pub(crate) target: &'static str,
+    pub(crate) extent: Extent,
     samples: Vec<Sample>,
 }
 
 impl Series {
-    fn median(&self, of: impl Fn(&Sample) -> f64) -> f64 {
+    pub(crate) fn median(&self, of: impl Fn(&Sample) -> f64) -> f64 {
         median(self.samples.iter().map(of).collect())
     }
 }
@@ -78,7 +78,7 @@ impl Series {
 /// Everything measured so far.
 pub(crate) struct Report {
     conditions: Conditions,
-    series: Vec<Series>,
+    pub(crate) series: Vec<Series>,
     skipped: Vec<String>,
 }
 
@@ -184,7 +184,7 @@ impl Report {
             );
         }
         text += "\n| case | bar | wanted | measured | |\n|---|---|---:|---:|---|\n";
-        for bar in self.bars() {
+        for bar in bars::judge(self) {
             let _ = writeln!(text, "{}", bar.line());
         }
         if !self.skipped.is_empty() {
@@ -193,93 +193,32 @@ impl Report {
         text
     }
 
-    fn find(&self, case: &str, target: &str) -> Option<&Series> {
+    pub(crate) fn find(&self, case: &str, target: &str) -> Option<&Series> {
         let fits = |series: &&Series| (series.case, series.target) == (case, target);
         self.series.iter().find(fits)
     }
 
     /// How many times as long as imagegen a target takes: until it ends, as `--no-sync`
     /// does, and until all is durable, as imagegen does by itself.
-    fn ratios(&self, series: &Series) -> (Option<f64>, Option<f64>) {
+    pub(crate) fn ratios(&self, series: &Series) -> (Option<f64>, Option<f64>) {
         let ratio = |target, of: fn(&Sample) -> f64| {
             let imagegen = self.find(series.case, target)?;
             Some(series.median(of) / imagegen.median(of))
         };
+        let paired = |pair: &bars::Pair| [pair.ours, pair.theirs].contains(&series.target);
+        if let Some(pair) = erofs::pairs().iter().find(|pair| paired(pair)) {
+            let of = |of: fn(&Sample) -> f64| ratio(pair.ours, of);
+            return (of(|sample| sample.done), of(|sample| sample.durable));
+        }
         (
             ratio(NO_SYNC, |sample| sample.done),
             ratio(IMAGEGEN, |sample| sample.durable),
         )
     }
-
-    /// The bars that can be judged.
-    fn bars(&self) -> Vec<Bar> {
-        let mut bars = Vec::new();
-        for series in &self.series {
-            let (done, durable) = self.ratios(series);
-            let mut bar = |what: &str, wanted, measured: Option<f64>| {
-                bars.extend(measured.map(|measured| Bar {
-                    case: series.case,
-                    what: what.to_owned(),
-                    wanted,
-                    measured,
-                }));
-            };
-            let inverse = |ratio: Option<f64>| ratio.map(|ratio| 1.0 / ratio);
-            match series.target {
-                "mkfs.xfs" => bar("mkfs.xfs -p : imagegen", Wanted::AtLeast(2.0), durable),
-                "cp" => bar("mount and cp -a : imagegen", Wanted::AtLeast(4.0), durable),
-                "tar" => {
-                    let wanted = Wanted::AtMost(1.3);
-                    bar("imagegen : tar, durable", wanted, inverse(durable));
-                    bar("imagegen : tar, done", wanted, inverse(done));
-                }
-                IMAGEGEN if series.extent.objects >= 1_000_000 => {
-                    let peak = series.median(|sample| sample.peak_rss) / 1e6;
-                    bar(
-                        "peak memory of imagegen, MB",
-                        Wanted::AtMost(100.0),
-                        Some(peak),
-                    );
-                }
-                _ => {}
-            }
-        }
-        bars
-    }
 }
 
 fn shown(ratio: Option<f64>) -> String {
     ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"))
-}
-
-#[derive(Clone, Copy)]
-enum Wanted {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-/// What a measurement must reach.
-struct Bar {
-    case: &'static str,
-    what: String,
-    wanted: Wanted,
-    measured: f64,
-}
-
-impl Bar {
-    fn line(&self) -> String {
-        let (sign, wanted, met) = match self.wanted {
-            Wanted::AtLeast(wanted) => (">=", wanted, self.measured >= wanted),
-            Wanted::AtMost(wanted) => ("<=", wanted, self.measured <= wanted),
-        };
-        format!(
-            "| {} | {} | {sign} {wanted} | {:.2} | {} |",
-            self.case,
-            self.what,
-            self.measured,
-            if met { "met" } else { "**MISSED**" }
-        )
-    }
 }
 
 /// The middle one of the samples, or the mean of the two in the middle.

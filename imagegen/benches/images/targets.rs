@@ -76,7 +76,7 @@ pub(crate) const IMAGEGEN: &str = "imagegen";
 pub(crate) const NO_SYNC: &str = "imagegen-no-sync";
 
 /// All that make an XFS image, and tar.
-pub(crate) fn all() -> Vec<Found> {
+pub(crate) fn xfs() -> Vec<Found> {
     vec![imagegen(), imagegen_without_sync(), mkfs(), copy(), tar()]
 }
 
@@ -89,9 +89,7 @@ fn imagegen_without_sync() -> Found {
 }
 
 fn imagegen_with(name: &'static str, options: &'static [&str]) -> Found {
-    let built = option_env!("CARGO_BIN_EXE_imagegen").map(str::to_owned);
-    let program = std::env::var("BENCH_IMAGEGEN").ok().or(built);
-    let program = program.ok_or_else(|| (name, "no imagegen was built".to_owned()))?;
+    let program = imagegen_program().map_err(|why| (name, why))?;
     Ok(Target {
         name,
         prepare: |_| Ok(()),
@@ -105,9 +103,16 @@ fn imagegen_with(name: &'static str, options: &'static [&str]) -> Found {
     })
 }
 
+/// The imagegen that is measured.
+pub(crate) fn imagegen_program() -> Result<String, String> {
+    let built = option_env!("CARGO_BIN_EXE_imagegen").map(str::to_owned);
+    let program = std::env::var("BENCH_IMAGEGEN").ok().or(built);
+    program.ok_or_else(|| "no imagegen was built".to_owned())
+}
+
 /// The newest mkfs.xfs, which fills a file system from a directory.
 fn mkfs() -> Found {
-    let mkfs = newest_mkfs().map_err(|why| ("mkfs.xfs", why))?;
+    let mkfs = newest_mkfs_xfs().map_err(|why| ("mkfs.xfs", why))?;
     Ok(Target {
         name: "mkfs.xfs",
         prepare: |job| job.begin(),
@@ -121,7 +126,7 @@ fn mkfs() -> Found {
 
 /// The same mkfs.xfs, a loop mount, and `cp -a`.
 fn copy() -> Found {
-    let mkfs = newest_mkfs().map_err(|why| ("cp", why))?;
+    let mkfs = newest_mkfs_xfs().map_err(|why| ("cp", why))?;
     if !rustix::process::geteuid().is_root() {
         return Err(("cp", "only root may mount".into()));
     }
@@ -153,11 +158,11 @@ fn tar() -> Found {
     })
 }
 
-fn step(words: &[&str]) -> Step {
+pub(crate) fn step(words: &[&str]) -> Step {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
@@ -167,12 +172,16 @@ pub(crate) fn cargo_target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
 }
 
-/// mkfs.xfs as `scripts/judges` puts it there, with its own loader and libraries.
-fn newest_mkfs() -> Result<Step, String> {
-    let root = cargo_target().join("tools/xfsprogs-newest/root");
-    let program = ["usr/sbin", "sbin"].map(|place| root.join(place).join("mkfs.xfs"));
+fn newest_mkfs_xfs() -> Result<Step, String> {
+    newest("xfsprogs", "mkfs.xfs")
+}
+
+/// A program as `scripts/judges` puts it there, with its own loader and libraries.
+pub(crate) fn newest(package: &str, name: &str) -> Result<Step, String> {
+    let root = cargo_target().join(format!("tools/{package}-newest/root"));
+    let program = ["usr/sbin", "sbin", "usr/bin"].map(|place| root.join(place).join(name));
     let program = program.into_iter().find(|program| program.is_file());
-    let program = program.ok_or("no newest mkfs.xfs; run scripts/judges")?;
+    let program = program.ok_or_else(|| format!("no newest {name}; run scripts/judges"))?;
     let loader = root.join("usr/lib64/ld-linux-x86-64.so.2");
     let libraries = root.join("usr/lib/x86_64-linux-gnu");
     Ok(step(&[
@@ -183,12 +192,13 @@ fn newest_mkfs() -> Result<Step, String> {
     ]))
 }
 
-/// What mkfs.xfs calls itself.
-pub(crate) fn mkfs_version() -> Option<String> {
-    let mkfs = newest_mkfs().ok()?;
+/// What a program of the newest suite calls itself.
+pub(crate) fn version(package: &str, program: &str) -> Option<String> {
+    let mkfs = newest(package, program).ok()?;
     let (program, arguments) = mkfs.split_first()?;
     let mut command = Command::new(program);
     command.args(arguments).arg("-V").stdin(Stdio::null());
     let said = command.output().ok()?;
-    Some(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    said.lines().next().map(|line| line.trim().to_owned())
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
+use crate::erofs;
 use crate::targets::{self, Found};
 use crate::{Outcome, Trying};
 
@@ -81,7 +82,10 @@ impl Tree {
     pub(crate) fn targets(&self) -> Vec<Found> {
         match self.origin {
             Origin::Empty(_) => vec![targets::imagegen()],
-            _ => targets::all(),
+            _ => [targets::xfs(), erofs::targets(self.name)]
+                .into_iter()
+                .flatten()
+                .collect(),
         }
     }
 

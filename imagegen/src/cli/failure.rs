@@ -1,5 +1,7 @@
 //! What ends the command, and its exit code.
 
+use imagegen::erofs::extract::ExtractError;
+use imagegen::erofs::{read as erofs_read, write as erofs};
 use imagegen::target::TargetError;
 use imagegen::tree::TreeError;
 use imagegen::xfs::geometry::OptionError;
@@ -28,6 +30,9 @@ pub(crate) enum Failure {
     /// Writing the image.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Writing an EROFS image.
+    #[error(transparent)]
+    Erofs(#[from] erofs::WriteError),
     /// No size holds the tree.
     #[error("no size up to {tried} bytes holds the tree; give one (--size)")]
     NoSize {
@@ -42,6 +47,9 @@ pub(crate) enum Failure {
         /// Why not.
         cause: std::io::Error,
     },
+    /// A tree cannot be extracted.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
     /// Something read is damaged; what, was said already.
     #[error("{0}")]
     Damaged(String),
@@ -68,6 +76,18 @@ impl Failure {
         }
     }
 
+    /// An EROFS image that cannot be read.
+    pub(crate) fn read_erofs(image: &Path, cause: erofs_read::ReadError) -> Self {
+        let text = format!("{}: {cause}", image.display());
+        match cause {
+            erofs_read::ReadError::Damaged { .. } => Self::Damaged(text),
+            erofs_read::ReadError::Path { .. } | erofs_read::ReadError::Devices { .. } => {
+                Self::Usage(text)
+            }
+            _ => Self::Unreadable(text),
+        }
+    }
+
     /// Whether nobody reads what is said any more.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Answer(cause) if cause.kind() == ErrorKind::BrokenPipe)
@@ -84,23 +104,34 @@ impl Failure {
         let code = match self {
             Self::Usage(_) | Self::Option(_) | Self::NoSize { .. } => 2,
             Self::Tree(_) | Self::Write(WriteError::Tree(_)) => 3,
-            Self::Write(WriteError::NoDedupe) => 2,
+            Self::Write(WriteError::NoDedupe) | Self::Erofs(erofs::WriteError::Option(_)) => 2,
+            Self::Erofs(erofs::WriteError::Tree(_)) => 3,
             Self::Target(TargetError::Io { cause, .. }) if full(cause) => 5,
             Self::Target(TargetError::TooSmall { .. }) | Self::Write(WriteError::Full { .. }) => 5,
             Self::Write(WriteError::Write(cause) | WriteError::Copy { cause, .. })
-                if full(cause) =>
-            {
-                5
-            }
+            | Self::Erofs(
+                erofs::WriteError::Write(cause) | erofs::WriteError::Copy { cause, .. },
+            ) if full(cause) => 5,
             Self::Target(
                 TargetError::Exists { .. } | TargetError::InUse { .. } | TargetError::Holds { .. },
             ) => 4,
-            Self::Write(WriteError::Copy { .. }) => 3,
+            Self::Write(WriteError::Copy { .. }) | Self::Erofs(erofs::WriteError::Copy { .. }) => 3,
+            Self::Extract(ExtractError::NotEmpty(_)) => 4,
+            Self::Extract(
+                ExtractError::Object { cause, .. } | ExtractError::Target { cause, .. },
+            ) if full(cause) => 5,
+            Self::Extract(_) => 1,
             Self::Damaged(_) => 6,
-            Self::Target(_) | Self::Write(_) | Self::Open { .. } => 1,
+            Self::Target(_) | Self::Write(_) | Self::Erofs(_) | Self::Open { .. } => 1,
             Self::Unreadable(_) | Self::Answer(_) => 1,
         };
         ExitCode::from(code)
+    }
+}
+
+impl From<erofs::OptionError> for Failure {
+    fn from(error: erofs::OptionError) -> Self {
+        Self::Erofs(error.into())
     }
 }
 

@@ -1,64 +1,28 @@
 //! Arguments of `imagegen xfs IMAGE [SOURCE...]`, and what they mean to the library.
 
 use super::Failure;
-use super::values::{self, Free, Owner, Switch, Times};
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use super::inputs::{self, Content, Inputs, Run};
+use super::values::{self, Free, Switch};
 use clap::{Args, ValueEnum};
-use imagegen::target::Overwrite;
-use imagegen::tree::Spec;
 use imagegen::xfs::geometry::{Features, Groups, Kernel, LogSize, Options, Stripe};
-use std::path::{Path, PathBuf};
 use uuid::Uuid;
-
-/// Where options that are not about the image stand in the help.
-const RUN: &str = "Making it";
 
 /// Everything that can be asked of an image.
 #[derive(Debug, Args)]
 pub(crate) struct Make {
-    /// The file to make, or a block device
-    // Missing only beside a verb.
-    #[arg(required = true)]
-    image: Option<PathBuf>,
-    /// What goes in, one over the other: a directory, a tar file or - for one on standard
-    /// input, oci:DIR[:TAG], dump:FILE with --objects. None: empty
-    #[arg(value_name = "SOURCE", value_parser = OsStringValueParser::new().map(Spec::from))]
-    pub(crate) sources: Vec<Spec>,
+    #[command(flatten)]
+    pub(crate) inputs: Inputs,
     #[command(flatten)]
     pub(crate) space: Space,
     #[command(flatten)]
     pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) content: Content,
-    /// Replace a file that exists, or what a device holds; never one in use
-    #[arg(long, help_heading = RUN)]
-    pub(crate) force: bool,
-    /// Do not wait until the image is on stable storage
-    #[arg(long, help_heading = RUN)]
-    pub(crate) no_sync: bool,
-    /// One JSON object about the image on standard output
-    #[arg(long, help_heading = RUN)]
-    pub(crate) json: bool,
-    /// No progress bar and no summary
-    #[arg(short, long, conflicts_with = "json", help_heading = RUN)]
-    pub(crate) quiet: bool,
-    /// Threads that read, and as many that write [default: as there are processors]
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value_t = 0,
-        hide_default_value = true,
-        value_parser = threads
-    )]
-    pub(crate) threads: usize,
-}
-
-/// A number of threads; more than these help nobody.
-fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(threads @ ..=256) => Ok(threads),
-        _ => Err("write a number up to 256".to_owned()),
-    }
+    /// Project id of all
+    #[arg(long, value_name = "ID", help_heading = inputs::CONTENTS)]
+    pub(crate) project: Option<u32>,
+    #[command(flatten)]
+    pub(crate) run: Run,
 }
 
 /// How large.
@@ -163,55 +127,6 @@ pub(crate) struct Format {
     stripe_disks: Option<u32>,
 }
 
-/// What of the sources goes in, and how.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Contents")]
-pub(crate) struct Content {
-    /// Identical files and blocks share their space
-    #[arg(long)]
-    pub(crate) dedupe: bool,
-    /// Leave out, with all below: * and ? within a name, ** across, /... from the root,
-    /// .../ directories only
-    #[arg(long, value_name = "PATTERN")]
-    pub(crate) exclude: Vec<String>,
-    /// Directories on other file systems than their source's come empty
-    #[arg(long)]
-    pub(crate) one_file_system: bool,
-    /// All belongs to UID[:GID]
-    #[arg(long, value_name = "UID[:GID]", conflicts_with = "owner_map")]
-    pub(crate) owner: Option<Owner>,
-    /// Owners by a file of lines `uid FROM[-LAST] TO` and `gid FROM[-LAST] TO`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) owner_map: Option<PathBuf>,
-    /// SELinux labels: a file_contexts file, or one label for all (has colons)
-    #[arg(long, value_name = "FILE|LABEL")]
-    selinux: Option<String>,
-    /// Project id of all
-    #[arg(long, value_name = "ID")]
-    pub(crate) project: Option<u32>,
-    /// keep; clamp:SECONDS, none later (SOURCE_DATE_EPOCH does this); SECONDS, all that
-    #[arg(long, value_name = "TIMES", allow_hyphen_values = true)]
-    times: Option<Times>,
-    /// Leave out attributes whose names begin so, as user. or security.selinux
-    #[arg(long = "drop-xattr", value_name = "PREFIX")]
-    pub(crate) drop_xattrs: Vec<String>,
-    /// Which image of an OCI layout for several machines: OS/ARCH[/VARIANT]
-    #[arg(long)]
-    pub(crate) platform: Option<String>,
-    /// Where the objects of a dump lie
-    #[arg(long, value_name = "DIR")]
-    pub(crate) objects: Option<PathBuf>,
-}
-
-/// SELinux labels asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Labels {
-    /// The same for all.
-    All(String),
-    /// By a file.
-    File(PathBuf),
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum KernelName {
     #[value(name = "linux-6.1")]
@@ -233,37 +148,11 @@ impl From<KernelName> for Kernel {
 }
 
 impl Make {
-    /// Where the image goes.
-    pub(crate) fn image(&self) -> Result<&Path, Failure> {
-        let image = self.image.as_deref();
-        image.ok_or_else(|| Failure::usage("name the image to make"))
-    }
-
     /// What clap does not see: arguments that need or forbid each other by their values.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        let stdin = self.sources.iter().filter(|s| **s == Spec::Stdin).count();
-        if stdin > 1 {
-            return Err(Failure::usage("standard input can be a source only once"));
-        }
-        if self.format.uuid.is_some_and(|uuid| uuid.is_nil()) {
-            return Err(Failure::usage(
-                "--uuid: no kernel mounts a file system whose UUID is zero",
-            ));
-        }
-        let dump = self.sources.iter().any(|s| matches!(s, Spec::Dump(_)));
-        match (&self.content.objects, dump) {
-            (None, true) => Err(Failure::usage("dump: needs --objects DIR")),
-            (Some(_), false) => Err(Failure::usage("--objects needs a source dump:FILE")),
-            _ => self.features().map(drop),
-        }
-    }
-
-    /// What may be replaced.
-    pub(crate) fn overwrite(&self) -> Overwrite {
-        match self.force {
-            true => Overwrite::Force,
-            false => Overwrite::Refuse,
-        }
+        self.inputs.check(&self.content)?;
+        inputs::check_uuid(self.format.uuid)?;
+        self.features().map(drop)
     }
 
     /// How large the image gets; `device` are the bytes of the device it goes to.
@@ -274,35 +163,11 @@ impl Make {
             (None, Some(free), ..) => Ok(Room::Free(free)),
             (None, None, true, _) => Ok(Room::Minimal),
             (None, None, false, Some(device)) => Ok(Room::Size(device)),
-            (None, None, false, None) if self.sources.is_empty() => Err(Failure::usage(
+            (None, None, false, None) if self.inputs.sources.is_empty() => Err(Failure::usage(
                 "an empty file system needs --size, --free or --minimal",
             )),
             (None, None, false, None) => Ok(Room::Free(Free::Percent(USUALLY_FREE))),
         }
-    }
-
-    /// Times asked for, `SOURCE_DATE_EPOCH` being `epoch`.
-    pub(crate) fn times(&self, epoch: Option<&str>) -> Result<Times, Failure> {
-        match (self.content.times, epoch) {
-            (Some(times), _) => Ok(times),
-            (None, None) => Ok(Times::Keep),
-            (None, Some(epoch)) => match epoch.parse() {
-                Ok(seconds) => Ok(Times::Clamp(seconds)),
-                Err(_) => Err(Failure::usage(format!(
-                    "SOURCE_DATE_EPOCH is {epoch:?}; it must be seconds since 1970, or not set"
-                ))),
-            },
-        }
-    }
-
-    /// Labels asked for: what has a colon and is no file is a label.
-    pub(crate) fn labels(&self) -> Option<Labels> {
-        self.content.selinux.as_ref().map(|text| {
-            match text.contains(':') && !Path::new(text).exists() {
-                true => Labels::All(text.clone()),
-                false => Labels::File(text.into()),
-            }
-        })
     }
 
     /// What is switched on.
@@ -513,21 +378,5 @@ mod tests {
         );
         assert_eq!(room(&["dir"], None).unwrap(), Room::Free(Free::Percent(20)));
         assert!(room(&[], None).unwrap_err().to_string().contains("--size"));
-    }
-
-    #[test]
-    fn times_and_labels() {
-        let times = |words: &[&str], epoch| parse(words).unwrap().times(epoch);
-        assert_eq!(times(&[], None).unwrap(), Times::Keep);
-        assert_eq!(times(&[], Some("100")).unwrap(), Times::Clamp(100));
-        assert_eq!(times(&["--times=keep"], Some("100")).unwrap(), Times::Keep);
-        assert_eq!(times(&["--times", "-7"], None).unwrap(), Times::Fixed(-7));
-        let refused = times(&[], Some("yesterday")).unwrap_err().to_string();
-        assert!(refused.contains("SOURCE_DATE_EPOCH"), "{refused}");
-        let labels = |word: &str| parse(&["--selinux", word]).unwrap().labels();
-        let label = "system_u:object_r:usr_t:s0";
-        assert_eq!(labels(label), Some(Labels::All(label.to_owned())));
-        assert_eq!(labels("contexts"), Some(Labels::File("contexts".into())));
-        assert_eq!(parse(&[]).unwrap().labels(), None);
     }
 }

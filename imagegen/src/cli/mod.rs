@@ -1,20 +1,28 @@
 //! The command line. Help texts are part of the product: every option says what it does
 //! and which word of mkfs.xfs it is.
 //!
-//! [`make`] and [`read`] hold the arguments and turn them into what the library takes,
-//! without touching anything; [`xfs`] calls the library.
+//! [`inputs`] are the arguments that images of all formats take. [`make`] and [`read`] (of
+//! XFS) and [`erofs_make`] hold the others and turn them into what the library takes,
+//! without touching anything; [`sources`], [`xfs`] and [`erofs`] call the library.
 
+mod erofs;
+mod erofs_make;
+mod erofs_read;
+mod erofs_verbs;
 mod failure;
+mod inputs;
 mod make;
 mod output;
 mod progress;
 mod read;
+mod sources;
 mod values;
 mod xfs;
 
 pub(crate) use failure::Failure;
 
 use clap::{Args, Parser, Subcommand};
+use erofs_make::ErofsMake;
 
 const AFTER: &str = "\
 Exit codes:
@@ -39,6 +47,21 @@ Sizes are in bytes, or with k, m, g, t or p in powers of 1024: 64m, 20G. An imag
 `fsmap` or `check` is named ./fsmap or ./check. The same tree and options give the same
 bytes; SOURCE_DATE_EPOCH is obeyed.";
 
+const EROFS_AFTER: &str = "\
+Examples:
+  imagegen erofs root.erofs rootfs/                   a directory, ends of files beside inodes
+  imagegen erofs root.erofs base.tar changes/         one source over the other
+  imagegen erofs --times 0 root.erofs oci:layout      all times the same: short inodes
+  imagegen erofs --dedupe root.erofs rootfs/          equal blocks once
+  imagegen erofs ls -l root.erofs etc                 what a directory holds
+  imagegen erofs cat root.erofs etc/hostname          a file's contents
+  imagegen erofs extract root.erofs rootfs            all of it, into a directory
+
+An image called as a word that is a verb is named with ./ before it. The same tree and
+options give the same bytes, whatever the number of threads; SOURCE_DATE_EPOCH is obeyed.
+Data on other devices is read from those given with --device, in the order of the image's
+table. Paths in an image lead from its root; symbolic links are not followed.";
+
 /// Makes images of file systems from trees of files, without mounting anything and
 /// without root.
 #[derive(Debug, Parser)]
@@ -53,6 +76,24 @@ enum Command {
     /// XFS: make one, map who owns what, check one
     #[command(after_help = XFS_AFTER)]
     Xfs(Box<Xfs>),
+    /// EROFS: make one, read, extract and check any
+    #[command(after_help = EROFS_AFTER)]
+    Erofs(Box<Erofs>),
+}
+
+/// Makes an EROFS file system in a file or on a block device, from trees of files:
+/// directories, tar files, OCI image layouts, composefs dumps. It is read-only, as large as
+/// what is in it, and keeps one time of an object, that of its contents.
+///
+/// A file appears under its name when it is whole. Special files of the source are made
+/// again, never opened.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Erofs {
+    #[command(subcommand)]
+    read: Option<erofs_read::Verb>,
+    #[command(flatten)]
+    make: ErofsMake,
 }
 
 /// Makes an XFS file system (version 5) in a file or on a block device, empty or filled
@@ -82,7 +123,15 @@ enum Read {
 /// # Errors
 /// Why not, with the exit code.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
-    let Command::Xfs(xfs) = cli.command;
+    let xfs = match cli.command {
+        Command::Xfs(xfs) => xfs,
+        Command::Erofs(erofs) => {
+            return match &erofs.read {
+                Some(verb) => erofs_verbs::run(verb),
+                None => erofs::make(&erofs.make),
+            };
+        }
+    };
     match xfs.read {
         Some(Read::Fsmap(arguments)) => xfs::fsmap(&arguments),
         Some(Read::Check(arguments)) => xfs::check(&arguments),
@@ -91,6 +140,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
@@ -103,15 +153,17 @@ mod tests {
     fn parse(words: &[&str]) -> Result<Xfs, String> {
         let words = ["imagegen", "xfs"].iter().chain(words);
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        let Command::Xfs(xfs) = cli.command;
-        Ok(*xfs)
+        match cli.command {
+            Command::Xfs(xfs) => Ok(*xfs),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn an_image_alone_is_enough_and_needed() {
         let make = parse(&["image"]).unwrap().make;
-        assert_eq!(make.image().unwrap(), "image");
-        assert!(make.sources.is_empty());
+        assert_eq!(make.inputs.image().unwrap(), "image");
+        assert!(make.inputs.sources.is_empty());
         assert!(parse(&[]).is_err());
         assert!(parse(&["--size", "1g"]).is_err());
     }
@@ -120,16 +172,16 @@ mod tests {
     fn reading_verbs_take_an_image_and_nothing_of_making() {
         let xfs = parse(&["fsmap", "--paths", "image"]).unwrap();
         assert!(matches!(xfs.read, Some(Read::Fsmap(_))));
-        assert!(xfs.make.image().is_err());
+        assert!(xfs.make.inputs.image().is_err());
         let xfs = parse(&["check", "image"]).unwrap();
         assert!(matches!(xfs.read, Some(Read::Check(_))));
         assert!(parse(&["check"]).is_err());
         assert!(parse(&["check", "image", "--minimal"]).is_err());
         let make = parse(&["./check", "source"]).unwrap().make;
-        assert_eq!(make.image().unwrap(), "./check");
+        assert_eq!(make.inputs.image().unwrap(), "./check");
         // A verb comes first.
         let xfs = parse(&["--minimal", "check", "source"]).unwrap();
         assert!(xfs.read.is_none());
-        assert_eq!(xfs.make.image().unwrap(), "check");
+        assert_eq!(xfs.make.inputs.image().unwrap(), "check");
     }
 }

@@ -1,7 +1,9 @@
 //! What is said of an image that was made: a line for a person, or JSON.
 
 use super::Failure;
+use super::inputs::Run;
 use super::make::Make;
+use imagegen::erofs;
 use imagegen::xfs::make::Plan;
 use imagegen::xfs::write::Made;
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
@@ -58,35 +60,96 @@ pub(crate) fn made(
         free_inodes: made.free_inodes,
         seconds: took.as_secs_f64(),
     };
-    if arguments.json {
+    let shared = told_shared(summary.shared);
+    say(&arguments.run, &summary, || {
+        format!(
+            "{}: XFS, {}; {} objects, {} of data{shared}; {} free; {}\nuuid {}",
+            summary.image,
+            BinaryBytes(summary.size),
+            HumanCount(summary.objects),
+            BinaryBytes(summary.data),
+            BinaryBytes(summary.free),
+            told_time(took),
+            summary.uuid,
+        )
+    })
+}
+
+/// An EROFS image, as `--json` describes it. Sizes are in bytes.
+#[derive(Serialize)]
+struct ErofsSummary<'a> {
+    image: &'a str,
+    format: &'static str,
+    uuid: String,
+    size: u64,
+    block_size: u32,
+    objects: u64,
+    directories: u64,
+    files: u64,
+    data: u64,
+    shared: u64,
+    seconds: f64,
+}
+
+/// The same of an EROFS image.
+pub(crate) fn erofs_made(
+    run: &Run,
+    image: &Path,
+    request: &erofs::make::Request,
+    plan: &erofs::make::Plan,
+    made: &erofs::write::Made,
+    took: Duration,
+) -> Result<(), Failure> {
+    let block_size = request.options.block_size;
+    let summary = ErofsSummary {
+        image: &image.to_string_lossy(),
+        format: "erofs",
+        uuid: plan.uuid.to_string(),
+        size: made.bytes,
+        block_size,
+        objects: made.counts.inodes,
+        directories: made.counts.directories,
+        files: made.counts.files,
+        data: made.counts.data,
+        shared: made.counts.shared_blocks * u64::from(block_size),
+        seconds: took.as_secs_f64(),
+    };
+    let shared = told_shared(summary.shared);
+    say(run, &summary, || {
+        format!(
+            "{}: EROFS, {}; {} objects, {} of data{shared}; {}\nuuid {}",
+            summary.image,
+            BinaryBytes(summary.size),
+            HumanCount(summary.objects),
+            BinaryBytes(summary.data),
+            told_time(took),
+            summary.uuid,
+        )
+    })
+}
+
+/// Says it in the way that was asked for.
+fn say(run: &Run, summary: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    if run.json {
         let mut out = stdout().lock();
-        serde_json::to_writer_pretty(&mut out, &summary).map_err(std::io::Error::from)?;
+        serde_json::to_writer_pretty(&mut out, summary).map_err(std::io::Error::from)?;
         writeln!(out)?;
-    } else if !arguments.quiet {
-        tell(&summary, took)?;
+    } else if !run.quiet {
+        writeln!(stderr(), "{}", text())?;
     }
     Ok(())
 }
 
-fn tell(summary: &Summary<'_>, took: Duration) -> Result<(), Failure> {
-    let shared = match summary.shared {
+fn told_shared(bytes: u64) -> String {
+    match bytes {
         0 => String::new(),
         bytes => format!(", {} of it shared", BinaryBytes(bytes)),
-    };
-    writeln!(
-        stderr(),
-        "{}: XFS, {}; {} objects, {} of data{shared}; {} free; {}\nuuid {}",
-        summary.image,
-        BinaryBytes(summary.size),
-        HumanCount(summary.objects),
-        BinaryBytes(summary.data),
-        BinaryBytes(summary.free),
-        if took.as_secs() < 1 {
-            format!("{} ms", took.as_millis())
-        } else {
-            HumanDuration(took).to_string()
-        },
-        summary.uuid,
-    )?;
-    Ok(())
+    }
+}
+
+fn told_time(took: Duration) -> String {
+    match took.as_secs() {
+        0 => format!("{} ms", took.as_millis()),
+        _ => HumanDuration(took).to_string(),
+    }
 }

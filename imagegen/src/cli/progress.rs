@@ -1,6 +1,6 @@
 //! The progress bar: bytes, rate and time left, on a terminal only.
 
-use imagegen::xfs::make::Progress;
+use imagegen::tree::{Progress, Survey};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ const LINE: &str = "{wide_bar} {bytes} of {total_bytes} {msg}, {binary_bytes_per
 
 /// A bar for `bytes` bytes on standard error; without effect if that is no terminal, or
 /// with `quiet`.
-pub(crate) fn bar(bytes: u64, quiet: bool) -> ProgressBar {
+fn bar(bytes: u64, quiet: bool) -> ProgressBar {
     let shown = !quiet && std::io::stderr().is_terminal();
     let target = match shown {
         true => ProgressDrawTarget::stderr_with_hz(8),
@@ -24,16 +24,36 @@ pub(crate) fn bar(bytes: u64, quiet: bool) -> ProgressBar {
     }
 }
 
+/// How much there is to do, about.
+pub(crate) struct Work {
+    /// Bytes of contents.
+    pub(crate) data: u64,
+    pub(crate) objects: u64,
+}
+
+impl From<&Survey> for Work {
+    fn from(survey: &Survey) -> Self {
+        Self {
+            data: survey.data,
+            objects: survey.objects,
+        }
+    }
+}
+
+/// Does `work` while a bar shows how far it is, unless it shall be `quiet`.
+pub(crate) fn shown<T>(all: &Work, quiet: bool, work: impl FnOnce(&Progress) -> T) -> T {
+    let bar = bar(all.data, quiet);
+    let progress = Progress::default();
+    let made = watch(&bar, &progress, all.objects, || work(&progress));
+    bar.finish_and_clear();
+    made
+}
+
 /// How often the bar looks.
 const EVERY: Duration = Duration::from_millis(125);
 
 /// Does `work` while `bar` shows how far it is; `objects` are to be expected.
-pub(crate) fn watch<T>(
-    bar: &ProgressBar,
-    progress: &Progress,
-    objects: u64,
-    work: impl FnOnce() -> T,
-) -> T {
+fn watch<T>(bar: &ProgressBar, progress: &Progress, objects: u64, work: impl FnOnce() -> T) -> T {
     if bar.is_hidden() {
         return work();
     }

@@ -1,7 +1,17 @@
 //! EROFS: the disk format, what writes it, and what reads it back.
 //!
 //! - [`mod@format`]: structures as bytes
+//! - [`make`]: an image, from a tree to the last byte
+//! - [`write`]: the writer
 //! - [`composefs`]: images of metadata alone, byte for byte as composefs makes them
+//! - [`read`]: any image, trusting nothing
+//! - [`list`]: what directories hold
+//! - [`extract`]: a tree out of an image
 
 pub mod composefs;
+pub mod extract;
 pub mod format;
+pub mod list;
+pub mod make;
+pub mod read;
+pub mod write;

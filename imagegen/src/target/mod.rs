@@ -26,6 +26,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
+/// No file system of today refuses files of so many bytes, holes as they are.
+const EXPECTED_AT_MOST: u64 = 1 << 40;
+
 /// Whether what is there may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overwrite {
@@ -119,6 +122,34 @@ impl Target {
             _ => Place::File(Unnamed::create(path, size, overwrite)?),
         };
         Ok(Self::at(path, size, place))
+    }
+
+    /// Begins an image whose size is not known yet, and `expected` about: as
+    /// [`Target::create`], but a file may grow as long as it is written, and gets its size
+    /// from [`Target::finish_at`]. A device may be written to its end.
+    ///
+    /// # Errors
+    /// If there is something already, or it cannot be opened.
+    pub fn growing(path: &Path, expected: u64, overwrite: Overwrite) -> Result<Self, TargetError> {
+        if let Some(capacity) = capacity(path)? {
+            return Self::create(path, capacity, overwrite);
+        }
+        // Only so that writes need not move the end of the file one by one.
+        let mut target = Self::create(path, expected.min(EXPECTED_AT_MOST), overwrite)?;
+        target.size = i64::MAX as u64;
+        Ok(target)
+    }
+
+    /// The image is whole and has `size` bytes: as [`Target::finish`].
+    ///
+    /// # Errors
+    /// If that fails; a file is gone then.
+    pub fn finish_at(self, size: u64, sync: bool) -> Result<(), TargetError> {
+        if let Place::File(unnamed) = &self.place {
+            let sized = unnamed.file().set_len(size);
+            sized.map_err(|error| failed(&self.path, "give it its size", error))?;
+        }
+        self.finish(sync)
     }
 
     fn at(path: &Path, size: u64, place: Place) -> Self {

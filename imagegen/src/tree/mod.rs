@@ -29,6 +29,7 @@ mod oci;
 mod overlay;
 mod owners;
 pub(crate) mod path;
+mod progress;
 mod selinux;
 mod spec;
 mod spool;
@@ -48,9 +49,11 @@ pub(crate) use error::show;
 pub use oci::{Oci, OciOptions};
 pub use overlay::Overlay;
 pub use owners::{OwnerMap, Owners};
+pub use progress::Progress;
 pub use selinux::{Contexts, Labels};
 pub use spec::{Spec, SpecOptions};
 pub use survey::Survey;
+pub(crate) use survey::Surveyor;
 pub use tar::Tar;
 pub use walk::{Directory, WalkOptions};
 
@@ -113,7 +116,7 @@ pub struct Meta {
 }
 
 /// A point in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time {
     /// Seconds since 1970-01-01 00:00 UTC; may be negative.
     pub seconds: i64,

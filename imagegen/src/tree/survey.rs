@@ -4,7 +4,7 @@ use super::{Detail, Event, Kind, Node, Source, TreeError};
 use sha2::{Digest, Sha256};
 
 /// What is in a tree, contents not looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Objects, the root included, each once however many names it has.
     pub objects: u64,
@@ -30,23 +30,11 @@ impl Survey {
     /// # Errors
     /// If it cannot be read.
     pub fn of(source: &dyn Source, detail: Detail) -> Result<Self, TreeError> {
-        let mut survey = Self {
-            objects: 0,
-            directories: 0,
-            names: 0,
-            entries: 0,
-            data: 0,
-            rounded: 0,
-            digest: [0; 32],
-        };
-        let mut digest = Sha256::new();
+        let mut surveyor = Surveyor::default();
         for event in source.walk(detail)? {
-            let event = event?;
-            add(&mut digest, &event);
-            survey.count(&event);
+            surveyor.add(&event?);
         }
-        survey.digest = digest.finalize().into();
-        Ok(survey)
+        Ok(surveyor.finish())
     }
 
     fn count(&mut self, event: &Event) {
@@ -78,6 +66,28 @@ impl Survey {
     fn name(&mut self, name: &[u8]) {
         self.entries += u64::from(!name.is_empty());
         self.names += name.len() as u64;
+    }
+}
+
+/// Makes a survey of events as they come, for who learns more from the same walk.
+#[derive(Default)]
+pub(crate) struct Surveyor {
+    survey: Survey,
+    digest: Sha256,
+}
+
+impl Surveyor {
+    pub(crate) fn add(&mut self, event: &Event) {
+        add(&mut self.digest, event);
+        self.survey.count(event);
+    }
+
+    /// What was seen; all events have come.
+    pub(crate) fn finish(self) -> Survey {
+        Survey {
+            digest: self.digest.finalize().into(),
+            ..self.survey
+        }
     }
 }
 

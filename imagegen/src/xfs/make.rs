@@ -7,10 +7,11 @@ use super::geometry::{Geometry, OptionError, Options};
 use super::sizing::Sizing;
 use super::write::{Made, WriteError, WriteOptions, write};
 use crate::medium::{Medium, Nowhere};
-use crate::tree::{Detail, Event, Kind, Source, Survey, TreeError, Xattr};
+use crate::tree::{Detail, Source, Survey, TreeError, Xattr};
 use sha2::{Digest, Sha256};
-use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
+
+pub use crate::tree::Progress;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -80,15 +81,6 @@ impl Plan {
     pub fn bytes(&self) -> u64 {
         self.geometry.blocks << self.geometry.block_log
     }
-}
-
-/// How far the writing is; read by whoever shows it.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Objects dealt with.
-    pub objects: AtomicU64,
-    /// Bytes of data dealt with.
-    pub data: AtomicU64,
 }
 
 /// Decides size and identity of an image of `source`.
@@ -186,28 +178,6 @@ fn planned(request: &Request, plan: &Plan) -> WriteOptions {
         options.expected_blocks = Some(plan.expected_blocks);
     }
     options
-}
-
-impl Progress {
-    /// From the beginning again.
-    fn begin(&self) {
-        self.objects.store(0, Ordering::Relaxed);
-        self.data.store(0, Ordering::Relaxed);
-    }
-
-    fn add(&self, event: &Result<Event, TreeError>) {
-        if let Ok(Event::Node(node) | Event::Enter(node)) = event {
-            self.objects.fetch_add(1, Ordering::Relaxed);
-            if let Kind::File(content) = &node.kind {
-                let data = content
-                    .data
-                    .iter()
-                    .map(|range| range.end - range.start)
-                    .sum();
-                self.data.fetch_add(data, Ordering::Relaxed);
-            }
-        }
-    }
 }
 
 pub(super) fn detail(request: &Request, least: Detail) -> Detail {

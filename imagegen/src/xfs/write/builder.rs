@@ -230,7 +230,8 @@ impl<'a, 'scope> Builder<'a, 'scope> {
                 let placed =
                     contents::allocate(self.geometry, &mut self.space, index, ino, &content)
                         .map_err(|error| self.full(error.into()))?;
-                contents::send(self.geometry, content, &placed.new, &mut self.outlet);
+                contents::send(self.geometry, content, &placed.new, &mut self.outlet)
+                    .map_err(WriteError::failed)?;
                 self.outlet.check().map_err(WriteError::failed)?;
                 self.counts.shared_blocks += blocks(&placed.extents) - blocks(&placed.new);
                 Contents::File {

@@ -2,7 +2,7 @@
 //! other.
 
 use super::super::geometry::Geometry;
-use crate::medium::{Copy, Crew, Failure, Stream};
+use crate::medium::{Copy, Crew, Failure, Sink, Stream};
 
 /// Where blocks of files and directories leave the writer.
 pub(crate) struct Outlet<'a, 'scope> {
@@ -33,12 +33,6 @@ impl<'a, 'scope> Outlet<'a, 'scope> {
         self.note(done);
     }
 
-    /// Has contents copied.
-    pub(crate) fn copy(&mut self, copy: Copy) {
-        let done = self.crew.copy(copy);
-        self.note(done);
-    }
-
     fn note(&mut self, done: Result<(), Failure>) {
         if let Err(failure) = done {
             self.failure.get_or_insert(failure);
@@ -54,5 +48,16 @@ impl<'a, 'scope> Outlet<'a, 'scope> {
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.check()?;
         self.stream.flush(self.crew)
+    }
+}
+
+impl Sink for Outlet<'_, '_> {
+    fn put(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
+        let whole = self.geometry.block_size();
+        self.stream.write(self.crew, at, bytes, whole)
+    }
+
+    fn copy(&mut self, copy: Copy) -> Result<(), Failure> {
+        self.crew.copy(copy)
     }
 }

@@ -1,0 +1,143 @@
+//! EROFS: settings, each of imagegen and of the newest mkfs.erofs, and what is wanted of
+//! the one beside the other.
+
+use crate::bars::{Pair, Wanted};
+use crate::measure::Step;
+use crate::targets::{Found, Target, imagegen_program, newest, step, text};
+
+/// The same image, as both are asked for it.
+pub(crate) struct Setting {
+    ours: &'static str,
+    theirs: &'static str,
+    imagegen: &'static [&'static str],
+    mkfs: &'static [&'static str],
+    wanted: Goal,
+    /// The trees it is measured with: what takes minutes, only with one.
+    trees: &'static [&'static str],
+}
+
+/// What is wanted of imagegen beside mkfs.erofs.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// Never slower, at most 1 % larger.
+    AsGood,
+    /// A quarter of the processor's time, at most 2 % larger.
+    LittleProcessor,
+    /// Five times as fast.
+    FiveTimesAsFast,
+}
+
+const BOTH: &[&str] = &["share", "lib"];
+
+const SETTINGS: [Setting; 6] = [
+    Setting {
+        ours: "erofs",
+        theirs: "mkfs.erofs",
+        imagegen: &[],
+        mkfs: &[],
+        wanted: Goal::AsGood,
+        trees: BOTH,
+    },
+    Setting {
+        ours: "erofs lz4",
+        theirs: "mkfs.erofs lz4",
+        imagegen: &["--compress", "lz4"],
+        mkfs: &["-zlz4"],
+        wanted: Goal::AsGood,
+        trees: BOTH,
+    },
+    Setting {
+        ours: "erofs lz4 64K",
+        theirs: "mkfs.erofs lz4 64K",
+        imagegen: &["--compress", "lz4", "--cluster-size", "64k"],
+        mkfs: &["-zlz4", "-C65536"],
+        wanted: Goal::AsGood,
+        trees: BOTH,
+    },
+    Setting {
+        ours: "erofs lz4hc,12 64K",
+        theirs: "mkfs.erofs lz4hc,12 64K",
+        imagegen: &["--compress", "lz4hc,12", "--cluster-size", "64k"],
+        mkfs: &["-zlz4hc,12", "-C65536"],
+        wanted: Goal::AsGood,
+        trees: &["share"],
+    },
+    Setting {
+        ours: "erofs zstd,3 64K",
+        theirs: "mkfs.erofs zstd,3 64K",
+        imagegen: &["--compress", "zstd,3", "--cluster-size", "64k"],
+        mkfs: &["-zzstd,3", "-C65536"],
+        wanted: Goal::LittleProcessor,
+        trees: BOTH,
+    },
+    Setting {
+        ours: "erofs lz4 64K dedupe",
+        theirs: "mkfs.erofs lz4 64K dedupe",
+        imagegen: &["--compress", "lz4", "--cluster-size", "64k", "--dedupe"],
+        mkfs: &["-zlz4", "-C65536", "-Ededupe"],
+        wanted: Goal::FiveTimesAsFast,
+        trees: &["share"],
+    },
+];
+
+/// All that are measured with a tree.
+pub(crate) fn targets(tree: &str) -> Vec<Found> {
+    let measured = SETTINGS.iter().filter(|one| one.trees.contains(&tree));
+    measured.flat_map(|one| [ours(one), theirs(one)]).collect()
+}
+
+/// Which target is measured by which, and what is wanted of them.
+pub(crate) fn pairs() -> Vec<Pair> {
+    SETTINGS.iter().map(Setting::pair).collect()
+}
+
+impl Setting {
+    fn pair(&self) -> Pair {
+        let (times, processor, size) = match self.wanted {
+            Goal::AsGood => (Some(Wanted::AtLeast(1.0)), None, Some(1.01)),
+            Goal::LittleProcessor => (None, Some(Wanted::AtMost(0.25)), Some(1.02)),
+            Goal::FiveTimesAsFast => (Some(Wanted::AtLeast(5.0)), None, None),
+        };
+        Pair {
+            ours: self.ours,
+            theirs: self.theirs,
+            times,
+            processor,
+            size: size.map(Wanted::AtMost),
+        }
+    }
+}
+
+fn ours(setting: &Setting) -> Found {
+    let program = imagegen_program().map_err(|why| (setting.ours, why))?;
+    let options = setting.imagegen;
+    Ok(made_by(setting.ours, move || {
+        let mut words = step(&[&program, "erofs", "--quiet"]);
+        words.extend(step(options));
+        words
+    }))
+}
+
+fn theirs(setting: &Setting) -> Found {
+    let mkfs = newest("erofs-utils", "mkfs.erofs").map_err(|why| (setting.theirs, why))?;
+    let options = setting.mkfs;
+    Ok(made_by(setting.theirs, move || {
+        let mut words = mkfs.clone();
+        words.push("--quiet".into());
+        words.extend(step(options));
+        words
+    }))
+}
+
+/// What is run with the image and the tree as its last words.
+fn made_by(name: &'static str, words: impl Fn() -> Step + 'static) -> Target {
+    Target {
+        name,
+        prepare: |_| Ok(()),
+        steps: Box::new(move |job| {
+            let mut step = words();
+            step.extend([text(job.image), text(job.tree)]);
+            vec![step]
+        }),
+    }
+}

@@ -1,0 +1,49 @@
+//! Calls the library with what was asked for of an EROFS image.
+
+use super::erofs_make::ErofsMake;
+use super::{Failure, output, progress, sources};
+use imagegen::erofs::make::{make as write, plan, rehearse};
+use imagegen::target::{Present, Target, TargetError, capacity};
+use std::time::Instant;
+
+/// Makes an image.
+pub(crate) fn make(arguments: &ErofsMake) -> Result<(), Failure> {
+    arguments.check()?;
+    let begin = Instant::now();
+    let (run, image) = (&arguments.run, arguments.inputs.image()?);
+    let times = arguments.content.times(sources::epoch().as_deref())?;
+    let request = arguments.request();
+    request.options.check()?;
+    let device = capacity(image)?;
+    sources::check_target(image, device, run.overwrite())?;
+    let present = match device {
+        Some(_) => Some(Present::open(image, run.overwrite())?),
+        None => None,
+    };
+    let (inputs, content) = (&arguments.inputs, &arguments.content);
+    let source = sources::open(inputs, content, run, None, times)?;
+    let plan = plan(&source, &request)?;
+    let target = match present {
+        // What a device holds is given up only for a tree that fits.
+        Some(present) => {
+            let size = rehearse(&source, &request, &plan)?.bytes;
+            let capacity = present.size();
+            if size > capacity {
+                let path = image.to_owned();
+                return Err(TargetError::TooSmall {
+                    path,
+                    capacity,
+                    size,
+                }
+                .into());
+            }
+            present.begin(capacity)?
+        }
+        None => Target::growing(image, plan.at_most(), run.overwrite())?,
+    };
+    let made = progress::shown(&plan.survey().into(), run.is_silent(), |progress| {
+        write(&source, &request, &plan, &target, progress)
+    })?;
+    target.finish_at(made.bytes, !run.no_sync)?;
+    output::erofs_made(run, image, &request, &plan, &made, begin.elapsed())
+}

@@ -1,0 +1,97 @@
+//! Making an image: a quick walk through the tree, then the writing.
+
+use super::write::{self, Made, Options, Outline, WriteError};
+use crate::medium::{Medium, Nowhere};
+use crate::tree::{Detail, Progress, Source, Survey};
+use uuid::Uuid;
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The image.
+    pub options: Options,
+    /// Identity; derived from tree and options if not given.
+    pub uuid: Option<Uuid>,
+}
+
+/// What an image will be.
+#[derive(Debug)]
+pub struct Plan {
+    /// Identity.
+    pub uuid: Uuid,
+    outline: Outline,
+}
+
+impl Plan {
+    /// What is in the tree.
+    pub fn survey(&self) -> &Survey {
+        &self.outline.survey
+    }
+
+    /// Bytes of the image at most, about: holes are counted, and attributes and the targets
+    /// of links are not.
+    pub fn at_most(&self) -> u64 {
+        self.outline.at_most
+    }
+}
+
+/// Looks at `source` and decides the identity of its image.
+///
+/// # Errors
+/// If an option cannot be as it is, or the source cannot be read.
+pub fn plan(source: &dyn Source, request: &Request) -> Result<Plan, WriteError> {
+    let options = &request.options;
+    options.check()?;
+    let outline = Outline::of(source, options.block_size as usize)?;
+    Ok(Plan {
+        uuid: write::identity(request.uuid, options, &outline.survey.digest),
+        outline,
+    })
+}
+
+/// Lays out what was planned and writes nothing: for whoever must know that the tree fits
+/// before he gives up what the image replaces.
+///
+/// # Errors
+/// As [`make`], but for contents.
+pub fn rehearse(source: &dyn Source, request: &Request, plan: &Plan) -> Result<Made, WriteError> {
+    let detail = detail(request, Detail::Layout);
+    let mut events = source.walk(detail)?;
+    write::write(
+        &request.options,
+        plan.uuid,
+        &plan.outline,
+        &mut events,
+        &Nowhere,
+    )
+}
+
+fn detail(request: &Request, least: Detail) -> Detail {
+    match request.options.dedupe {
+        true => Detail::Digests,
+        false => least,
+    }
+}
+
+/// Writes the image that was planned to `medium`, which grows as far as is written.
+///
+/// # Errors
+/// If the source cannot be read, has changed or holds what EROFS cannot, or if writing
+/// fails.
+pub fn make(
+    source: &dyn Source,
+    request: &Request,
+    plan: &Plan,
+    medium: &dyn Medium,
+    progress: &Progress,
+) -> Result<Made, WriteError> {
+    let detail = detail(request, Detail::Contents);
+    let mut events = source.walk(detail)?.inspect(|event| progress.add(event));
+    write::write(
+        &request.options,
+        plan.uuid,
+        &plan.outline,
+        &mut events,
+        medium,
+    )
+}

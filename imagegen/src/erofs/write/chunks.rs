@@ -1,0 +1,251 @@
+//! Files in chunks: holes as chunks that lie nowhere, chunks with the same contents at the
+//! same place.
+
+use super::super::format::chunk::{BLOCK_ENTRY, HOLE, INDEX, Index, format};
+use super::super::format::inode::layout;
+use super::contents::{Body, Placing};
+use super::fault::Fault;
+use super::inode::Lying;
+use super::options::Options;
+use super::space::Space;
+use crate::medium::{Stretch, send};
+use crate::tree::Content;
+use rustc_hash::FxHashMap;
+use sha2::{Digest, Sha256};
+use std::ops::Range;
+use zerocopy::IntoBytes;
+
+/// Bytes that the digests of a walk are made of.
+const DIGESTED: u64 = 4096;
+/// Chunks of one file at most: so many indexes are held.
+const MOST_CHUNKS: u64 = 1 << 22;
+
+/// How files become chunks.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    /// Logarithm of the bytes of a chunk, if all files come in chunks.
+    asked: Option<u32>,
+    /// First block of every chunk by its contents, if equal ones share it.
+    places: Option<FxHashMap<[u8; 16], u64>>,
+    /// Whether any file came in chunks.
+    used: bool,
+    shared: u64,
+}
+
+/// A chunk of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunk {
+    Hole,
+    /// First block.
+    At(u64),
+}
+
+impl Chunks {
+    /// As the options say.
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            asked: options.chunk_size.map(u64::trailing_zeros),
+            places: options.dedupe.then(FxHashMap::default),
+            used: false,
+            shared: 0,
+        }
+    }
+
+    /// Whether any file came in chunks.
+    pub(crate) fn any(&self) -> bool {
+        self.used
+    }
+
+    /// Blocks that were not needed, because they are shared.
+    pub(crate) fn shared(&self) -> u64 {
+        self.shared
+    }
+
+    /// Logarithm of the chunk size with which a file is smallest, if it comes in chunks:
+    /// because all do, or because holes are worth it.
+    pub(crate) fn of(&self, content: &Content, space: &Space) -> Option<u32> {
+        if content.size == 0 {
+            return None;
+        }
+        if let Some(bits) = self.asked {
+            return Some(bits);
+        }
+        if let [only] = &content.data[..]
+            && *only == (0..content.size)
+        {
+            return None;
+        }
+        let block_bits = space.block_size().trailing_zeros();
+        let sizes = (0..=format::BLOCK_BITS).map(|more| block_bits + more);
+        let possible = sizes.filter(|bits| *bits < 63 && content.size >> bits <= MOST_CHUNKS);
+        let costs = possible.map(|bits| (cost(content, bits, space), bits));
+        let (cost, bits) = costs.min()?;
+        (cost < content.size.next_multiple_of(1 << block_bits)).then_some(bits)
+    }
+
+    /// Gives a file its chunks of `1 << bits` bytes, and sends them there.
+    pub(crate) fn place(
+        &mut self,
+        content: Content,
+        bits: u32,
+        placing: &mut Placing<'_, '_, '_>,
+    ) -> Result<Body, Fault> {
+        if content.size >> bits > MOST_CHUNKS {
+            let reason =
+                format!("it has more than {MOST_CHUNKS} chunks; make them larger (--chunk-size)");
+            return Err(reason.into());
+        }
+        self.used = true;
+        let mut chunks = Vec::new();
+        let mut stretches: Vec<Stretch> = Vec::new();
+        let mut sums = Sums::new(&content);
+        for range in ranges(content.size, bits) {
+            let chunk = self.chunk(&content, &range, &mut sums, placing.space, &mut stretches);
+            chunks.push(chunk);
+        }
+        send(content, &stretches, placing.outlet)?;
+        let block_bits = placing.space.block_size().trailing_zeros();
+        Ok(body(bits - block_bits, &chunks))
+    }
+
+    fn chunk(
+        &mut self,
+        content: &Content,
+        range: &Range<u64>,
+        sums: &mut Sums<'_>,
+        space: &mut Space,
+        stretches: &mut Vec<Stretch>,
+    ) -> Chunk {
+        let sum = sums.next(range);
+        if !touches(&content.data, range) {
+            return Chunk::Hole;
+        }
+        let count = space.blocks_of(range.end - range.start);
+        let known = self.places.as_ref().and_then(|places| places.get(&sum?));
+        if let Some(block) = known {
+            self.shared += count;
+            return Chunk::At(*block);
+        }
+        let block = space.take(count);
+        if let (Some(places), Some(sum)) = (&mut self.places, sum) {
+            places.insert(sum, block);
+        }
+        let (at, end) = (space.byte_of(block), range.start + space.byte_of(count));
+        match stretches.last_mut() {
+            Some(last)
+                if last.file.end == range.start
+                    && last.at + (last.file.end - last.file.start) == at =>
+            {
+                last.file.end = end;
+            }
+            _ => stretches.push(Stretch {
+                file: range.start..end,
+                at,
+            }),
+        }
+        Chunk::At(block)
+    }
+}
+
+/// The parts of a file that its chunks hold.
+fn ranges(size: u64, bits: u32) -> impl Iterator<Item = Range<u64>> {
+    let count = size.div_ceil(1 << bits);
+    (0..count).map(move |number| number << bits..((number + 1) << bits).min(size))
+}
+
+/// Bytes of blocks and indexes with chunks of `1 << bits` bytes.
+fn cost(content: &Content, bits: u32, space: &Space) -> u64 {
+    let block = space.block_size() as u64;
+    let mut blocks = 0;
+    let mut counted = 0; // chunks before this one are
+    for range in &content.data {
+        let first = (range.start >> bits).max(counted);
+        let end = ((range.end - 1) >> bits) + 1;
+        if first < end {
+            let bytes = (end << bits).min(content.size) - (first << bits);
+            blocks += bytes.div_ceil(block);
+            counted = end;
+        }
+    }
+    blocks * block + content.size.div_ceil(1 << bits) * INDEX as u64
+}
+
+/// Whether any data lies in `part`.
+fn touches(data: &[Range<u64>], part: &Range<u64>) -> bool {
+    let after = data.partition_point(|range| range.end <= part.start);
+    data.get(after).is_some_and(|range| range.start < part.end)
+}
+
+/// What an inode says of its chunks.
+fn body(bits: u32, chunks: &[Chunk]) -> Body {
+    let far = |chunk: &Chunk| matches!(chunk, Chunk::At(block) if *block >= u64::from(HOLE));
+    let far = chunks.iter().any(far);
+    let indexes = far || chunks.contains(&Chunk::Hole);
+    let mut map = Vec::new();
+    for chunk in chunks {
+        let block = match chunk {
+            Chunk::Hole => u64::MAX,
+            Chunk::At(block) => *block,
+        };
+        let index = Index {
+            block_high: if far { (block >> 32) as u16 } else { 0 }.into(),
+            device: 0.into(),
+            block_low: (block as u32).into(),
+        };
+        match indexes {
+            true => map.extend_from_slice(index.as_bytes()),
+            false => map.extend_from_slice(index.block_low.as_bytes()),
+        }
+    }
+    let flags = [(indexes, format::INDEXES), (far, format::BIT48)];
+    let flags = flags.iter().filter(|(set, _)| *set);
+    Body {
+        lying: Lying {
+            layout: layout::CHUNKS,
+            data: flags.fold(bits, |data, (_, flag)| data | flag),
+            high: 0,
+        },
+        block: 0,
+        map,
+        map_align: if indexes { INDEX } else { BLOCK_ENTRY },
+        tail: Vec::new(),
+    }
+}
+
+/// Digests of chunks, made of those of their blocks.
+struct Sums<'a> {
+    content: &'a Content,
+    /// How many of the blocks' digests were taken.
+    taken: usize,
+}
+
+impl<'a> Sums<'a> {
+    fn new(content: &'a Content) -> Self {
+        Self { content, taken: 0 }
+    }
+
+    /// That of the next chunk: the same if its bytes and its length are.
+    fn next(&mut self, range: &Range<u64>) -> Option<[u8; 16]> {
+        if self.content.digests.is_empty() {
+            return None;
+        }
+        let mut digest = Sha256::new();
+        digest.update((range.end - range.start).to_le_bytes());
+        let blocks = range.start / DIGESTED..range.end.div_ceil(DIGESTED);
+        for block in blocks {
+            let bytes = block * DIGESTED..(block + 1) * DIGESTED;
+            // A hole and a block of zeroes are not the same here, which only costs space.
+            if touches(&self.content.data, &bytes) {
+                digest.update([1]);
+                digest.update(self.content.digests.get(self.taken)?);
+                self.taken += 1;
+            } else {
+                digest.update([0]);
+            }
+        }
+        let digest = digest.finalize();
+        let mut sum = [0; 16];
+        sum.copy_from_slice(&digest[..16]);
+        Some(sum)
+    }
+}

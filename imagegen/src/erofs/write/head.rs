@@ -1,0 +1,144 @@
+//! What an image begins with: the superblock, the table of devices, long prefixes of
+//! names. Made last, because it says how much there is.
+
+use super::super::format::superblock::{AT, DeviceSlot, MAGIC, SIZE, Superblock, compat, incompat};
+use super::inode::Clock;
+use super::options::Options;
+use super::xattrs::Prefixes;
+use uuid::Uuid;
+use zerocopy::IntoBytes;
+
+/// Bytes of a device's slot, which is also the unit of their place.
+const DEVICE_SLOT: usize = size_of::<DeviceSlot>();
+
+/// Where the parts of the head lie, in bytes of the image.
+#[derive(Debug)]
+pub(crate) struct Head<'a> {
+    options: &'a Options,
+    prefixes: &'a Prefixes,
+    devices_at: usize,
+    devices: usize,
+    prefixes_at: usize,
+    /// Where it ends.
+    pub(crate) end: usize,
+}
+
+/// What the superblock says of what was written.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    pub(crate) uuid: Uuid,
+    pub(crate) clock: Clock,
+    /// Devices besides the primary one.
+    pub(crate) devices: Vec<Device>,
+    pub(crate) blocks: u64,
+    pub(crate) inodes: u64,
+    pub(crate) root_nid: u64,
+    pub(crate) compat: u32,
+    pub(crate) incompat: u32,
+    /// Seconds since the epoch.
+    pub(crate) build_time: u32,
+}
+
+/// A device besides the primary one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// What it is called, at most 64 bytes.
+    pub(crate) tag: Vec<u8>,
+    pub(crate) blocks: u64,
+}
+
+impl<'a> Head<'a> {
+    /// Of an image with so many devices besides the primary one.
+    pub(crate) fn new(options: &'a Options, devices: usize, prefixes: &'a Prefixes) -> Self {
+        let first = AT as usize + SIZE;
+        let after = first + devices * DEVICE_SLOT;
+        Self {
+            options,
+            prefixes,
+            devices_at: first,
+            devices,
+            prefixes_at: after,
+            end: after + prefixes.encode().len(),
+        }
+    }
+
+    /// Writes the head into `bytes`, the image's first blocks with what else they hold, and
+    /// seals it.
+    pub(crate) fn write(&self, bytes: &mut [u8], totals: &Totals) {
+        let mut superblock = self.superblock(totals);
+        put(bytes, AT as usize, superblock.as_bytes());
+        let mut address = totals.blocks;
+        for (number, device) in totals.devices.iter().enumerate() {
+            let at = self.devices_at + number * DEVICE_SLOT;
+            put(bytes, at, slot(device, address).as_bytes());
+            address += device.blocks;
+        }
+        put(bytes, self.prefixes_at, &self.prefixes.encode());
+        let block = self.options.block_size as usize;
+        let sealed = match block > AT as usize {
+            true => AT as usize..block,
+            false => AT as usize..AT as usize + block,
+        };
+        // The format's sum is not inverted at the end, that of the crate is.
+        superblock.checksum = (!crc32c::crc32c(&bytes[sealed])).into();
+        put(bytes, AT as usize, superblock.as_bytes());
+    }
+
+    fn superblock(&self, totals: &Totals) -> Superblock {
+        let (options, prefixes, clock) = (self.options, self.prefixes, &totals.clock);
+        let mut label = [0; 16];
+        label[..options.label.len()].copy_from_slice(&options.label);
+        let mut superblock = Superblock {
+            magic: MAGIC.into(),
+            feature_compat: (totals.compat | compat::SB_CHKSUM | compat::MTIME).into(),
+            block_bits: options.block_bits() as u8,
+            inodes: totals.inodes.into(),
+            epoch: (clock.epoch as u64).into(),
+            fixed_nanoseconds: clock.nanoseconds.into(),
+            blocks_low: (totals.blocks as u32).into(),
+            uuid: *totals.uuid.as_bytes(),
+            label,
+            feature_incompat: totals.incompat.into(),
+            build_time: totals.build_time.into(),
+            ..Superblock::default()
+        };
+        if totals.incompat & incompat::BIT48 != 0 {
+            superblock.root_nid_or_blocks_high = ((totals.blocks >> 32) as u16).into();
+            superblock.root_nid = totals.root_nid.into();
+        } else {
+            superblock.root_nid_or_blocks_high = (totals.root_nid as u16).into();
+        }
+        if self.devices > 0 {
+            superblock.extra_devices = (self.devices as u16).into();
+            superblock.device_table = ((self.devices_at / DEVICE_SLOT) as u16).into();
+            superblock.feature_incompat = (totals.incompat | incompat::DEVICE_TABLE).into();
+        }
+        if prefixes.count() > 0 {
+            superblock.xattr_prefixes = prefixes.count() as u8;
+            superblock.xattr_prefix_at = ((self.prefixes_at / 4) as u32).into();
+            let compat = superblock.feature_compat.get() | compat::PLAIN_XATTR_PREFIXES;
+            superblock.feature_compat = compat.into();
+            let incompat = superblock.feature_incompat.get() | incompat::XATTR_PREFIXES;
+            superblock.feature_incompat = incompat.into();
+        }
+        superblock
+    }
+}
+
+fn slot(device: &Device, address: u64) -> DeviceSlot {
+    let mut tag = [0; 64];
+    let length = device.tag.len().min(tag.len());
+    tag[..length].copy_from_slice(&device.tag[..length]);
+    DeviceSlot {
+        tag,
+        blocks_low: (device.blocks as u32).into(),
+        blocks_high: ((device.blocks >> 32) as u16).into(),
+        address_low: (address as u32).into(),
+        address_high: ((address >> 32) as u16).into(),
+        reserved: [0; 52],
+    }
+}
+
+fn put(bytes: &mut [u8], at: usize, part: &[u8]) {
+    bytes[at..at + part.len()].copy_from_slice(part);
+}

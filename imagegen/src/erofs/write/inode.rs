@@ -1,0 +1,190 @@
+//! Inodes as bytes, and which of the two forms one has.
+
+use super::super::format::inode::{COMPACT, Compact, EXTENDED, Extended, format};
+use super::options::InodeForm;
+use crate::tree::{Device, Kind, Meta, Time};
+use rustix::fs::FileType;
+use zerocopy::IntoBytes;
+
+/// What short inodes can say of times.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    /// Their time, or what their seconds begin at.
+    pub(crate) epoch: i64,
+    pub(crate) nanoseconds: u32,
+    /// Whether they have seconds of their own.
+    pub(crate) counts: bool,
+}
+
+impl Clock {
+    /// Seconds since the epoch, if a short inode can say this time.
+    fn since(&self, time: Time) -> Option<u32> {
+        let seconds = time.seconds.checked_sub(self.epoch)?;
+        let seconds = u32::try_from(seconds).ok()?;
+        let exact = time.nanoseconds == self.nanoseconds && (self.counts || seconds == 0);
+        exact.then_some(seconds)
+    }
+}
+
+/// What decides over an inode's form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Status {
+    /// Kind, as in `st_mode`.
+    pub(crate) kind: u16,
+    pub(crate) meta: Meta,
+    pub(crate) links: u32,
+    pub(crate) size: u64,
+    /// First block of flat contents; 0 if there is none.
+    pub(crate) block: u64,
+}
+
+/// Form of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Compact {
+        /// Seconds since the epoch.
+        mtime: u32,
+    },
+    Extended,
+}
+
+impl Form {
+    /// The form an object gets.
+    ///
+    /// # Errors
+    /// What does not fit into the form that was asked for.
+    pub(crate) fn of(status: &Status, asked: InodeForm, clock: &Clock) -> Result<Self, String> {
+        let mtime = clock.since(status.meta.mtime);
+        let too_large = status.too_large();
+        match (asked, too_large, mtime) {
+            (InodeForm::Extended, ..) => Ok(Self::Extended),
+            (InodeForm::Auto, None, Some(mtime)) => Ok(Self::Compact { mtime }),
+            (InodeForm::Auto, ..) => Ok(Self::Extended),
+            (InodeForm::Compact, None, mtime) => Ok(Self::Compact {
+                mtime: mtime.unwrap_or(0),
+            }),
+            (InodeForm::Compact, Some(what), _) => Err(format!(
+                "its {what} does not fit into a short inode; leave out --inodes compact"
+            )),
+        }
+    }
+
+    /// Bytes of an inode of this form.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::Compact { .. } => COMPACT,
+            Self::Extended => EXTENDED,
+        }
+    }
+}
+
+impl Status {
+    /// What of it does not fit into a short inode.
+    fn too_large(&self) -> Option<&'static str> {
+        let narrow = |number: u32| u16::try_from(number).is_ok();
+        let directory = self.kind == kind_of(FileType::Directory);
+        // Its upper half lies where the links are.
+        let far = self.block > u64::from(u32::MAX) && (self.links != 1 || directory);
+        let checks = [
+            (narrow(self.meta.uid), "owner"),
+            (narrow(self.meta.gid), "group"),
+            (narrow(self.links), "number of links"),
+            (u32::try_from(self.size).is_ok(), "size"),
+            (!far, "place"),
+        ];
+        checks
+            .into_iter()
+            .find_map(|(fits, what)| (!fits).then_some(what))
+    }
+}
+
+/// How contents lie.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lying {
+    /// [`super::super::format::inode::layout`].
+    pub(crate) layout: u16,
+    /// The inode's data word.
+    pub(crate) data: u32,
+    /// Upper half of a block number, or of a count of blocks.
+    pub(crate) high: u16,
+}
+
+/// An inode as bytes; `xattrs` are those of its attributes.
+pub(crate) fn encode(
+    form: Form,
+    status: &Status,
+    lying: Lying,
+    xattrs: usize,
+    number: u32,
+) -> Vec<u8> {
+    let (meta, lying_bits) = (&status.meta, lying.layout << format::LAYOUT_SHIFT);
+    let mode = status.kind | meta.mode;
+    let xattr_count = super::xattrs::count(xattrs);
+    match form {
+        Form::Compact { mtime } => {
+            let (format, links_or_high) = match lying.high {
+                0 => (lying_bits, status.links as u16),
+                high => (lying_bits | format::NLINK_1, high),
+            };
+            let inode = Compact {
+                format: format.into(),
+                xattr_count: xattr_count.into(),
+                mode: mode.into(),
+                nlink_or_high: links_or_high.into(),
+                size: (status.size as u32).into(),
+                mtime: mtime.into(),
+                data: lying.data.into(),
+                ino: number.into(),
+                uid: (meta.uid as u16).into(),
+                gid: (meta.gid as u16).into(),
+                reserved: 0.into(),
+            };
+            inode.as_bytes().to_vec()
+        }
+        Form::Extended => {
+            let inode = Extended {
+                format: (lying_bits | format::EXTENDED).into(),
+                xattr_count: xattr_count.into(),
+                mode: mode.into(),
+                high: lying.high.into(),
+                size: status.size.into(),
+                data: lying.data.into(),
+                ino: number.into(),
+                uid: meta.uid.into(),
+                gid: meta.gid.into(),
+                mtime: (meta.mtime.seconds as u64).into(),
+                mtime_nanoseconds: meta.mtime.nanoseconds.into(),
+                nlink: status.links.into(),
+                reserved: [0; 16],
+            };
+            inode.as_bytes().to_vec()
+        }
+    }
+}
+
+/// A kind as `st_mode` has it.
+pub(crate) fn kind_of(kind: FileType) -> u16 {
+    kind.as_raw_mode() as u16
+}
+
+/// Kind of an object in its mode, and in directory entries.
+pub(crate) fn kinds(what: &Kind) -> (u16, u8) {
+    use super::super::format::directory::kind;
+    let (file_type, entry) = match what {
+        Kind::Directory => (FileType::Directory, kind::DIRECTORY),
+        Kind::File(_) => (FileType::RegularFile, kind::FILE),
+        Kind::Symlink(_) => (FileType::Symlink, kind::SYMLINK),
+        Kind::CharDevice(_) => (FileType::CharacterDevice, kind::CHARACTER),
+        Kind::BlockDevice(_) => (FileType::BlockDevice, kind::BLOCK),
+        Kind::Fifo => (FileType::Fifo, kind::FIFO),
+        Kind::Socket => (FileType::Socket, kind::SOCKET),
+    };
+    (kind_of(file_type), entry)
+}
+
+/// A device number as the data word has it (`new_encode_dev` of Linux).
+pub(crate) fn device(device: Device) -> Option<u32> {
+    let Device { major, minor } = device;
+    let fits = major < 1 << 12 && minor < 1 << 20;
+    fits.then_some((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
+}

@@ -1,0 +1,116 @@
+//! Writing: from a tree of files to the bytes of an image.
+//!
+//! Data flows one way. A quick walk tells the `outline`: what directories take, how often
+//! objects are linked. Then a [walk](crate::tree) yields objects in order; `contents` gives
+//! each file its blocks out of `space` and sends its bytes through an `outlet` to threads
+//! that write them, the `builder` gives each inode a place in `slots`, which lie between
+//! the data and leave as soon as they are full. The `head` that makes all of it a file
+//! system is written last.
+//!
+//! Nothing is as large as the image or the tree: what grows with the tree are the sizes of
+//! its directories, and digests of attributes and of shared contents.
+
+mod builder;
+mod chunks;
+mod contents;
+mod directory;
+mod error;
+mod fault;
+mod head;
+mod inode;
+mod options;
+mod outlet;
+mod outline;
+mod slots;
+mod space;
+mod xattrs;
+
+pub use builder::Counts;
+pub use error::WriteError;
+pub(crate) use options::identity;
+pub use options::{InodeForm, OptionError, Options};
+pub(crate) use outline::Outline;
+
+use crate::medium::{Crew, Medium};
+use crate::tree::{Event, TreeError};
+use builder::{Begin, Builder};
+use head::{Head, Totals};
+use inode::Clock;
+use uuid::Uuid;
+use xattrs::Prefixes;
+
+/// What was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// Objects and bytes.
+    pub counts: Counts,
+    /// Bytes of the image.
+    pub bytes: u64,
+}
+
+/// Writes an image that holds what `events` yield, a tree of which `outline` is known.
+///
+/// Until the very end `medium` is no file system; what an error leaves is none.
+///
+/// # Errors
+/// If the tree cannot be read, has changed or holds what EROFS cannot, or if writing fails.
+pub(crate) fn write(
+    options: &Options,
+    uuid: Uuid,
+    outline: &Outline,
+    events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
+    medium: &dyn Medium,
+) -> Result<Made, WriteError> {
+    options.check()?;
+    let prefixes = Prefixes::new(&options.xattr_prefixes)?;
+    let head = Head::new(options, 0, &prefixes);
+    let begin = Begin {
+        options,
+        outline,
+        uuid,
+        clock: clock(options, outline),
+        prefixes: &prefixes,
+    };
+    let (counts, mut bytes, totals) = std::thread::scope(|scope| {
+        let crew = Crew::start(scope, medium, options.threads);
+        let built = build(begin, head.end, events, &crew);
+        // What a thread met goes first: the builder may have seen no more than that it ended.
+        crew.finish()?;
+        built
+    })?;
+    medium.barrier().map_err(WriteError::Write)?;
+    head.write(&mut bytes, &totals);
+    medium.write(0, &bytes).map_err(WriteError::Write)?;
+    Ok(Made {
+        counts,
+        bytes: totals.blocks << options.block_bits(),
+    })
+}
+
+fn build(
+    begin: Begin<'_>,
+    head: usize,
+    events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
+    crew: &Crew<'_>,
+) -> Result<(Counts, Vec<u8>, Totals), WriteError> {
+    let mut builder = Builder::new(begin, head, crew)?;
+    for event in events {
+        builder.event(event?)?;
+    }
+    builder.finish()
+}
+
+/// What short inodes say of times: with seconds of their own they count from the first
+/// time of the tree, else they all have the one that comes most often.
+fn clock(options: &Options, outline: &Outline) -> Clock {
+    let first = outline.times.map_or(0, |(first, _)| first);
+    Clock {
+        epoch: if options.bit48 {
+            first
+        } else {
+            outline.usual.seconds
+        },
+        nanoseconds: outline.usual.nanoseconds,
+        counts: options.bit48,
+    }
+}

@@ -1,0 +1,145 @@
+//! What is asked of an image.
+
+use uuid::Uuid;
+
+/// How an image is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes of a block: a power of two from 512 to 65,536.
+    pub block_size: u32,
+    /// Form of inodes.
+    pub inodes: InodeForm,
+    /// Whether block numbers have 48 bits and short inodes times of their own. An image
+    /// that needs the former gets it all the same.
+    pub bit48: bool,
+    /// Bytes of a chunk, if all files come in chunks.
+    pub chunk_size: Option<u64>,
+    /// Whether chunks with the same contents are kept once.
+    pub dedupe: bool,
+    /// Whether the ends of files lie beside their inodes where they fit.
+    pub inline_tails: bool,
+    /// At most 16 bytes.
+    pub label: Vec<u8>,
+    /// When the image was made, in seconds since 1970; the newest time of the tree if not
+    /// given.
+    pub build_time: Option<i64>,
+    /// Attribute names that begin with one of these are kept without it.
+    pub xattr_prefixes: Vec<Vec<u8>>,
+    /// Whether attributes have filters of their names.
+    pub xattr_filter: bool,
+    /// Threads that write; 0 for as many as there are processors.
+    pub threads: usize,
+}
+
+/// Form of inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InodeForm {
+    /// 32 bytes where nothing is lost, else 64.
+    Auto,
+    /// All of 32 bytes: times of their own are lost, what else does not fit is refused.
+    Compact,
+    /// All of 64 bytes.
+    Extended,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            block_size: 4096,
+            inodes: InodeForm::Auto,
+            bit48: false,
+            chunk_size: None,
+            dedupe: false,
+            inline_tails: true,
+            label: Vec::new(),
+            build_time: None,
+            xattr_prefixes: Vec::new(),
+            xattr_filter: true,
+            threads: 0,
+        }
+    }
+}
+
+/// An option that cannot be as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{option} {value}: {reason}")]
+pub struct OptionError {
+    /// Which, as it is called on the command line.
+    pub option: &'static str,
+    /// What it was.
+    pub value: String,
+    /// What is wrong with it and what it could be.
+    pub reason: String,
+}
+
+impl OptionError {
+    /// That `option` cannot be `value`.
+    pub(crate) fn new(
+        option: &'static str,
+        value: impl ToString,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self {
+            option,
+            value: value.to_string(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl Options {
+    /// Logarithm of the block size.
+    pub(crate) fn block_bits(&self) -> u32 {
+        self.block_size.trailing_zeros()
+    }
+
+    /// Finds what cannot be before anything is read or written.
+    ///
+    /// # Errors
+    /// The first option that cannot be as it is.
+    pub fn check(&self) -> Result<(), OptionError> {
+        if !self.block_size.is_power_of_two() || !(512..=65_536).contains(&self.block_size) {
+            let reason = "must be a power of two from 512 to 65536";
+            return Err(OptionError::new("--block-size", self.block_size, reason));
+        }
+        if self.label.len() > 16 {
+            let (label, bytes) = (self.label.escape_ascii(), self.label.len());
+            let reason = format!("has {bytes} bytes, at most 16 fit");
+            return Err(OptionError::new("--label", label, reason));
+        }
+        self.check_chunks()
+    }
+
+    fn check_chunks(&self) -> Result<(), OptionError> {
+        let Some(chunk) = self.chunk_size else {
+            return Ok(());
+        };
+        let block = u64::from(self.block_size);
+        let most = block << super::super::format::chunk::format::BLOCK_BITS;
+        if !chunk.is_power_of_two() || !(block..=most).contains(&chunk) {
+            let reason = format!("must be a power of two from a block, {block}, to {most}");
+            return Err(OptionError::new("--chunk-size", chunk, reason));
+        }
+        Ok(())
+    }
+}
+
+/// Identity that is given, or derived from what is called by it.
+pub(crate) fn identity(given: Option<Uuid>, options: &Options, tree: &[u8; 32]) -> Uuid {
+    use sha2::{Digest, Sha256};
+    if let Some(uuid) = given {
+        return uuid;
+    }
+    // By how many threads it is made, is nothing of the image.
+    let options = Options {
+        threads: 0,
+        ..options.clone()
+    };
+    let mut digest = Sha256::new();
+    digest.update(tree);
+    digest.update(format!("erofs {options:?}"));
+    let digest: [u8; 32] = digest.finalize().into();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
