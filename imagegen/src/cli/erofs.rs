@@ -20,7 +20,7 @@ pub(crate) fn make(arguments: &ErofsMake) -> Result<(), Failure> {
         Some(_) => Some(Present::open(image, run.overwrite())?),
         None => None,
     };
-    let (inputs, content) = (&arguments.inputs, &arguments.content);
+    let (inputs, content) = (&arguments.inputs.sources, &arguments.content);
     let source = sources::open(inputs, content, run, None, times)?;
     let plan = plan(&source, &request)?;
     let target = match present {

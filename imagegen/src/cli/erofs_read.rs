@@ -1,5 +1,6 @@
 //! Arguments of what reads an EROFS image.
 
+use super::composefs::Composefs;
 use clap::{Args, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ pub(crate) enum Verb {
     Cat(Cat),
     /// A tree out of the image into a directory
     Extract(Extract),
+    /// Make an image of composefs: metadata alone, files in an object store
+    Composefs(Box<Composefs>),
 }
 
 /// The image and the devices of its table.

@@ -5,6 +5,7 @@
 //! XFS) and [`erofs_make`] hold the others and turn them into what the library takes,
 //! without touching anything; [`sources`], [`xfs`] and [`erofs`] call the library.
 
+mod composefs;
 mod erofs;
 mod erofs_make;
 mod erofs_read;
@@ -56,6 +57,8 @@ Examples:
   imagegen erofs ls -l root.erofs etc                 what a directory holds
   imagegen erofs cat root.erofs etc/hostname          a file's contents
   imagegen erofs extract root.erofs rootfs            all of it, into a directory
+  imagegen erofs composefs --digest-store objects root.cfs rootfs/
+                                                      metadata alone, files in a store
 
 An image called as a word that is a verb is named with ./ before it. The same tree and
 options give the same bytes, whatever the number of threads; SOURCE_DATE_EPOCH is obeyed.

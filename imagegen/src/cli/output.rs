@@ -128,6 +128,59 @@ pub(crate) fn erofs_made(
     })
 }
 
+/// An image of composefs, as `--json` describes it. Sizes are in bytes.
+pub(crate) struct Composefs<'a> {
+    pub(crate) image: &'a Path,
+    pub(crate) version: u32,
+    pub(crate) size: u64,
+    pub(crate) objects: u64,
+    /// Files that the object store got.
+    pub(crate) new_in_store: u64,
+    pub(crate) digest: &'a str,
+}
+
+#[derive(Serialize)]
+struct ComposefsSummary<'a> {
+    image: &'a str,
+    format: &'static str,
+    version: u32,
+    size: u64,
+    objects: u64,
+    new_in_store: u64,
+    digest: &'a str,
+    seconds: f64,
+}
+
+/// The same of an image of composefs.
+pub(crate) fn composefs_made(
+    run: &Run,
+    made: &Composefs<'_>,
+    took: Duration,
+) -> Result<(), Failure> {
+    let summary = ComposefsSummary {
+        image: &made.image.to_string_lossy(),
+        format: "composefs",
+        version: made.version,
+        size: made.size,
+        objects: made.objects,
+        new_in_store: made.new_in_store,
+        digest: made.digest,
+        seconds: took.as_secs_f64(),
+    };
+    say(run, &summary, || {
+        format!(
+            "{}: composefs v{}, {}; {} objects, {} new in the object store; {}\ndigest {}",
+            summary.image,
+            summary.version,
+            BinaryBytes(summary.size),
+            HumanCount(summary.objects),
+            HumanCount(summary.new_in_store),
+            told_time(took),
+            summary.digest,
+        )
+    })
+}
+
 /// Says it in the way that was asked for.
 fn say(run: &Run, summary: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
     if run.json {

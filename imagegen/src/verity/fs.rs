@@ -95,6 +95,25 @@ impl Meter {
         }
     }
 
+    /// Takes so many bytes of zero: for holes, whose blocks are hashed once.
+    pub fn zeroes(&mut self, mut length: u64) {
+        const ZEROES: [u8; BLOCK] = [0; BLOCK];
+        while length > 0 && (!self.block.is_empty() || length < BLOCK as u64) {
+            let room = (BLOCK - self.block.len()) as u64;
+            let now = room.min(length);
+            self.update(ZEROES.get(..now as usize).unwrap_or_default());
+            length -= now;
+        }
+        if length > 0 {
+            let hash = self.levels.hash(&ZEROES);
+            for _ in 0..length / BLOCK as u64 {
+                let Ok(()) = self.levels.push(hash.bytes(), &mut drop_block);
+            }
+            self.size += length / BLOCK as u64 * BLOCK as u64;
+            self.zeroes(length % BLOCK as u64);
+        }
+    }
+
     fn leaf(&mut self, block: &[u8]) {
         let hash = self.levels.hash(block);
         let Ok(()) = self.levels.push(hash.bytes(), &mut drop_block);

@@ -14,24 +14,34 @@
 //! - `tree`: objects and names
 //! - `dump`, `collect`, `store`: where they come from
 //! - `rewrite`: what overlayfs is told
-//! - `attributes`, `directory`, `place`, `write`: the bytes
+//! - `place`: where everything lies
+//! - `attributes`, `directory`, `inode`, `write`: the bytes
+//! - `output`: where they go
 
 mod attributes;
+mod collect;
 mod directory;
 mod dump;
 mod inode;
+mod output;
 mod place;
 mod rewrite;
+mod store;
 mod tree;
 mod write;
 
+pub use collect::{Collect, HardLinks, collect};
 pub use dump::read as read_dump;
+pub use store::Store;
 pub use tree::Tree;
 pub use write::Image;
 
+use crate::target::TargetError;
 use crate::tree::TreeError;
 use attributes::Shared;
 use place::Places;
+use std::io;
+use std::path::PathBuf;
 
 /// Bytes of a block, always.
 const BLOCK: u64 = 4096;
@@ -83,6 +93,28 @@ pub enum ComposefsError {
         /// Why not, and what can be done.
         reason: String,
     },
+    /// The object store cannot be read or written.
+    #[error("{}: cannot {action}: {cause}", path.display())]
+    Store {
+        /// What of it.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// An object cannot be made.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// An object that is there is not what its name says.
+    #[error("{}: is no object of that digest, by its size; remove it", path.display())]
+    Object {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The image cannot be written.
+    #[error("cannot write the image: {0}")]
+    Write(io::Error),
     /// More blocks than can be counted.
     #[error(
         "the image would have {blocks} blocks, which is too much; leave out what need not be there"
