@@ -3,6 +3,7 @@
 use super::Failure;
 use super::inputs::{self, Content, Inputs, Run};
 use super::values;
+use super::verity::Verity;
 use clap::{Args, ValueEnum};
 use imagegen::erofs::make::Request;
 use imagegen::erofs::write::{InodeForm, Options};
@@ -19,6 +20,8 @@ pub(crate) struct ErofsMake {
     format: Format,
     #[command(flatten)]
     pub(crate) content: Content,
+    #[command(flatten)]
+    pub(crate) verity: Verity,
     #[command(flatten)]
     pub(crate) run: Run,
 }

@@ -5,6 +5,7 @@ use imagegen::erofs::extract::ExtractError;
 use imagegen::erofs::{read as erofs_read, write as erofs};
 use imagegen::target::TargetError;
 use imagegen::tree::TreeError;
+use imagegen::verity::dm::DmError;
 use imagegen::xfs::geometry::OptionError;
 use imagegen::xfs::make::MakeError;
 use imagegen::xfs::read::ReadError;
@@ -37,6 +38,9 @@ pub(crate) enum Failure {
     /// An image of composefs.
     #[error(transparent)]
     Composefs(#[from] ComposefsError),
+    /// A hash tree.
+    #[error(transparent)]
+    Verity(#[from] DmError),
     /// No size holds the tree.
     #[error("no size up to {tried} bytes holds the tree; give one (--size)")]
     NoSize {
@@ -134,6 +138,9 @@ impl Failure {
                 5
             }
             Self::Composefs(_) => 1,
+            Self::Verity(DmError::Io(cause)) if full(cause) => 5,
+            Self::Verity(DmError::Block { .. } | DmError::Salt(_)) => 2,
+            Self::Verity(_) => 1,
             Self::Damaged(_) => 6,
             Self::Target(_) | Self::Write(_) | Self::Erofs(_) | Self::Open { .. } => 1,
             Self::Unreadable(_) | Self::Answer(_) => 1,

@@ -18,6 +18,7 @@ mod progress;
 mod read;
 mod sources;
 mod values;
+mod verity;
 mod xfs;
 
 pub(crate) use failure::Failure;
@@ -54,6 +55,7 @@ Examples:
   imagegen erofs root.erofs base.tar changes/         one source over the other
   imagegen erofs --times 0 root.erofs oci:layout      all times the same: short inodes
   imagegen erofs --dedupe root.erofs rootfs/          equal blocks once
+  imagegen erofs --verity root.erofs rootfs/          with a hash tree of dm-verity
   imagegen erofs ls -l root.erofs etc                 what a directory holds
   imagegen erofs cat root.erofs etc/hostname          a file's contents
   imagegen erofs extract root.erofs rootfs            all of it, into a directory

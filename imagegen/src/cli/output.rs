@@ -3,6 +3,7 @@
 use super::Failure;
 use super::inputs::Run;
 use super::make::Make;
+use super::verity::Sealed;
 use imagegen::erofs;
 use imagegen::xfs::make::Plan;
 use imagegen::xfs::write::Made;
@@ -88,6 +89,8 @@ struct ErofsSummary<'a> {
     files: u64,
     data: u64,
     shared: u64,
+    #[serde(flatten)]
+    sealed: &'a Sealed,
     seconds: f64,
 }
 
@@ -98,6 +101,7 @@ pub(crate) fn erofs_made(
     request: &erofs::make::Request,
     plan: &erofs::make::Plan,
     made: &erofs::write::Made,
+    sealed: &Sealed,
     took: Duration,
 ) -> Result<(), Failure> {
     let block_size = request.options.block_size;
@@ -105,13 +109,14 @@ pub(crate) fn erofs_made(
         image: &image.to_string_lossy(),
         format: "erofs",
         uuid: plan.uuid.to_string(),
-        size: made.bytes,
+        size: sealed.bytes,
         block_size,
         objects: made.counts.inodes,
         directories: made.counts.directories,
         files: made.counts.files,
         data: made.counts.data,
         shared: made.counts.shared_blocks * u64::from(block_size),
+        sealed,
         seconds: took.as_secs_f64(),
     };
     let shared = told_shared(summary.shared);
