@@ -1,6 +1,7 @@
 //! Arguments of what reads an EROFS image.
 
 use super::composefs::Composefs;
+use super::composefs_info::ComposefsInfo;
 use clap::{Args, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub(crate) enum Verb {
     Extract(Extract),
     /// Make an image of composefs: metadata alone, files in an object store
     Composefs(Box<Composefs>),
+    /// What images of composefs hold
+    ComposefsInfo(ComposefsInfo),
 }
 
 /// The image and the devices of its table.

@@ -1,7 +1,7 @@
 //! Reads EROFS images: calls the library with what was asked for.
 
 use super::erofs_read::{Cat, Extract, Image as From, Ls, Verb};
-use super::{Failure, composefs, progress};
+use super::{Failure, composefs, composefs_info, progress};
 use imagegen::erofs::extract::{self, Report};
 use imagegen::erofs::list;
 use imagegen::erofs::read::{Image, Inode, ReadError};
@@ -21,6 +21,7 @@ pub(crate) fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Cat(arguments) => cat(arguments),
         Verb::Extract(arguments) => extract(arguments),
         Verb::Composefs(arguments) => composefs::make(arguments),
+        Verb::ComposefsInfo(arguments) => composefs_info::run(arguments),
     }
 }
 

@@ -6,6 +6,7 @@
 //! without touching anything; [`sources`], [`xfs`] and [`erofs`] call the library.
 
 mod composefs;
+mod composefs_info;
 mod erofs;
 mod erofs_make;
 mod erofs_read;

@@ -14,6 +14,7 @@
 //! - `tree`: objects and names
 //! - `dump`, `collect`, `store`: where they come from
 //! - `rewrite`: what overlayfs is told
+//! - `load`, `show`: the tree of an image, and a tree as text
 //! - `place`: where everything lies
 //! - `attributes`, `directory`, `inode`, `write`: the bytes
 //! - `output`: where they go
@@ -23,19 +24,23 @@ mod collect;
 mod directory;
 mod dump;
 mod inode;
+mod load;
 mod output;
 mod place;
 mod rewrite;
+mod show;
 mod store;
 mod tree;
 mod write;
 
 pub use collect::{Collect, HardLinks, collect};
 pub use dump::read as read_dump;
+pub use load::load;
 pub use store::Store;
 pub use tree::Tree;
 pub use write::Image;
 
+use crate::erofs::read::ReadError;
 use crate::target::TargetError;
 use crate::tree::TreeError;
 use attributes::Shared;
@@ -112,6 +117,20 @@ pub enum ComposefsError {
         /// Which.
         path: PathBuf,
     },
+    /// An image cannot be read.
+    #[error("{path}: {cause}")]
+    Read {
+        /// Which object of it.
+        path: String,
+        /// Why not.
+        cause: ReadError,
+    },
+    /// Something else.
+    #[error("no image of composefs: it does not begin with the magic number 0xd078629a")]
+    Alien,
+    /// A header that is not known.
+    #[error("an image of composefs with a header of version {0}; only a newer program can read it")]
+    Newer(u32),
     /// The image cannot be written.
     #[error("cannot write the image: {0}")]
     Write(io::Error),
