@@ -3,6 +3,7 @@
 use super::composefs::Composefs;
 use super::composefs_info::ComposefsInfo;
 use clap::{Args, Subcommand};
+use imagegen::erofs::format::directory::IN_METABOX;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -15,6 +16,10 @@ pub(crate) enum Verb {
     Cat(Cat),
     /// A tree out of the image into a directory
     Extract(Extract),
+    /// The superblock, or an inode and where its contents lie
+    Dump(Dump),
+    /// Whether every structure is sound and agrees with every other
+    Check(Check),
     /// Make an image of composefs: metadata alone, files in an object store
     Composefs(Box<Composefs>),
     /// What images of composefs hold
@@ -78,4 +83,49 @@ pub(crate) struct Extract {
     /// The summary as one JSON object on standard output
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
+}
+
+/// Shows the superblock, or an inode with its attributes, the blocks of a directory, and
+/// where its contents lie and how they are kept.
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    #[command(flatten)]
+    pub(crate) from: Image,
+    /// Which inode, by its path; the superblock if neither path nor number is given
+    pub(crate) path: Option<OsString>,
+    /// Which inode, by its number, one in the metabox with an `m` before it
+    #[arg(long, conflicts_with = "path", value_parser = nid)]
+    pub(crate) nid: Option<u64>,
+    /// JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The number of an inode.
+fn nid(text: &str) -> Result<u64, String> {
+    let (digits, bit) = match text.strip_prefix('m') {
+        Some(digits) => (digits, IN_METABOX),
+        None => (text, 0),
+    };
+    match digits.parse::<u64>() {
+        Ok(number) if number & IN_METABOX == 0 || bit == 0 => Ok(number | bit),
+        _ => Err(format!(
+            "{text:?} is no inode; write a number, or m and a number"
+        )),
+    }
+}
+
+/// Reads every structure and compares it with every other: superblock, directories, links,
+/// attributes, who uses which bytes; decodes everything that is compressed. Nothing is
+/// written. What is wrong is listed with its path, and the exit code is 6.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) from: Image,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Say nothing, only set the exit code
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
 }

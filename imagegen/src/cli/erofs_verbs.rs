@@ -1,10 +1,10 @@
 //! Reads EROFS images: calls the library with what was asked for.
 
-use super::erofs_read::{Cat, Extract, Image as From, Ls, Verb};
+use super::erofs_read::{Cat, Check, Dump, Extract, Image as From, Ls, Verb};
 use super::{Failure, composefs, composefs_info, progress};
 use imagegen::erofs::extract::{self, Report};
-use imagegen::erofs::list;
-use imagegen::erofs::read::{Image, Inode, ReadError};
+use imagegen::erofs::read::{self, Image, Inode, Nid, ReadError};
+use imagegen::erofs::{check as checker, dump as dumper, list};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
@@ -20,6 +20,8 @@ pub(crate) fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Ls(arguments) => ls(arguments),
         Verb::Cat(arguments) => cat(arguments),
         Verb::Extract(arguments) => extract(arguments),
+        Verb::Dump(arguments) => dump(arguments),
+        Verb::Check(arguments) => check(arguments),
         Verb::Composefs(arguments) => composefs::make(arguments),
         Verb::ComposefsInfo(arguments) => composefs_info::run(arguments),
     }
@@ -118,11 +120,7 @@ fn extract(arguments: &Extract) -> Result<(), Failure> {
     let options = extract::Options {
         force: arguments.force,
     };
-    let superblock = opened.image.superblock();
-    let all = progress::Work {
-        data: superblock.blocks << superblock.block_bits,
-        objects: superblock.raw.inodes.get(),
-    };
+    let all = work(&opened.image);
     let quiet = arguments.quiet || arguments.json;
     let report = progress::shown(&all, quiet, |seen| {
         extract::extract(&opened.image, inode, name, &arguments.target, options, seen)
@@ -151,4 +149,80 @@ fn said(arguments: &Extract, report: &Report) -> Result<(), Failure> {
     let lines = report.damaged.iter();
     let lines = lines.map(|problem| format!("{shown}: {}: {}", problem.path, problem.text));
     Err(Failure::Damaged(lines.collect::<Vec<_>>().join("\n")))
+}
+
+fn dump(arguments: &Dump) -> Result<(), Failure> {
+    let opened = Opened::new(&arguments.from)?;
+    let image = &opened.image;
+    let mut out = BufWriter::new(stdout().lock());
+    let (inode, path) = match (arguments.nid, &arguments.path) {
+        (Some(nid), _) => {
+            let inode = image.inode(nid).map_err(opened.failed())?;
+            (inode, format!("inode {}", Nid(nid)))
+        }
+        (None, Some(path)) => {
+            let (inode, _) = opened.find(Some(path))?;
+            (inode, read::show(path.as_bytes()))
+        }
+        (None, None) => {
+            dumper::superblock(image, arguments.json, &mut out)?;
+            return Ok(out.flush()?);
+        }
+    };
+    let sound = dumper::inode(image, &inode, path, arguments.json, &mut out)?;
+    out.flush()?;
+    let shown = opened.path.display();
+    match sound {
+        true => Ok(()),
+        false => Err(Failure::Damaged(format!(
+            "{shown}: not all of it can be read"
+        ))),
+    }
+}
+
+fn check(arguments: &Check) -> Result<(), Failure> {
+    let from = &arguments.from;
+    let image = open(&from.image)?;
+    let all = expected(&from.image);
+    let devices = from.devices.iter().map(|path| open(path));
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    let quiet = arguments.quiet || arguments.json;
+    let report = progress::shown(&all, quiet, |seen| checker::check(image, devices, seen));
+    if !arguments.quiet {
+        let mut out = BufWriter::new(stdout().lock());
+        report.write(arguments.json, &mut out)?;
+        out.flush()?;
+    }
+    let shown = from.image.display();
+    match report.exit_code() {
+        0 => Ok(()),
+        1 => Err(Failure::Damaged(format!("{shown}: problems were found"))),
+        _ => {
+            let why = report.failure.unwrap_or_default();
+            Err(Failure::Unreadable(format!(
+                "{shown}: it could not be checked: {why}"
+            )))
+        }
+    }
+}
+
+/// How much there is to do, as the superblock says.
+fn work(image: &Image<File>) -> progress::Work {
+    let superblock = image.superblock();
+    progress::Work {
+        data: superblock.blocks << superblock.block_bits,
+        objects: superblock.raw.inodes.get(),
+    }
+}
+
+/// The same of an image that may not be one.
+fn expected(path: &Path) -> progress::Work {
+    let image = File::open(path)
+        .ok()
+        .and_then(|file| Image::open(file).ok());
+    let nothing = progress::Work {
+        data: 0,
+        objects: 0,
+    };
+    image.map_or(nothing, |image| work(&image))
 }

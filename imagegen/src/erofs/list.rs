@@ -60,11 +60,15 @@ impl Row {
         path: String,
         inode: &Inode,
     ) -> Result<Self, ReadError> {
-        let target = match inode.is_symlink() {
-            true => Some(shown::name(&image.link(inode)?)),
-            false => None,
-        };
-        Ok(Self {
+        let mut row = Self::without_target(path, inode);
+        if inode.is_symlink() {
+            row.target = Some(shown::name(&image.link(inode)?));
+        }
+        Ok(row)
+    }
+
+    pub(crate) fn without_target(path: String, inode: &Inode) -> Self {
+        Self {
             path,
             nid: inode.nid,
             kind: word(inode.kind()),
@@ -76,8 +80,8 @@ impl Row {
             mtime: inode.mtime.seconds,
             mtime_nanoseconds: inode.mtime.nanoseconds,
             device: inode.device().map(|device| (device.major, device.minor)),
-            target,
-        })
+            target: None,
+        }
     }
 }
 

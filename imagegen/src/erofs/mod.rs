@@ -6,9 +6,13 @@
 //! - [`composefs`]: images of metadata alone, byte for byte as composefs makes them
 //! - [`read`]: any image, trusting nothing
 //! - [`list`]: what directories hold
+//! - [`check`]: every structure against every other
+//! - [`dump`]: structures for people and programs
 //! - [`extract`]: a tree out of an image
 
+pub mod check;
 pub mod composefs;
+pub mod dump;
 pub mod extract;
 pub mod format;
 pub mod list;

@@ -26,6 +26,7 @@ mod walk;
 mod xattr;
 
 pub use contents::Contents;
+pub(crate) use directory::block as directory_block;
 pub use directory::{Entries, Entry};
 pub use error::{Device, Nid, Place, ReadError, Result};
 pub(crate) use inode::kind;

@@ -35,6 +35,7 @@ pub struct Walk<'a, S> {
     first: Option<Inode>,
     stack: Vec<Frame<'a, S>>,
     path: Vec<u8>,
+    entry: Option<Entry>,
     /// Directories that were entered.
     seen: HashSet<u64, FxBuildHasher>,
     left: u64,
@@ -56,6 +57,7 @@ impl<S: Source> Image<S> {
             first: Some(inode),
             stack: Vec::new(),
             path: Vec::new(),
+            entry: None,
             seen: HashSet::default(),
             left: size.saturating_mul(DENSITY) / ENTRY as u64,
         }
@@ -68,9 +70,9 @@ impl<'a, S: Source> Walk<'a, S> {
         &self.path
     }
 
-    /// How many directories are open.
-    pub fn depth(&self) -> usize {
-        self.stack.len()
+    /// The entry of what came last; none where the walk began and at a directory's end.
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        self.entry.as_ref()
     }
 
     /// Leaves out what is in the directory that was entered last, and its end.
@@ -86,6 +88,7 @@ impl<'a, S: Source> Walk<'a, S> {
         }
         let frame = self.stack.last_mut()?;
         self.path.truncate(frame.path);
+        self.entry = None;
         let entry = loop {
             match frame.entries.next() {
                 Some(Ok(entry)) if entry.is_dots() => self.left = self.left.saturating_sub(1),
@@ -104,7 +107,9 @@ impl<'a, S: Source> Walk<'a, S> {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(&entry.name);
-        Some(match self.enter(&entry) {
+        let inode = self.enter(&entry);
+        self.entry = Some(entry);
+        Some(match inode {
             Ok(inode) => self.object(inode),
             Err(error) => Step::Broken(error),
         })

@@ -4,9 +4,12 @@
 use super::error::{Result, damaged};
 use super::{Area, Image, Inode};
 use crate::erofs::format::superblock::compat;
-use crate::erofs::format::xattr::{ALIGN, ENTRY, Entry, HEADER, Header, LONG_PREFIX, PREFIXES};
+use crate::erofs::format::xattr::{
+    ALIGN, ENTRY, Entry, FILTER_SEED, HEADER, Header, LONG_PREFIX, PREFIXES,
+};
 use crate::erofs::format::{U16, U32};
 use crate::medium::Source;
+use twox_hash::XxHash32;
 
 const NAME: &str = "attributes";
 
@@ -28,7 +31,7 @@ pub struct Xattr {
     pub value: Vec<u8>,
     /// Where it was.
     pub place: XattrPlace,
-    /// Index of its prefix and the name without, for the name filter.
+    /// Index of its short prefix and the name without, for the name filter.
     pub(crate) key: (u8, Vec<u8>),
 }
 
@@ -95,9 +98,9 @@ impl<S: Source> Image<S> {
         let end = name_end + usize::from(entry.value_size.get());
         let name = bytes.get(ENTRY..name_end)?;
         let value = bytes.get(name_end..end)?.to_vec();
-        let key = (entry.index, name.to_vec());
+        let key = self.key(entry.index, name);
         let xattr = Xattr {
-            name: self.full_name(entry.index, name),
+            name: full_name(&key),
             value,
             place,
             key,
@@ -126,17 +129,15 @@ impl<S: Source> Image<S> {
         Ok(xattr)
     }
 
-    /// The name of an attribute whose prefix is `index`.
-    fn full_name(&self, index: u8, name: &[u8]) -> Option<Vec<u8>> {
-        let (base, infix) = match index & LONG_PREFIX {
-            0 => (index, &[][..]),
-            _ => {
-                let prefix = self.prefixes.get(usize::from(index & !LONG_PREFIX))?;
-                (prefix.base, &prefix.infix[..])
-            }
-        };
-        let (_, prefix) = PREFIXES.iter().find(|(number, _)| *number == base)?;
-        Some([prefix, infix, name].concat())
+    /// The short prefix that `index` begins with, and what follows it.
+    fn key(&self, index: u8, name: &[u8]) -> (u8, Vec<u8>) {
+        if index & LONG_PREFIX == 0 {
+            return (index, name.to_vec());
+        }
+        match self.prefixes.get(usize::from(index & !LONG_PREFIX)) {
+            Some(prefix) => (prefix.base, [&prefix.infix, name].concat()),
+            None => (index, name.to_vec()),
+        }
     }
 
     /// The long prefixes.
@@ -177,5 +178,19 @@ impl<S: Source> Image<S> {
             prefixes.push(Prefix { base, infix });
         }
         Ok(prefixes)
+    }
+}
+
+fn full_name((index, name): &(u8, Vec<u8>)) -> Option<Vec<u8>> {
+    let (_, prefix) = PREFIXES.iter().find(|(number, _)| number == index)?;
+    Some([prefix, &name[..]].concat())
+}
+
+impl Xattr {
+    /// The bit of the name filter that stands for its name.
+    pub(crate) fn filter_bit(&self) -> u32 {
+        let (index, name) = &self.key;
+        let seed = FILTER_SEED.wrapping_add((*index).into());
+        1 << (XxHash32::oneshot(seed, name) % 32)
     }
 }

@@ -70,6 +70,12 @@ impl Encoded {
         Ok(this)
     }
 
+    /// The byte after the records.
+    pub(super) fn metadata_end(&self) -> u64 {
+        // Within the area, as `open` saw.
+        self.at + self.count * self.record
+    }
+
     /// The extent that holds byte `offset`.
     pub(super) fn extent<S: Source>(
         &mut self,

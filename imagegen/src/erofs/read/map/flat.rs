@@ -50,7 +50,7 @@ pub(super) fn chunk<S: Source>(image: &Image<S>, inode: &Inode, offset: u64) -> 
     let begin = number << bits;
     let length = (1 << bits).min(inode.size.saturating_sub(begin));
     let indexes = format & format::INDEXES != 0;
-    let unit = if indexes { INDEX } else { BLOCK_ENTRY } as u64;
+    let unit = unit(format);
     // The table cannot be longer than its area, which the read finds out.
     let table = inode.body_end().next_multiple_of(unit);
     let at = number
@@ -82,6 +82,24 @@ pub(super) fn chunk<S: Source>(image: &Image<S>, inode: &Inode, offset: u64) -> 
         }
     };
     Ok(raw(begin, length, place))
+}
+
+/// The byte after the table of chunks.
+pub(super) fn table_end<S: Source>(image: &Image<S>, inode: &Inode) -> u64 {
+    let format = inode.data as u32;
+    let bits = u32::from(image.superblock.block_bits) + (format & format::BLOCK_BITS);
+    let unit = unit(format);
+    let table = inode.body_end().next_multiple_of(unit);
+    let chunks = inode.size.div_ceil(1 << bits);
+    table.saturating_add(chunks.saturating_mul(unit))
+}
+
+/// Bytes of an entry.
+fn unit(format: u32) -> u64 {
+    match format & format::INDEXES {
+        0 => BLOCK_ENTRY as u64,
+        _ => INDEX as u64,
+    }
 }
 
 /// The bits of a chunk's device that mean something (as many as the devices need).

@@ -75,6 +75,12 @@ impl Indexed {
         Ok(this)
     }
 
+    /// The byte after the indexes.
+    pub(super) fn metadata_end(&self, inode: &Inode) -> u64 {
+        let last = inode.size.saturating_sub(1) >> self.table.bits;
+        self.table.end_of(last)
+    }
+
     fn says(&self, flag: u16) -> bool {
         self.advise & flag != 0
     }

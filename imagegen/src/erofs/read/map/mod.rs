@@ -150,6 +150,19 @@ impl<'a, S: Source> Map<'a, S> {
         }
     }
 
+    /// The byte after the inode, its attributes and its map; inline data, which begins
+    /// there, is not counted.
+    pub(crate) fn metadata_end(&self) -> u64 {
+        let end = self.inode.body_end();
+        match &self.form {
+            Form::Flat => end,
+            Form::Chunks => flat::table_end(self.image, &self.inode),
+            Form::Fragment(_) => end.next_multiple_of(MAP_ALIGN) + size_of::<MapHeader>() as u64,
+            Form::Indexed(indexed) => indexed.metadata_end(&self.inode),
+            Form::Encoded(encoded) => encoded.metadata_end(),
+        }
+    }
+
     fn verify(&self, extent: &Extent, offset: u64) -> Result<()> {
         let bad = |flaw: String| Err(damaged(NAME, self.inode.contents_at(offset), flaw));
         let inside = extent.offset <= offset && offset < extent.end();
