@@ -4,6 +4,7 @@ use super::Failure;
 use super::erofs_compress::Compress;
 use super::inputs::{self, Content, Inputs, Run};
 use super::values;
+use super::verity::Verity;
 use clap::{Args, ValueEnum};
 use imagegen::erofs::make::Request;
 use imagegen::erofs::write::{InodeForm, Options};
@@ -22,6 +23,8 @@ pub(crate) struct ErofsMake {
     compress: Compress,
     #[command(flatten)]
     pub(crate) content: Content,
+    #[command(flatten)]
+    pub(crate) verity: Verity,
     #[command(flatten)]
     pub(crate) run: Run,
 }
@@ -47,8 +50,8 @@ struct Format {
     /// on (mkfs.erofs: -E 48bit)
     #[arg(long = "48bit")]
     bit48: bool,
-    /// Files in chunks of so many bytes; without, only where holes make it worth it
-    /// (mkfs.erofs: --chunksize)
+    /// Files in chunks of so many bytes, of more in files with a million of these; without,
+    /// only where holes make it worth it (mkfs.erofs: --chunksize)
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     chunk_size: Option<u64>,
     /// No ends of files beside their inodes, for access past the page cache (mkfs.erofs:

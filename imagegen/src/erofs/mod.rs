@@ -1,9 +1,9 @@
 //! EROFS: the disk format, what writes it, and what reads it back.
 //!
-//! - [`mod@compress`]: clusters and their indexes
 //! - [`mod@format`]: structures as bytes
 //! - [`make`]: an image, from a tree to the last byte
-//! - [`write`]: the writer; [`compress`]: what compresses for it
+//! - [`write`]: the writer; [`mod@compress`]: clusters and their indexes for it
+//! - [`composefs`]: images of metadata alone, byte for byte as composefs makes them
 //! - [`read`]: any image, trusting nothing
 //! - [`list`]: what directories hold
 //! - [`check`]: every structure against every other
@@ -11,6 +11,7 @@
 //! - [`extract`]: a tree out of an image
 
 pub mod check;
+pub mod composefs;
 pub mod compress;
 pub mod dump;
 pub mod extract;

@@ -20,15 +20,15 @@
 
 mod adjust;
 mod arena;
-mod attributes;
+pub(crate) mod attributes;
 mod content;
-mod dump;
+pub(crate) mod dump;
 mod empty;
 mod error;
 mod oci;
 mod overlay;
 mod owners;
-mod path;
+pub(crate) mod path;
 mod progress;
 mod selinux;
 mod spec;
