@@ -8,6 +8,7 @@
 //! - [`target`] is where an image goes: a file or a device.
 //! - [`xfs`] writes XFS version 5, reads it back, and checks it.
 //! - [`erofs`] does the same for EROFS.
+//! - [`verity`] hashes images and files as Linux verifies them.
 //!
 //! Data flows one way: a source yields its objects in order, a writer places them, the
 //! output takes large writes. Nothing here speaks to the kernel but through safe
@@ -20,4 +21,5 @@ mod on_disk;
 mod shown;
 pub mod target;
 pub mod tree;
+pub mod verity;
 pub mod xfs;

@@ -11,6 +11,7 @@ pub(crate) fn make(arguments: &ErofsMake) -> Result<(), Failure> {
     arguments.check()?;
     let begin = Instant::now();
     let (run, image) = (&arguments.run, arguments.inputs.image()?);
+    let verity = &arguments.verity;
     let times = arguments.content.times(sources::epoch().as_deref())?;
     let request = arguments.request();
     request.options.check()?;
@@ -20,13 +21,13 @@ pub(crate) fn make(arguments: &ErofsMake) -> Result<(), Failure> {
         Some(_) => Some(Present::open(image, run.overwrite())?),
         None => None,
     };
-    let (inputs, content) = (&arguments.inputs, &arguments.content);
+    let (inputs, content) = (&arguments.inputs.sources, &arguments.content);
     let source = sources::open(inputs, content, run, None, times)?;
     let plan = plan(&source, &request)?;
     let target = match present {
         // What a device holds is given up only for a tree that fits.
         Some(present) => {
-            let size = rehearse(&source, &request, &plan)?.bytes;
+            let size = verity.room(rehearse(&source, &request, &plan)?.bytes)?;
             let capacity = present.size();
             if size > capacity {
                 let path = image.to_owned();
@@ -44,6 +45,12 @@ pub(crate) fn make(arguments: &ErofsMake) -> Result<(), Failure> {
     let made = progress::shown(&plan.survey().into(), run.is_silent(), |progress| {
         write(&source, &request, &plan, &target, progress)
     })?;
-    target.finish_at(made.bytes, !run.no_sync)?;
-    output::erofs_made(run, image, &request, &plan, &made, begin.elapsed())
+    let (overwrite, sync) = (run.overwrite(), !run.no_sync);
+    let sealed = verity.seal(&target, made.bytes, overwrite, sync, run.threads)?;
+    target.finish_at(sealed.bytes, sync)?;
+    output::erofs_made(run, image, &request, &plan, &made, &sealed, begin.elapsed())?;
+    match run.json {
+        true => Ok(()),
+        false => sealed.say(image),
+    }
 }

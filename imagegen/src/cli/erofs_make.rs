@@ -1,8 +1,10 @@
 //! Arguments of `imagegen erofs IMAGE [SOURCE...]`, and what they mean to the library.
 
 use super::Failure;
+use super::erofs_compress::Compress;
 use super::inputs::{self, Content, Inputs, Run};
 use super::values;
+use super::verity::Verity;
 use clap::{Args, ValueEnum};
 use imagegen::erofs::make::Request;
 use imagegen::erofs::write::{InodeForm, Options};
@@ -18,7 +20,11 @@ pub(crate) struct ErofsMake {
     #[command(flatten)]
     format: Format,
     #[command(flatten)]
+    compress: Compress,
+    #[command(flatten)]
     pub(crate) content: Content,
+    #[command(flatten)]
+    pub(crate) verity: Verity,
     #[command(flatten)]
     pub(crate) run: Run,
 }
@@ -44,8 +50,8 @@ struct Format {
     /// on (mkfs.erofs: -E 48bit)
     #[arg(long = "48bit")]
     bit48: bool,
-    /// Files in chunks of so many bytes; without, only where holes make it worth it
-    /// (mkfs.erofs: --chunksize)
+    /// Files in chunks of so many bytes, of more in files with a million of these; without,
+    /// only where holes make it worth it (mkfs.erofs: --chunksize)
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     chunk_size: Option<u64>,
     /// No ends of files beside their inodes, for access past the page cache (mkfs.erofs:
@@ -93,10 +99,9 @@ impl ErofsMake {
     pub(crate) fn request(&self) -> Request {
         let format = &self.format;
         let prefixes = format.xattr_prefixes.iter().cloned();
-        // Equal contents are found chunk by chunk.
-        let usual = self
-            .content
-            .dedupe
+        let compression = self.compress.request(format.block_size);
+        // Equal contents are found chunk by chunk, if they are not compressed.
+        let usual = (self.content.dedupe && compression.is_none())
             .then_some(u64::from(format.block_size).max(4096));
         Request {
             options: Options {
@@ -105,6 +110,7 @@ impl ErofsMake {
                 bit48: format.bit48,
                 chunk_size: format.chunk_size.or(usual),
                 dedupe: self.content.dedupe,
+                compression,
                 inline_tails: !format.no_inline,
                 label: format.label.clone().into_bytes(),
                 build_time: format.build_time,

@@ -1,5 +1,7 @@
 //! Arguments of what reads an EROFS image.
 
+use super::composefs::Composefs;
+use super::composefs_info::ComposefsInfo;
 use clap::{Args, Subcommand};
 use imagegen::erofs::format::directory::IN_METABOX;
 use std::ffi::OsString;
@@ -18,6 +20,10 @@ pub(crate) enum Verb {
     Dump(Dump),
     /// Whether every structure is sound and agrees with every other
     Check(Check),
+    /// Make an image of composefs: metadata alone, files in an object store
+    Composefs(Box<Composefs>),
+    /// What images of composefs hold
+    ComposefsInfo(ComposefsInfo),
 }
 
 /// The image and the devices of its table.

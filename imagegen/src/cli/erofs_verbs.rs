@@ -1,7 +1,7 @@
 //! Reads EROFS images: calls the library with what was asked for.
 
 use super::erofs_read::{Cat, Check, Dump, Extract, Image as From, Ls, Verb};
-use super::{Failure, progress};
+use super::{Failure, composefs, composefs_info, progress};
 use imagegen::erofs::extract::{self, Report};
 use imagegen::erofs::read::{self, Image, Inode, Nid, ReadError};
 use imagegen::erofs::{check as checker, dump as dumper, list};
@@ -22,6 +22,8 @@ pub(crate) fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Extract(arguments) => extract(arguments),
         Verb::Dump(arguments) => dump(arguments),
         Verb::Check(arguments) => check(arguments),
+        Verb::Composefs(arguments) => composefs::make(arguments),
+        Verb::ComposefsInfo(arguments) => composefs_info::run(arguments),
     }
 }
 

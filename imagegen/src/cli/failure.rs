@@ -1,9 +1,11 @@
 //! What ends the command, and its exit code.
 
+use imagegen::erofs::composefs::ComposefsError;
 use imagegen::erofs::extract::ExtractError;
 use imagegen::erofs::{read as erofs_read, write as erofs};
 use imagegen::target::TargetError;
 use imagegen::tree::TreeError;
+use imagegen::verity::dm::DmError;
 use imagegen::xfs::geometry::OptionError;
 use imagegen::xfs::make::MakeError;
 use imagegen::xfs::read::ReadError;
@@ -33,6 +35,12 @@ pub(crate) enum Failure {
     /// Writing an EROFS image.
     #[error(transparent)]
     Erofs(#[from] erofs::WriteError),
+    /// An image of composefs.
+    #[error(transparent)]
+    Composefs(#[from] ComposefsError),
+    /// A hash tree.
+    #[error(transparent)]
+    Verity(#[from] DmError),
     /// No size holds the tree.
     #[error("no size up to {tried} bytes holds the tree; give one (--size)")]
     NoSize {
@@ -121,6 +129,18 @@ impl Failure {
                 ExtractError::Object { cause, .. } | ExtractError::Target { cause, .. },
             ) if full(cause) => 5,
             Self::Extract(_) => 1,
+            Self::Composefs(ComposefsError::Tree(_) | ComposefsError::Forbidden { .. }) => 3,
+            Self::Composefs(ComposefsError::Store { cause, .. }) if full(cause) => 5,
+            Self::Composefs(ComposefsError::Write(cause)) if full(cause) => 5,
+            Self::Composefs(ComposefsError::Target(TargetError::Io { cause, .. }))
+                if full(cause) =>
+            {
+                5
+            }
+            Self::Composefs(_) => 1,
+            Self::Verity(DmError::Io(cause)) if full(cause) => 5,
+            Self::Verity(DmError::Block { .. } | DmError::Salt(_)) => 2,
+            Self::Verity(_) => 1,
             Self::Damaged(_) => 6,
             Self::Target(_) | Self::Write(_) | Self::Erofs(_) | Self::Open { .. } => 1,
             Self::Unreadable(_) | Self::Answer(_) => 1,

@@ -154,6 +154,19 @@ impl Run {
 }
 
 impl Content {
+    /// Whether anything is asked for that changes what a source yields.
+    pub(crate) fn changes(&self) -> bool {
+        let lists = [&self.exclude, &self.drop_xattrs];
+        lists.iter().any(|list| !list.is_empty())
+            || self.one_file_system
+            || self.owner.is_some()
+            || self.owner_map.is_some()
+            || self.selinux.is_some()
+            || self.times.is_some()
+            || self.platform.is_some()
+            || self.objects.is_some()
+    }
+
     /// Times asked for, `SOURCE_DATE_EPOCH` being `epoch`.
     pub(crate) fn times(&self, epoch: Option<&str>) -> Result<Times, Failure> {
         match (self.times, epoch) {

@@ -5,7 +5,10 @@
 //! XFS) and [`erofs_make`] hold the others and turn them into what the library takes,
 //! without touching anything; [`sources`], [`xfs`] and [`erofs`] call the library.
 
+mod composefs;
+mod composefs_info;
 mod erofs;
+mod erofs_compress;
 mod erofs_make;
 mod erofs_read;
 mod erofs_verbs;
@@ -17,6 +20,7 @@ mod progress;
 mod read;
 mod sources;
 mod values;
+mod verity;
 mod xfs;
 
 pub(crate) use failure::Failure;
@@ -53,9 +57,12 @@ Examples:
   imagegen erofs root.erofs base.tar changes/         one source over the other
   imagegen erofs --times 0 root.erofs oci:layout      all times the same: short inodes
   imagegen erofs --dedupe root.erofs rootfs/          equal blocks once
+  imagegen erofs --verity root.erofs rootfs/          with a hash tree of dm-verity
   imagegen erofs ls -l root.erofs etc                 what a directory holds
   imagegen erofs cat root.erofs etc/hostname          a file's contents
   imagegen erofs extract root.erofs rootfs            all of it, into a directory
+  imagegen erofs composefs --digest-store objects root.cfs rootfs/
+                                                      metadata alone, files in a store
 
 An image called as a word that is a verb is named with ./ before it. The same tree and
 options give the same bytes, whatever the number of threads; SOURCE_DATE_EPOCH is obeyed.

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::inputs::Run;
 use super::make::Make;
+use super::verity::Sealed;
 use imagegen::erofs;
 use imagegen::xfs::make::Plan;
 use imagegen::xfs::write::Made;
@@ -88,6 +89,8 @@ struct ErofsSummary<'a> {
     files: u64,
     data: u64,
     shared: u64,
+    #[serde(flatten)]
+    sealed: &'a Sealed,
     seconds: f64,
 }
 
@@ -98,6 +101,7 @@ pub(crate) fn erofs_made(
     request: &erofs::make::Request,
     plan: &erofs::make::Plan,
     made: &erofs::write::Made,
+    sealed: &Sealed,
     took: Duration,
 ) -> Result<(), Failure> {
     let block_size = request.options.block_size;
@@ -105,13 +109,14 @@ pub(crate) fn erofs_made(
         image: &image.to_string_lossy(),
         format: "erofs",
         uuid: plan.uuid.to_string(),
-        size: made.bytes,
+        size: sealed.bytes,
         block_size,
         objects: made.counts.inodes,
         directories: made.counts.directories,
         files: made.counts.files,
         data: made.counts.data,
         shared: made.counts.shared_blocks * u64::from(block_size),
+        sealed,
         seconds: took.as_secs_f64(),
     };
     let shared = told_shared(summary.shared);
@@ -124,6 +129,59 @@ pub(crate) fn erofs_made(
             BinaryBytes(summary.data),
             told_time(took),
             summary.uuid,
+        )
+    })
+}
+
+/// An image of composefs, as `--json` describes it. Sizes are in bytes.
+pub(crate) struct Composefs<'a> {
+    pub(crate) image: &'a Path,
+    pub(crate) version: u32,
+    pub(crate) size: u64,
+    pub(crate) objects: u64,
+    /// Files that the object store got.
+    pub(crate) new_in_store: u64,
+    pub(crate) digest: &'a str,
+}
+
+#[derive(Serialize)]
+struct ComposefsSummary<'a> {
+    image: &'a str,
+    format: &'static str,
+    version: u32,
+    size: u64,
+    objects: u64,
+    new_in_store: u64,
+    digest: &'a str,
+    seconds: f64,
+}
+
+/// The same of an image of composefs.
+pub(crate) fn composefs_made(
+    run: &Run,
+    made: &Composefs<'_>,
+    took: Duration,
+) -> Result<(), Failure> {
+    let summary = ComposefsSummary {
+        image: &made.image.to_string_lossy(),
+        format: "composefs",
+        version: made.version,
+        size: made.size,
+        objects: made.objects,
+        new_in_store: made.new_in_store,
+        digest: made.digest,
+        seconds: took.as_secs_f64(),
+    };
+    say(run, &summary, || {
+        format!(
+            "{}: composefs v{}, {}; {} objects, {} new in the object store; {}\ndigest {}",
+            summary.image,
+            summary.version,
+            BinaryBytes(summary.size),
+            HumanCount(summary.objects),
+            HumanCount(summary.new_in_store),
+            told_time(took),
+            summary.digest,
         )
     })
 }

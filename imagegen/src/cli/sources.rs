@@ -2,7 +2,7 @@
 //! it shall.
 
 use super::Failure;
-use super::inputs::{self, Content, Inputs, Run};
+use super::inputs::{self, Content, Run};
 use super::values::Times;
 use imagegen::target::{Overwrite, TargetError};
 use imagegen::tree::{
@@ -38,7 +38,7 @@ pub(crate) fn check_target(
 
 /// All sources, one over the other, changed as asked for.
 pub(crate) fn open(
-    inputs: &Inputs,
+    sources: &[Spec],
     content: &Content,
     run: &Run,
     project: Option<u32>,
@@ -55,12 +55,12 @@ pub(crate) fn open(
     };
     let directory = |spec: &Spec| matches!(spec, Spec::Path(path) if !path.is_file());
     let leaves_out = options.walk.one_file_system || !options.walk.exclude.is_empty();
-    if leaves_out && !inputs.sources.iter().all(directory) {
+    if leaves_out && !sources.iter().all(directory) {
         return Err(Failure::usage(
             "--exclude and --one-file-system work on directories only; unpack the other sources, or leave these options out",
         ));
     }
-    let opened = inputs.sources.iter().map(|spec| spec.open(&options));
+    let opened = sources.iter().map(|spec| spec.open(&options));
     let mut sources = opened.collect::<Result<Vec<_>, TreeError>>()?;
     let source: Box<dyn Source> = match sources.len() {
         0 => Box::new(Empty { time: now() }),

@@ -32,7 +32,7 @@ pub(crate) fn make(arguments: &Make) -> Result<(), Failure> {
         arguments.options(size, Uuid::nil())?.geometry()?;
     }
     let source = sources::open(
-        &arguments.inputs,
+        &arguments.inputs.sources,
         &arguments.content,
         &arguments.run,
         arguments.project,

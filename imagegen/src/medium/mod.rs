@@ -12,7 +12,7 @@ mod copying;
 mod source;
 mod stream;
 
-pub(crate) use buffer::page;
+pub(crate) use buffer::{Buffer, page};
 pub(crate) use contents::{Sink, Stretch, read_part, send};
 pub(crate) use copying::{Copy, Part};
 pub use source::Source;

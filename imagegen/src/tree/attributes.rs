@@ -7,7 +7,7 @@ const NAME: usize = 255;
 const VALUE: usize = 64 << 10;
 
 /// Whether an attribute belongs to the object rather than to the file system it lies on.
-pub(super) fn kept(name: &[u8]) -> bool {
+pub(crate) fn kept(name: &[u8]) -> bool {
     [&b"user."[..], b"trusted.", b"security."]
         .iter()
         .any(|space| name.starts_with(space))
@@ -16,7 +16,7 @@ pub(super) fn kept(name: &[u8]) -> bool {
 }
 
 /// Puts a value into a sorted list, in place of another of the same name.
-pub(super) fn set(list: &mut Vec<Xattr>, name: &[u8], value: &[u8]) {
+pub(crate) fn set(list: &mut Vec<Xattr>, name: &[u8], value: &[u8]) {
     let (name, value) = (Box::from(name), Box::from(value));
     match list.binary_search_by(|one| one.name.cmp(&name)) {
         Ok(at) => list[at].value = value,
@@ -25,7 +25,7 @@ pub(super) fn set(list: &mut Vec<Xattr>, name: &[u8], value: &[u8]) {
 }
 
 /// What is wrong with an attribute from a file somebody made.
-pub(super) fn fault(name: &[u8], value: &[u8]) -> Option<String> {
+pub(crate) fn fault(name: &[u8], value: &[u8]) -> Option<String> {
     let shown = name.escape_ascii();
     if name.len() > NAME {
         let length = name.len();

@@ -20,15 +20,15 @@
 
 mod adjust;
 mod arena;
-mod attributes;
+pub(crate) mod attributes;
 mod content;
-mod dump;
+pub(crate) mod dump;
 mod empty;
 mod error;
 mod oci;
 mod overlay;
 mod owners;
-mod path;
+pub(crate) mod path;
 mod progress;
 mod selinux;
 mod spec;
@@ -55,6 +55,7 @@ pub use spec::{Spec, SpecOptions};
 pub use survey::Survey;
 pub(crate) use survey::Surveyor;
 pub use tar::Tar;
+pub(crate) use walk::glob;
 pub use walk::{Directory, WalkOptions};
 
 use std::fs::File;

@@ -6,7 +6,7 @@ use super::NAME_MAX;
 ///
 /// # Errors
 /// If a name on it cannot be one, or it leads upwards: the reason.
-pub(super) fn names(path: &[u8]) -> Result<Vec<&[u8]>, String> {
+pub(crate) fn names(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     let mut found = Vec::new();
     for name in path.split(|&byte| byte == b'/') {
         match name {

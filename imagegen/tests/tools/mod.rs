@@ -53,6 +53,18 @@ pub(crate) fn composefs(tool: &str) -> Option<Command> {
     judge("composefs", Suite::Newest, tool)
 }
 
+/// The command that makes images by the crate `composefs`.
+pub(crate) fn composefs_crate() -> Option<Command> {
+    let program = target_dir().join("tools/composefs-crate/debug/composefs-oracle");
+    if !program.is_file() {
+        skip("no program of the crate composefs; run scripts/judges");
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    Some(command)
+}
+
 fn judge(package: &str, suite: Suite, tool: &str) -> Option<Command> {
     let root = target_dir()
         .join(format!("tools/{package}-{}", suite.name()))
@@ -77,6 +89,27 @@ fn judge(package: &str, suite: Suite, tool: &str) -> Option<Command> {
         .env("LC_ALL", "C")
         .stdin(Stdio::null());
     Some(command)
+}
+
+/// What makes commands of a program of this machine; none, and the running test noted as
+/// skipped, if it is not there.
+pub(crate) fn machine(program: &'static str) -> Option<impl FnMut() -> Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = std::env::split_paths(&path)
+        .chain(sbin)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        skip(&format!("no {program} on this machine; run scripts/setup"));
+    }
+    found.map(|program| {
+        move || {
+            let mut command = Command::new(&program);
+            command.env("LC_ALL", "C").stdin(Stdio::null());
+            command
+        }
+    })
 }
 
 /// Notes the running test as skipped, for the summary of `make test`.

@@ -5,6 +5,7 @@
 //! ("nid") is its place after the metadata's first block in units of [`NID_UNIT`].
 
 pub mod chunk;
+pub mod composefs;
 pub mod compressed;
 pub mod directory;
 pub mod inode;

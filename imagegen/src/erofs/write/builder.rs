@@ -3,10 +3,10 @@
 //! An inode gets its place when its object comes, after the blocks of its contents; a
 //! directory's is filled when all is known of what is in it.
 
+use super::super::compress::{Ahead, Packing};
 use super::super::format::inode::layout;
 use super::super::format::superblock::{compat, incompat};
-use super::chunks::Chunks;
-use super::contents::{self, Body, Placing};
+use super::contents::{Body, Contents, Placing};
 use super::directory::Entries;
 use super::error::WriteError;
 use super::fault::Fault;
@@ -19,8 +19,9 @@ use super::slots::{Slot, Slots};
 use super::space::Space;
 use super::xattrs::{Prefixes, Xattrs};
 use crate::medium::{Crew, Sink};
-use crate::tree::{Content, Event, Kind, Links, Node, Xattr};
+use crate::tree::{Content, Event, Kind, Links, Meta, Node, Xattr};
 use rustc_hash::FxHashMap;
+use rustix::fs::FileType;
 use uuid::Uuid;
 
 /// Longest target of a symbolic link (`PATH_MAX` with its zero).
@@ -63,7 +64,7 @@ pub(crate) struct Builder<'a, 'scope> {
     slots: Slots,
     outlet: Outlet<'a, 'scope>,
     xattrs: Xattrs,
-    chunks: Chunks,
+    contents: Contents,
     head: Slot,
     open: Vec<Open>,
     linked: FxHashMap<u64, Linked>,
@@ -114,7 +115,7 @@ impl<'a, 'scope> Builder<'a, 'scope> {
             slots,
             outlet,
             xattrs: Xattrs::new(begin.prefixes.clone(), options.xattr_filter),
-            chunks: Chunks::new(options),
+            contents: Contents::new(options),
             head,
             open: Vec::new(),
             linked: FxHashMap::default(),
@@ -125,11 +126,16 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         })
     }
 
-    /// Deals with one event.
-    pub(crate) fn event(&mut self, event: Event) -> std::result::Result<(), WriteError> {
+    /// Deals with one event, and what is compressed of it `ahead`.
+    pub(crate) fn event(
+        &mut self,
+        event: Event,
+        packing: Option<Packing>,
+        ahead: &mut Ahead<'_, '_>,
+    ) -> std::result::Result<(), WriteError> {
         let done = match event {
             Event::Enter(node) => self.enter(node),
-            Event::Node(node) => self.node(node),
+            Event::Node(node) => self.node(node, packing, ahead),
             Event::Link { name, id } => self.link(&name, id),
             Event::Leave => self.leave(),
         };
@@ -234,7 +240,12 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         Ok(())
     }
 
-    fn node(&mut self, node: Node) -> Result<()> {
+    fn node(
+        &mut self,
+        node: Node,
+        packing: Option<Packing>,
+        ahead: &mut Ahead<'_, '_>,
+    ) -> Result<()> {
         let before = self.go_to(&node.name);
         let xattrs = self.encode_xattrs(&node.xattrs)?;
         let (kind, entry) = inode::kinds(&node.kind);
@@ -252,7 +263,10 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         };
         let form = self.form(&status)?;
         let beside = form.bytes() + xattrs.len();
-        let body = self.body(node.kind, self.space.block_size().saturating_sub(beside))?;
+        let body = match node.kind {
+            Kind::File(content) => self.file(content, packing, beside, ahead)?,
+            kind => self.body(kind, beside)?,
+        };
         let slot = self
             .slots
             .reserve(body.slot(beside), &mut self.space, &mut self.outlet)?;
@@ -273,11 +287,11 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         Ok(())
     }
 
-    /// What an object other than a directory holds; there is `room` for a tail.
-    fn body(&mut self, kind: Kind, room: usize) -> Result<Body> {
+    /// What an object other than a directory or a file holds, whose inode has `beside` bytes
+    /// with its attributes.
+    fn body(&mut self, kind: Kind, beside: usize) -> Result<Body> {
         match kind {
-            Kind::File(content) => self.file(content, room),
-            Kind::Symlink(target) => self.symlink(&target, room),
+            Kind::Symlink(target) => self.symlink(&target, self.room(beside)),
             Kind::CharDevice(device) | Kind::BlockDevice(device) => {
                 let number = inode::device(device).ok_or_else(|| {
                     let (major, minor) = (device.major, device.minor);
@@ -285,24 +299,71 @@ impl<'a, 'scope> Builder<'a, 'scope> {
                 })?;
                 Ok(Body::without_blocks(number))
             }
-            Kind::Fifo | Kind::Socket | Kind::Directory => Ok(Body::without_blocks(0)),
+            _ => Ok(Body::without_blocks(0)),
         }
     }
 
-    fn file(&mut self, content: Content, room: usize) -> Result<Body> {
+    /// Room for a tail beside an inode.
+    fn room(&self, beside: usize) -> usize {
+        self.space.block_size().saturating_sub(beside)
+    }
+
+    fn file(
+        &mut self,
+        content: Content,
+        packing: Option<Packing>,
+        beside: usize,
+        ahead: &mut Ahead<'_, '_>,
+    ) -> Result<Body> {
         if i64::try_from(content.size).is_err() {
             return Err(Fault::Invalid("it is larger than a file can be".into()));
         }
         self.counts.files += 1;
         let lengths = content.data.iter().map(|range| range.end - range.start);
         self.counts.data += lengths.sum::<u64>();
+        let room = self.room(beside);
         let mut placing = Placing {
             space: &mut self.space,
             outlet: &mut self.outlet,
             inline: self.begin.options.inline_tails,
             room,
         };
-        contents::place(content, &mut self.chunks, &mut placing)
+        self.contents
+            .place(content, packing, beside, ahead, &mut placing)
+    }
+
+    /// The packed inode, if there is one: its number, else 0.
+    fn packed(&mut self, ahead: &Ahead<'_, '_>) -> Result<u64> {
+        let form = Form::Extended;
+        let mut placing = Placing {
+            space: &mut self.space,
+            outlet: &mut self.outlet,
+            inline: false,
+            room: 0,
+        };
+        let packed = self.contents.finish(form.bytes(), ahead, &mut placing)?;
+        let Some((size, body)) = packed else {
+            return Ok(0);
+        };
+        let status = Status {
+            kind: inode::kind_of(FileType::RegularFile),
+            meta: Meta {
+                mode: 0,
+                uid: 0,
+                gid: 0,
+                project: 0,
+                mtime: self.begin.outline.usual,
+                ctime: self.begin.outline.usual,
+            },
+            links: 1,
+            size,
+            block: 0,
+        };
+        let (space, outlet) = (&mut self.space, &mut self.outlet);
+        let slot = self.slots.reserve(body.slot(form.bytes()), space, outlet)?;
+        let number = self.next_number();
+        self.fill(&slot, form, &status, &[], &body, number)?;
+        Ok(slot.nid())
     }
 
     fn symlink(&mut self, target: &[u8], room: usize) -> Result<Body> {
@@ -337,15 +398,21 @@ impl<'a, 'scope> Builder<'a, 'scope> {
 
     /// All events have come: writes what is left, but the image's first blocks, which it
     /// returns with what the superblock says.
-    pub(crate) fn finish(mut self) -> std::result::Result<(Counts, Vec<u8>, Totals), WriteError> {
+    pub(crate) fn finish(
+        mut self,
+        ahead: &Ahead<'_, '_>,
+    ) -> std::result::Result<(Counts, Vec<u8>, Totals), WriteError> {
         if !self.linked.is_empty() {
             return Err(Fault::Changed("links were removed").at(b""));
         }
+        let counts = self.counts;
+        let packed_nid = self.packed(ahead).map_err(|fault| fault.at(b""))?;
+        self.counts.inodes = counts.inodes;
         let head = self
             .slots
             .finish(&self.head, &mut self.space, &mut self.outlet)?;
         self.outlet.flush()?;
-        self.counts.shared_blocks = self.chunks.shared();
+        self.counts.shared_blocks = self.contents.shared();
         let blocks = self.space.blocks();
         let mut totals = Totals {
             uuid: self.begin.uuid,
@@ -354,15 +421,13 @@ impl<'a, 'scope> Builder<'a, 'scope> {
             blocks,
             inodes: self.counts.inodes,
             root_nid: self.root_nid,
+            packed_nid,
             compat: 0,
-            incompat: 0,
+            incompat: self.contents.incompat(),
             build_time: build_time(&self.begin),
         };
         if self.xattrs.any() && self.begin.options.xattr_filter {
             totals.compat |= compat::XATTR_FILTER;
-        }
-        if self.chunks.any() {
-            totals.incompat |= incompat::CHUNKED_FILE;
         }
         if self.begin.options.bit48 || blocks > u64::from(u32::MAX) {
             totals.incompat |= incompat::BIT48;

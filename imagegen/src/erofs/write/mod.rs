@@ -12,10 +12,12 @@
 
 mod builder;
 mod chunks;
+mod clusters;
 mod contents;
 mod directory;
 mod error;
 mod fault;
+mod fragments;
 mod head;
 mod inode;
 mod options;
@@ -31,6 +33,8 @@ pub(crate) use options::identity;
 pub use options::{InodeForm, OptionError, Options};
 pub(crate) use outline::Outline;
 
+use super::compress::config::Configurations;
+use super::compress::{Ahead, Choice, Plan, Pool};
 use crate::medium::{Crew, Medium};
 use crate::tree::{Event, TreeError};
 use builder::{Begin, Builder};
@@ -63,7 +67,11 @@ pub(crate) fn write(
 ) -> Result<Made, WriteError> {
     options.check()?;
     let prefixes = Prefixes::new(&options.xattr_prefixes)?;
-    let head = Head::new(options, 0, &prefixes);
+    let configurations = configurations(options);
+    let head = Head::new(options, 0, &prefixes, &configurations);
+    let choice = options.compression.as_ref().map(Choice::new).transpose();
+    let choice =
+        choice.map_err(|error| OptionError::new("--compress-rule", error.pattern, error.cause))?;
     let begin = Begin {
         options,
         outline,
@@ -73,8 +81,12 @@ pub(crate) fn write(
     };
     let (counts, mut bytes, totals) = std::thread::scope(|scope| {
         let crew = Crew::start(scope, medium, options.threads);
-        let built = build(begin, head.end, events, &crew);
+        let pool = Pool::start(scope, choice.as_ref().map(|_| options.threads));
+        let plan = Plan::new(options.compression.as_ref(), options.block_size as usize);
+        let mut ahead = Ahead::new(events, &pool, choice, plan);
+        let built = build(begin, head.end, &mut ahead, &crew);
         // What a thread met goes first: the builder may have seen no more than that it ended.
+        pool.finish();
         crew.finish()?;
         built
     })?;
@@ -90,14 +102,27 @@ pub(crate) fn write(
 fn build(
     begin: Begin<'_>,
     head: usize,
-    events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
+    ahead: &mut Ahead<'_, '_>,
     crew: &Crew<'_>,
 ) -> Result<(Counts, Vec<u8>, Totals), WriteError> {
     let mut builder = Builder::new(begin, head, crew)?;
-    for event in events {
-        builder.event(event?)?;
+    while let Some(item) = ahead.next() {
+        let (event, packing) = item?;
+        builder.event(event, packing, ahead)?;
     }
-    builder.finish()
+    builder.finish(ahead)
+}
+
+/// What the superblock says of the algorithms that files may have.
+fn configurations(options: &Options) -> Configurations {
+    match &options.compression {
+        None => Configurations::default(),
+        Some(compression) => Configurations::new(
+            &compression.algorithms(),
+            compression.largest_cluster(),
+            options.block_size,
+        ),
+    }
 }
 
 /// What short inodes say of times: with seconds of their own they count from the first

@@ -1,6 +1,11 @@
 //! What is asked of an image.
 
+use super::super::compress::choice::{Choice, Compression};
+use super::super::format::compressed::{BLOCK_COUNT, CLUSTER_MAX};
 use uuid::Uuid;
+
+/// Blocks of a cluster that an index can tell.
+const BLOCK_COUNT_MAX: u32 = BLOCK_COUNT as u32 - 1;
 
 /// How an image is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +19,10 @@ pub struct Options {
     pub bit48: bool,
     /// Bytes of a chunk, if all files come in chunks.
     pub chunk_size: Option<u64>,
-    /// Whether chunks with the same contents are kept once.
+    /// Whether chunks with the same contents are kept once; these have 4096 bytes at least.
     pub dedupe: bool,
+    /// How files are compressed, if they are.
+    pub compression: Option<Compression>,
     /// Whether the ends of files lie beside their inodes where they fit.
     pub inline_tails: bool,
     /// At most 16 bytes.
@@ -50,6 +57,7 @@ impl Default for Options {
             bit48: false,
             chunk_size: None,
             dedupe: false,
+            compression: None,
             inline_tails: true,
             label: Vec::new(),
             build_time: None,
@@ -62,7 +70,7 @@ impl Default for Options {
 
 /// An option that cannot be as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{option} {value}: {reason}")]
+#[error("{option}{}{value}: {reason}", if value.is_empty() { "" } else { " " })]
 pub struct OptionError {
     /// Which, as it is called on the command line.
     pub option: &'static str,
@@ -107,10 +115,38 @@ impl Options {
             let reason = format!("has {bytes} bytes, at most 16 fit");
             return Err(OptionError::new("--label", label, reason));
         }
+        self.check_compression()?;
         self.check_chunks()
     }
 
+    fn check_compression(&self) -> Result<(), OptionError> {
+        let Some(compression) = &self.compression else {
+            return Ok(());
+        };
+        if self.chunk_size.is_some() {
+            let reason = "files in chunks are not compressed; leave one of both out";
+            return Err(OptionError::new("--chunk-size", "with --compress", reason));
+        }
+        let rules = compression.rules.iter().filter_map(|rule| rule.cluster);
+        for cluster in rules.chain([compression.cluster]) {
+            let most = CLUSTER_MAX.min(BLOCK_COUNT_MAX * self.block_size);
+            if cluster == 0 || !cluster.is_multiple_of(self.block_size) || cluster > most {
+                let block = self.block_size;
+                let reason = format!("must be a multiple of a block, {block}, up to {most}");
+                return Err(OptionError::new("--cluster-size", cluster, reason));
+            }
+        }
+        Choice::new(compression)
+            .map_err(|error| OptionError::new("--compress-rule", error.pattern, error.cause))?;
+        Ok(())
+    }
+
     fn check_chunks(&self) -> Result<(), OptionError> {
+        let digested = super::chunks::DIGESTED;
+        if self.dedupe && self.chunk_size.is_none_or(|chunk| chunk < digested) {
+            let reason = format!("needs chunks of {digested} bytes or more (--chunk-size)");
+            return Err(OptionError::new("--dedupe", "", reason));
+        }
         let Some(chunk) = self.chunk_size else {
             return Ok(());
         };

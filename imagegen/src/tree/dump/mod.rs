@@ -4,25 +4,24 @@
 //! The fs-verity digests that lines give are checked when the dump is opened, which reads
 //! every object of the store that is used once.
 
-mod verity;
+pub(crate) mod line;
 
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 
+use self::line::{Line, Object, What};
 use super::arena::{Arena, Body, OnTheWay, Tree};
-use super::{Detail, Device, Meta, Source, Time, TreeError, Walk, Xattr, attributes, path};
-
-/// Longest line.
-const LONGEST: u64 = 16 << 20;
+use super::{Detail, Device, Meta, Source, TreeError, Walk, Xattr, attributes, path};
+use crate::verity::{Algorithm, fs};
 
 /// A dump, to be walked.
 #[derive(Debug)]
@@ -47,31 +46,16 @@ impl Dump {
     /// # Errors
     /// As [`Dump::open`].
     pub fn read(stream: impl Read, name: &[u8], store: Option<&Path>) -> Result<Self, TreeError> {
-        let mut parser = Parser {
+        let mut filler = Filler {
             arena: Arena::new(),
             store: None,
             checked: FxHashSet::default(),
         };
         if let Some(store) = store {
-            parser.open_store(store)?;
+            filler.open_store(store)?;
         }
-        let mut stream = BufReader::with_capacity(256 << 10, stream);
-        let mut line = Vec::new();
-        for number in 1u64.. {
-            line.clear();
-            let length = stream.by_ref().take(LONGEST).read_until(b'\n', &mut line);
-            let length = length.map_err(|cause| TreeError::io(name, "read", cause))?;
-            if length == 0 {
-                break;
-            }
-            let text = line.strip_suffix(b"\n").unwrap_or(&line);
-            let taken = match length as u64 == LONGEST {
-                true => Err(format!("longer than {LONGEST} bytes")),
-                false => parser.line(text),
-            };
-            taken.map_err(|reason| TreeError::invalid(name, format!("line {number}: {reason}")))?;
-        }
-        let tree = parser.arena.finish();
+        line::each(stream, name, |line| filler.line(line))?;
+        let tree = filler.arena.finish();
         Ok(Self { tree })
     }
 }
@@ -82,14 +66,14 @@ impl Source for Dump {
     }
 }
 
-struct Parser {
+struct Filler {
     arena: Arena,
     store: Option<PathBuf>,
     /// Objects whose digests were found right, with these.
     checked: FxHashSet<(Vec<u8>, Vec<u8>)>,
 }
 
-impl Parser {
+impl Filler {
     fn open_store(&mut self, store: &Path) -> Result<(), TreeError> {
         let name = store.as_os_str().as_encoded_bytes();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -101,85 +85,50 @@ impl Parser {
         Ok(())
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<(), String> {
-        let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-        let Some((fixed, xattrs)) = fields.split_first_chunk::<11>() else {
-            return Err("fewer than the 11 fields of a composefs dump".into());
+    fn line(&mut self, line: Line) -> Result<(), String> {
+        let object = match line.what {
+            What::Link(target) => {
+                return self.arena.link(&line.path, &target, OnTheWay::Refuse);
+            }
+            What::Object(object) => object,
         };
-        let [
-            path,
-            size,
-            mode,
-            _,
-            uid,
-            gid,
-            rdev,
-            mtime,
-            payload,
-            content,
-            digest,
-        ] = fixed;
-        let path = unescape(path)?;
-        if !path.starts_with(b"/") {
-            return Err("a path that does not begin with a slash".into());
-        }
-        let about = |reason: String| format!("{}: {reason}", path.escape_ascii());
-        let payload = optional(payload)?;
-        if mode.starts_with(b"@") {
-            let target = payload.ok_or_else(|| about("a hard link without payload".into()))?;
-            return self
-                .arena
-                .link(&path, &target, OnTheWay::Refuse)
-                .map_err(about);
-        }
-        let mode = octal(mode).ok_or_else(|| about("its mode is not an octal number".into()))?;
-        let mtime =
-            time(mtime).ok_or_else(|| about("its time is not SECONDS.NANOSECONDS".into()))?;
         let meta = Meta {
-            mode: (mode & 0o7777) as u16,
-            uid: number(uid, "owner").map_err(about)?,
-            gid: number(gid, "group").map_err(about)?,
+            mode: object.mode,
+            uid: object.uid,
+            gid: object.gid,
             project: 0,
-            mtime,
-            ctime: mtime,
+            mtime: object.mtime,
+            ctime: object.mtime,
         };
         let mut list = Vec::new();
-        for field in xattrs.iter().filter(|field| !field.is_empty()) {
-            xattr(field, &mut list).map_err(about)?;
+        for (name, value) in &object.xattrs {
+            keep(&mut list, name, value)?;
         }
-        let file = Contents {
-            size: number(size, "size").map_err(about)?,
-            payload,
-            content: optional(content)?,
-            digest: optional(digest)?,
-        };
-        let rdev: u64 = number(rdev, "device").map_err(about)?;
-        let body = self.body(mode, file, rdev).map_err(about)?;
+        let body = self.body(object)?;
         self.arena
-            .put(&path, meta, list, body, OnTheWay::Refuse)
-            .map_err(about)
+            .put(&line.path, meta, list, body, OnTheWay::Refuse)
     }
 
-    fn body(&mut self, mode: u32, file: Contents, rdev: u64) -> Result<Body, String> {
-        Ok(match FileType::from_raw_mode(mode) {
+    fn body(&mut self, object: Object) -> Result<Body, String> {
+        Ok(match object.kind {
             FileType::Directory => Body::Directory,
-            FileType::RegularFile => self.file(file)?,
+            FileType::RegularFile => self.file(object)?,
             FileType::Symlink => {
-                let target = file.payload.unwrap_or_default();
+                let target = object.payload.unwrap_or_default();
                 if target.is_empty() || target.len() > 4095 || target.contains(&0) {
                     return Err("a symbolic link whose target cannot be one".into());
                 }
                 Body::Symlink(self.arena.text(&target)?)
             }
-            FileType::CharacterDevice => Body::CharDevice(device(rdev)?),
-            FileType::BlockDevice => Body::BlockDevice(device(rdev)?),
+            FileType::CharacterDevice => Body::CharDevice(device(object.rdev)?),
+            FileType::BlockDevice => Body::BlockDevice(device(object.rdev)?),
             FileType::Fifo => Body::Fifo,
             FileType::Socket => Body::Socket,
-            FileType::Unknown => return Err(format!("its mode {mode:o} is of no kind of object")),
+            FileType::Unknown => return Err("of no kind of object".into()),
         })
     }
 
-    fn file(&mut self, file: Contents) -> Result<Body, String> {
+    fn file(&mut self, file: Object) -> Result<Body, String> {
         let size = file.size;
         if let Some(content) = file.content {
             let length = content.len();
@@ -223,9 +172,9 @@ impl Parser {
         if self.checked.contains(&key) {
             return Ok(());
         }
-        let (found, _) = verity::digest(File::open(&path).map_err(failed)?).map_err(failed)?;
-        let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
-        if found.as_bytes() != key.1 {
+        let file = File::open(&path).map_err(failed)?;
+        let (found, _) = fs::digest(file, Algorithm::Sha256).map_err(failed)?;
+        if found.to_string().as_bytes() != key.1 {
             return Err(format!(
                 "object {shown} does not match its digest; fetch it again"
             ));
@@ -233,70 +182,6 @@ impl Parser {
         self.checked.insert(key);
         Ok(())
     }
-}
-
-/// What a line says of a regular file.
-struct Contents {
-    size: u64,
-    payload: Option<Vec<u8>>,
-    content: Option<Vec<u8>>,
-    digest: Option<Vec<u8>>,
-}
-
-fn optional(field: &[u8]) -> Result<Option<Vec<u8>>, String> {
-    match field {
-        b"-" => Ok(None),
-        _ => unescape(field).map(Some),
-    }
-}
-
-/// Undoes `\\`, `\n`, `\r`, `\t` and `\x41`.
-fn unescape(field: &[u8]) -> Result<Vec<u8>, String> {
-    let mut found = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, after @ ..] = rest {
-        let (byte, after) = match (first, after) {
-            (b'\\', [b'\\', after @ ..]) => (b'\\', after),
-            (b'\\', [b'n', after @ ..]) => (b'\n', after),
-            (b'\\', [b'r', after @ ..]) => (b'\r', after),
-            (b'\\', [b't', after @ ..]) => (b'\t', after),
-            (b'\\', [b'x', high, low, after @ ..]) => {
-                let digit = |digit: &u8| char::from(*digit).to_digit(16);
-                let (high, low) = digit(high)
-                    .zip(digit(low))
-                    .ok_or("an escape that is none")?;
-                ((high * 16 + low) as u8, after)
-            }
-            (b'\\', _) => return Err("an escape that is none".into()),
-            (byte, after) => (*byte, after),
-        };
-        found.push(byte);
-        rest = after;
-    }
-    Ok(found)
-}
-
-fn number<T: std::str::FromStr>(field: &[u8], what: &str) -> Result<T, String> {
-    let text = std::str::from_utf8(field)
-        .ok()
-        .filter(|text| !text.starts_with('+'));
-    let number = text.and_then(|text| text.parse().ok());
-    number.ok_or_else(|| format!("its {what} is not a number, or too large"))
-}
-
-fn octal(field: &[u8]) -> Option<u32> {
-    u32::from_str_radix(std::str::from_utf8(field).ok()?, 8).ok()
-}
-
-/// `1.1` is one second and one nanosecond.
-fn time(field: &[u8]) -> Option<Time> {
-    let text = std::str::from_utf8(field).ok()?;
-    let (seconds, nanoseconds) = text.split_once('.').unwrap_or((text, "0"));
-    let time = Time {
-        seconds: seconds.parse().ok()?,
-        nanoseconds: nanoseconds.parse().ok()?,
-    };
-    (time.nanoseconds < 1_000_000_000).then_some(time)
 }
 
 fn device(rdev: u64) -> Result<Device, String> {
@@ -307,18 +192,14 @@ fn device(rdev: u64) -> Result<Device, String> {
     }
 }
 
-fn xattr(field: &[u8], list: &mut Vec<Xattr>) -> Result<(), String> {
-    let equals = field.iter().position(|&byte| byte == b'=');
-    let equals = equals.ok_or("an attribute without `=`")?;
-    let (name, value) = (unescape(&field[..equals])?, unescape(&field[equals + 1..])?);
-    if !attributes::kept(&name) {
+/// Puts an attribute into the list, if it belongs to the object.
+fn keep(list: &mut Vec<Xattr>, name: &[u8], value: &[u8]) -> Result<(), String> {
+    if !attributes::kept(name) {
         return Ok(());
     }
-    match attributes::fault(&name, &value) {
-        Some(fault) => Err(fault),
-        None => {
-            attributes::set(list, &name, &value);
-            Ok(())
-        }
+    if let Some(fault) = attributes::fault(name, value) {
+        return Err(fault);
     }
+    attributes::set(list, name, value);
+    Ok(())
 }

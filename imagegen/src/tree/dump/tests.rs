@@ -5,16 +5,13 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Dump, verity};
+use super::Dump;
 use crate::tree::testing::{What, at, check, list, paths};
 use crate::tree::{Meta, Time, TreeError};
+use crate::verity::{self, Algorithm};
 
 fn read(text: &str, store: Option<&Path>) -> Result<Dump, TreeError> {
     Dump::read(text.as_bytes(), b"dump", store)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
@@ -24,7 +21,7 @@ fn every_kind_of_line() {
     let large = vec![5; 300_000];
     fs::write(store.path().join("ab/large"), &large).unwrap();
     fs::write(store.path().join("ab/plain"), "plain").unwrap();
-    let digest = hex(&verity::digest(&large[..]).unwrap().0);
+    let digest = verity::fs::digest(&large[..], Algorithm::Sha256).unwrap().0;
     let text = format!(
         "/ 4096 41755 4 10 20 0 1695372970.944925700 - - - security.selinux=u:r:t:s0\\x00\n\
          /a\\x20dir 27 40755 2 1000 1000 0 -3.1 - - -\n\

@@ -1,0 +1,21 @@
+//! Compression: codecs that fill clusters of a fixed size, files as lists of extents, and
+//! the indexes that say where those lie.
+//!
+//! Data flows one way: a file's bytes are cut in segments, each becomes extents with their
+//! physical bytes, all on any thread; then, in the files' order, extents get their places
+//! in the image and are encoded behind the inode. So an image does not depend on the
+//! number of threads.
+
+mod ahead;
+pub mod algorithm;
+pub mod choice;
+pub mod codec;
+pub mod config;
+pub mod extent;
+pub mod index;
+mod pool;
+pub mod segment;
+
+pub(crate) use ahead::{Ahead, Packed, Packing, Plan, Promised, SegmentError};
+pub(crate) use choice::Choice;
+pub(crate) use pool::Pool;
