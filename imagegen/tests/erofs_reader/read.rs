@@ -3,7 +3,8 @@
 
 use crate::images::{Made, Tree, made};
 use crate::tools::Suite::{self, Newest, Stable};
-use crate::view::{self, View};
+use crate::trees::observe::{View, assert_same};
+use crate::view;
 use imagegen::erofs::check::check;
 use imagegen::erofs::format::superblock::incompat;
 use imagegen::erofs::read::{Image, Step};
@@ -55,7 +56,8 @@ fn equals(suites: &[Suite], options: &[&str], but: But) {
             let (mut meant, mut seen) = (plain.clone(), view::of_image(&image));
             leave_out(but, &mut meant);
             leave_out(but, &mut seen);
-            view::assert_same(&what, &meant, &seen);
+            eprintln!("{what}"); // shown if it fails
+            assert_same(&meant, &seen);
             assert_clean(&made, &what);
         }
     }
