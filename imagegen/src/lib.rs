@@ -17,6 +17,7 @@
 pub mod erofs;
 pub mod medium;
 mod on_disk;
+mod shown;
 pub mod target;
 pub mod tree;
 pub mod xfs;

@@ -264,6 +264,16 @@ fn map_a_snapshot(daemon: &Daemon) {
     daemon.handle(Request::SnapshotMap { snapshot }).unwrap();
 }
 
+/// Stops when nobody has a device open: one that udev looks into would be handed over.
+fn stop_alone(daemon: Daemon, dir: &Path) {
+    let settled = std::process::Command::new("udevadm").arg("settle").status();
+    assert!(settled.unwrap().success());
+    daemon.stop();
+    drop(daemon);
+    let left = StateFile::open(&dir.join("state")).unwrap().get().devices;
+    assert!(left.is_empty(), "it left {left:?}");
+}
+
 /// The driver has finished an ADD after csnapd gave it up, or was killed.
 #[test]
 fn a_device_whose_making_was_given_up_is_removed_and_no_other() {
@@ -284,22 +294,19 @@ fn a_device_whose_making_was_given_up_is_removed_and_no_other() {
     let foreign = new(&control, 5);
     let server = CharDevice::open(served.dev_id, PROMPT).unwrap();
     map_a_snapshot(&first);
-    first.stop();
-    drop(first);
+    stop_alone(first, dir.path());
     let others = || is_there(&made) && is_there(&served) && is_there(&foreign);
     assert!(others());
 
     let second = daemon(dir.path());
-    second.stop();
-    drop(second);
+    stop_alone(second, dir.path());
     assert!(others(), "nothing is listed");
 
     control.delete(made.dev_id).unwrap();
     let given_up = || state_of().update(|s| s.list_device(ListedDevice::new(key, "web", None)));
     given_up().unwrap();
     let third = daemon(dir.path());
-    third.stop();
-    drop(third);
+    stop_alone(third, dir.path());
     assert!(is_there(&served), "somebody has its server's end");
 
     drop(server);
@@ -312,7 +319,7 @@ fn a_device_whose_making_was_given_up_is_removed_and_no_other() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(is_there(&foreign));
-    fourth.stop();
+    stop_alone(fourth, dir.path());
     control.delete(foreign.dev_id).unwrap();
 }
 

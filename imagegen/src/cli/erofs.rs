@@ -41,7 +41,7 @@ pub(crate) fn make(arguments: &ErofsMake) -> Result<(), Failure> {
         }
         None => Target::growing(image, plan.at_most(), run.overwrite())?,
     };
-    let made = progress::shown(run, plan.survey(), |progress| {
+    let made = progress::shown(&plan.survey().into(), run.is_silent(), |progress| {
         write(&source, &request, &plan, &target, progress)
     })?;
     target.finish_at(made.bytes, !run.no_sync)?;

@@ -47,8 +47,8 @@ struct Format {
     /// on (mkfs.erofs: -E 48bit)
     #[arg(long = "48bit")]
     bit48: bool,
-    /// Files in chunks of so many bytes; without, only where holes make it worth it
-    /// (mkfs.erofs: --chunksize)
+    /// Files in chunks of so many bytes, of more in files with a million of these; without,
+    /// only where holes make it worth it (mkfs.erofs: --chunksize)
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     chunk_size: Option<u64>,
     /// No ends of files beside their inodes, for access past the page cache (mkfs.erofs:

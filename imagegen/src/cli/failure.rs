@@ -1,6 +1,7 @@
 //! What ends the command, and its exit code.
 
-use imagegen::erofs::write as erofs;
+use imagegen::erofs::extract::ExtractError;
+use imagegen::erofs::{read as erofs_read, write as erofs};
 use imagegen::target::TargetError;
 use imagegen::tree::TreeError;
 use imagegen::xfs::geometry::OptionError;
@@ -46,6 +47,9 @@ pub(crate) enum Failure {
         /// Why not.
         cause: std::io::Error,
     },
+    /// A tree cannot be extracted.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
     /// Something read is damaged; what, was said already.
     #[error("{0}")]
     Damaged(String),
@@ -68,6 +72,18 @@ impl Failure {
         let text = format!("{}: {cause}", image.display());
         match cause {
             ReadError::Damaged { .. } => Self::Damaged(text),
+            _ => Self::Unreadable(text),
+        }
+    }
+
+    /// An EROFS image that cannot be read.
+    pub(crate) fn read_erofs(image: &Path, cause: erofs_read::ReadError) -> Self {
+        let text = format!("{}: {cause}", image.display());
+        match cause {
+            erofs_read::ReadError::Damaged { .. } => Self::Damaged(text),
+            erofs_read::ReadError::Path { .. } | erofs_read::ReadError::Devices { .. } => {
+                Self::Usage(text)
+            }
             _ => Self::Unreadable(text),
         }
     }
@@ -100,6 +116,11 @@ impl Failure {
                 TargetError::Exists { .. } | TargetError::InUse { .. } | TargetError::Holds { .. },
             ) => 4,
             Self::Write(WriteError::Copy { .. }) | Self::Erofs(erofs::WriteError::Copy { .. }) => 3,
+            Self::Extract(ExtractError::NotEmpty(_)) => 4,
+            Self::Extract(
+                ExtractError::Object { cause, .. } | ExtractError::Target { cause, .. },
+            ) if full(cause) => 5,
+            Self::Extract(_) => 1,
             Self::Damaged(_) => 6,
             Self::Target(_) | Self::Write(_) | Self::Erofs(_) | Self::Open { .. } => 1,
             Self::Unreadable(_) | Self::Answer(_) => 1,

@@ -139,6 +139,11 @@ pub(crate) fn check_uuid(uuid: Option<Uuid>) -> Result<(), Failure> {
 }
 
 impl Run {
+    /// Whether nothing is shown while it goes on.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.quiet || self.json
+    }
+
     /// What may be replaced.
     pub(crate) fn overwrite(&self) -> Overwrite {
         match self.force {

@@ -8,6 +8,8 @@
 mod erofs;
 mod erofs_compress;
 mod erofs_make;
+mod erofs_read;
+mod erofs_verbs;
 mod failure;
 mod inputs;
 mod make;
@@ -52,9 +54,14 @@ Examples:
   imagegen erofs root.erofs base.tar changes/         one source over the other
   imagegen erofs --times 0 root.erofs oci:layout      all times the same: short inodes
   imagegen erofs --dedupe root.erofs rootfs/          equal blocks once
+  imagegen erofs ls -l root.erofs etc                 what a directory holds
+  imagegen erofs cat root.erofs etc/hostname          a file's contents
+  imagegen erofs extract root.erofs rootfs            all of it, into a directory
 
 An image called as a word that is a verb is named with ./ before it. The same tree and
-options give the same bytes, whatever the number of threads; SOURCE_DATE_EPOCH is obeyed.";
+options give the same bytes, whatever the number of threads; SOURCE_DATE_EPOCH is obeyed.
+Data on other devices is read from those given with --device, in the order of the image's
+table. Paths in an image lead from its root; symbolic links are not followed.";
 
 /// Makes images of file systems from trees of files, without mounting anything and
 /// without root.
@@ -70,7 +77,7 @@ enum Command {
     /// XFS: make one, map who owns what, check one
     #[command(after_help = XFS_AFTER)]
     Xfs(Box<Xfs>),
-    /// EROFS: make one
+    /// EROFS: make one, read, extract and check any
     #[command(after_help = EROFS_AFTER)]
     Erofs(Box<Erofs>),
 }
@@ -84,6 +91,8 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Erofs {
+    #[command(subcommand)]
+    read: Option<erofs_read::Verb>,
     #[command(flatten)]
     make: ErofsMake,
 }
@@ -117,7 +126,12 @@ enum Read {
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let xfs = match cli.command {
         Command::Xfs(xfs) => xfs,
-        Command::Erofs(erofs) => return erofs::make(&erofs.make),
+        Command::Erofs(erofs) => {
+            return match &erofs.read {
+                Some(verb) => erofs_verbs::run(verb),
+                None => erofs::make(&erofs.make),
+            };
+        }
     };
     match xfs.read {
         Some(Read::Fsmap(arguments)) => xfs::fsmap(&arguments),
@@ -127,6 +141,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
     use clap::CommandFactory;

@@ -1,6 +1,5 @@
 //! The progress bar: bytes, rate and time left, on a terminal only.
 
-use super::inputs::Run;
 use imagegen::tree::{Progress, Survey};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -25,11 +24,27 @@ fn bar(bytes: u64, quiet: bool) -> ProgressBar {
     }
 }
 
-/// Makes the image of a tree while a bar shows how far it is.
-pub(crate) fn shown<T>(run: &Run, survey: &Survey, work: impl FnOnce(&Progress) -> T) -> T {
-    let bar = bar(survey.data, run.quiet || run.json);
+/// How much there is to do, about.
+pub(crate) struct Work {
+    /// Bytes of contents.
+    pub(crate) data: u64,
+    pub(crate) objects: u64,
+}
+
+impl From<&Survey> for Work {
+    fn from(survey: &Survey) -> Self {
+        Self {
+            data: survey.data,
+            objects: survey.objects,
+        }
+    }
+}
+
+/// Does `work` while a bar shows how far it is, unless it shall be `quiet`.
+pub(crate) fn shown<T>(all: &Work, quiet: bool, work: impl FnOnce(&Progress) -> T) -> T {
+    let bar = bar(all.data, quiet);
     let progress = Progress::default();
-    let made = watch(&bar, &progress, survey.objects, || work(&progress));
+    let made = watch(&bar, &progress, all.objects, || work(&progress));
     bar.finish_and_clear();
     made
 }

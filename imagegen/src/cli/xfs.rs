@@ -47,9 +47,11 @@ pub(crate) fn make(arguments: &Make) -> Result<(), Failure> {
         }
         None => Target::create(image, plan.bytes(), arguments.run.overwrite())?,
     };
-    let made = progress::shown(&arguments.run, &plan.survey, |progress| {
-        write(&source, &request, &plan, &target, progress)
-    })?;
+    let made = progress::shown(
+        &(&plan.survey).into(),
+        arguments.run.is_silent(),
+        |progress| write(&source, &request, &plan, &target, progress),
+    )?;
     target.finish(!arguments.run.no_sync)?;
     output::made(arguments, image, &plan, &made, begin.elapsed())
 }

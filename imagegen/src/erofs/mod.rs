@@ -4,8 +4,18 @@
 //! - [`mod@format`]: structures as bytes
 //! - [`make`]: an image, from a tree to the last byte
 //! - [`write`]: the writer
+//! - [`read`]: any image, trusting nothing
+//! - [`list`]: what directories hold
+//! - [`check`]: every structure against every other
+//! - [`dump`]: structures for people and programs
+//! - [`extract`]: a tree out of an image
 
+pub mod check;
 pub mod compress;
+pub mod dump;
+pub mod extract;
 pub mod format;
+pub mod list;
 pub mod make;
+pub mod read;
 pub mod write;

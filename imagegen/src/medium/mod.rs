@@ -1,5 +1,5 @@
 //! Bytes on their way to their places in an image: what takes them ([`Medium`]), and the
-//! threads that carry them there.
+//! threads that carry them there; and what an image is read from ([`Source`]).
 //!
 //! - `stream`: pieces that follow each other are joined, and threads write them
 //! - `contents`: which bytes of a file go where
@@ -9,11 +9,13 @@
 mod buffer;
 mod contents;
 mod copying;
+mod source;
 mod stream;
 
 pub(crate) use buffer::page;
 pub(crate) use contents::{Sink, Stretch, read_part, send};
 pub(crate) use copying::{Copy, Part};
+pub use source::Source;
 pub(crate) use stream::{Crew, Failure, Stream};
 
 use std::fs::File;

@@ -16,15 +16,15 @@ mod image;
 mod kinds;
 mod limits;
 mod load;
-mod model;
 mod mount;
-mod observe;
 mod random;
 mod repair;
 mod same;
 mod sizing;
 #[path = "../tools/mod.rs"]
 mod tools;
+#[path = "../trees/mod.rs"]
+mod trees;
 mod used;
 
 use image::Image;
@@ -32,6 +32,7 @@ use imagegen::xfs::geometry::Options;
 use model::Tree;
 use mount::{How, Mounted};
 use std::fs::File;
+use trees::{model, observe};
 
 /// The judges of every image: both xfs_repair, our own checker, and the mounted tree equal
 /// to `tree`. Returns the image for more.

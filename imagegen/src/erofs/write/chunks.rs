@@ -16,7 +16,7 @@ use std::ops::Range;
 use zerocopy::IntoBytes;
 
 /// Bytes that the digests of a walk are made of.
-const DIGESTED: u64 = 4096;
+pub(crate) const DIGESTED: u64 = 4096;
 /// Chunks of one file at most: so many indexes are held.
 const MOST_CHUNKS: u64 = 1 << 22;
 
@@ -32,13 +32,8 @@ pub(crate) struct Chunks {
     shared: u64,
 }
 
-/// A chunk of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chunk {
-    Hole,
-    /// First block.
-    At(u64),
-}
+/// Block of a chunk of zeroes, which lies nowhere.
+const NOWHERE: u64 = u64::MAX;
 
 impl Chunks {
     /// As the options say.
@@ -61,26 +56,27 @@ impl Chunks {
         self.shared
     }
 
-    /// Logarithm of the chunk size with which a file is smallest, if it comes in chunks:
-    /// because all do, or because holes are worth it.
+    /// Logarithm of a file's chunk size, if it comes in chunks: because all do, or because
+    /// holes are worth it. The one with which it is smallest if none was asked for, or that
+    /// makes too many.
     pub(crate) fn of(&self, content: &Content, space: &Space) -> Option<u32> {
         if content.size == 0 {
             return None;
         }
-        if let Some(bits) = self.asked {
-            return Some(bits);
-        }
-        if let [only] = &content.data[..]
-            && *only == (0..content.size)
-        {
-            return None;
-        }
         let block_bits = space.block_size().trailing_zeros();
-        let sizes = (0..=format::BLOCK_BITS).map(|more| block_bits + more);
-        let possible = sizes.filter(|bits| *bits < 63 && content.size >> bits <= MOST_CHUNKS);
-        let costs = possible.map(|bits| (cost(content, bits, space), bits));
+        let largest = block_bits + format::BLOCK_BITS;
+        let possible = |bits: &u32| *bits < 63 && content.size >> *bits <= MOST_CHUNKS;
+        if let Some(asked) = self.asked
+            && possible(&asked)
+        {
+            return Some(asked);
+        }
+        let smallest = self.asked.unwrap_or(block_bits);
+        let sizes = (smallest..=largest).filter(possible);
+        let costs = sizes.map(|bits| (cost(content, bits, space), bits));
         let (cost, bits) = costs.min()?;
-        (cost < content.size.next_multiple_of(1 << block_bits)).then_some(bits)
+        let whole = content.size.next_multiple_of(1 << block_bits);
+        (cost < whole || self.asked.is_some()).then_some(bits)
     }
 
     /// Gives a file its chunks of `1 << bits` bytes, and sends them there.
@@ -90,11 +86,6 @@ impl Chunks {
         bits: u32,
         placing: &mut Placing<'_, '_, '_>,
     ) -> Result<Body, Fault> {
-        if content.size >> bits > MOST_CHUNKS {
-            let reason =
-                format!("it has more than {MOST_CHUNKS} chunks; make them larger (--chunk-size)");
-            return Err(reason.into());
-        }
         self.used = true;
         let mut chunks = Vec::new();
         let mut stretches: Vec<Stretch> = Vec::new();
@@ -115,16 +106,16 @@ impl Chunks {
         sums: &mut Sums<'_>,
         space: &mut Space,
         stretches: &mut Vec<Stretch>,
-    ) -> Chunk {
+    ) -> u64 {
         let sum = sums.next(range);
         if !touches(&content.data, range) {
-            return Chunk::Hole;
+            return NOWHERE;
         }
         let count = space.blocks_of(range.end - range.start);
         let known = self.places.as_ref().and_then(|places| places.get(&sum?));
         if let Some(block) = known {
             self.shared += count;
-            return Chunk::At(*block);
+            return *block;
         }
         let block = space.take(count);
         if let (Some(places), Some(sum)) = (&mut self.places, sum) {
@@ -143,7 +134,7 @@ impl Chunks {
                 at,
             }),
         }
-        Chunk::At(block)
+        block
     }
 }
 
@@ -176,21 +167,18 @@ fn touches(data: &[Range<u64>], part: &Range<u64>) -> bool {
     data.get(after).is_some_and(|range| range.start < part.end)
 }
 
-/// What an inode says of its chunks.
-fn body(bits: u32, chunks: &[Chunk]) -> Body {
-    let far = |chunk: &Chunk| matches!(chunk, Chunk::At(block) if *block >= u64::from(HOLE));
+/// What an inode says of its chunks, given the first block of each.
+fn body(bits: u32, chunks: &[u64]) -> Body {
+    let far = |block: &u64| *block >= u64::from(HOLE) && *block != NOWHERE;
     let far = chunks.iter().any(far);
-    let indexes = far || chunks.contains(&Chunk::Hole);
-    let mut map = Vec::new();
-    for chunk in chunks {
-        let block = match chunk {
-            Chunk::Hole => u64::MAX,
-            Chunk::At(block) => *block,
-        };
+    let indexes = far || chunks.contains(&NOWHERE);
+    let unit = if indexes { INDEX } else { BLOCK_ENTRY };
+    let mut map = Vec::with_capacity(chunks.len() * unit);
+    for block in chunks {
         let index = Index {
             block_high: if far { (block >> 32) as u16 } else { 0 }.into(),
             device: 0.into(),
-            block_low: (block as u32).into(),
+            block_low: (*block as u32).into(),
         };
         match indexes {
             true => map.extend_from_slice(index.as_bytes()),
@@ -207,7 +195,7 @@ fn body(bits: u32, chunks: &[Chunk]) -> Body {
         },
         block: 0,
         map,
-        map_align: if indexes { INDEX } else { BLOCK_ENTRY },
+        map_align: unit,
         tail: Vec::new(),
     }
 }

@@ -19,7 +19,7 @@ pub struct Options {
     pub bit48: bool,
     /// Bytes of a chunk, if all files come in chunks.
     pub chunk_size: Option<u64>,
-    /// Whether chunks with the same contents are kept once.
+    /// Whether chunks with the same contents are kept once; these have 4096 bytes at least.
     pub dedupe: bool,
     /// How files are compressed, if they are.
     pub compression: Option<Compression>,
@@ -70,7 +70,7 @@ impl Default for Options {
 
 /// An option that cannot be as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{option} {value}: {reason}")]
+#[error("{option}{}{value}: {reason}", if value.is_empty() { "" } else { " " })]
 pub struct OptionError {
     /// Which, as it is called on the command line.
     pub option: &'static str,
@@ -142,6 +142,11 @@ impl Options {
     }
 
     fn check_chunks(&self) -> Result<(), OptionError> {
+        let digested = super::chunks::DIGESTED;
+        if self.dedupe && self.chunk_size.is_none_or(|chunk| chunk < digested) {
+            let reason = format!("needs chunks of {digested} bytes or more (--chunk-size)");
+            return Err(OptionError::new("--dedupe", "", reason));
+        }
         let Some(chunk) = self.chunk_size else {
             return Ok(());
         };

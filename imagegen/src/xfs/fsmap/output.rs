@@ -5,6 +5,7 @@
 //! directories.
 
 use super::{Fsmap, Mapping, Owner, paths};
+use crate::shown;
 use crate::xfs::read::{ReadError, Result, Source};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
@@ -112,36 +113,19 @@ fn find<S: Source>(
     }
     if fsmap.geometry().features.parent {
         for (ino, list) in &mut found {
-            climber.paths(*ino, &mut |path| list.push(show(path)))?;
+            climber.paths(*ino, &mut |path| list.push(shown::path(path)))?;
             list.sort();
         }
     } else if !found.is_empty() {
         let wanted = found.keys().copied().collect();
         paths::search(fsmap.reader(), &wanted, &mut |ino, path| {
             if let Some(list) = found.get_mut(&ino) {
-                list.push(show(path));
+                list.push(shown::path(path));
             }
         })?;
         found.values_mut().for_each(|list| list.sort());
     }
     Ok(found)
-}
-
-/// A path for people: with the leading slash; what is not UTF-8, control characters and
-/// backslashes escaped.
-fn show(path: &[u8]) -> String {
-    let mut text = String::from("/");
-    for chunk in path.utf8_chunks() {
-        for letter in chunk.valid().chars() {
-            match letter {
-                '\\' => text.push_str("\\\\"),
-                letter if letter.is_control() => text.extend(letter.escape_default()),
-                letter => text.push(letter),
-            }
-        }
-        text.push_str(&chunk.invalid().escape_ascii().to_string());
-    }
-    text
 }
 
 struct Writer<'w> {

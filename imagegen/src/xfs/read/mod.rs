@@ -20,14 +20,14 @@ mod file;
 mod fork;
 mod group;
 mod inode;
-mod source;
+
 mod tree;
 
+pub use crate::medium::Source;
 pub use chunk::Chunk;
 pub use error::{Flaw, Place, ReadError, Result};
 pub use fork::{Extents, ForkMap, Which};
 pub use inode::Inode;
-pub use source::Source;
 pub use tree::{Bmap, Bno, Cnt, Finobt, Inobt, Refcount, Rmap, Tree};
 
 pub(crate) use block::Label;

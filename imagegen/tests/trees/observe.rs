@@ -3,7 +3,7 @@
 //!
 //! Directories are reached through descriptors, so that paths may be of any length.
 
-use crate::model::{Tree, What, rounded};
+use super::model::{Tree, What, rounded};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, openat, readlinkat, seek, statat,
 };
@@ -50,10 +50,21 @@ pub(crate) enum Contents {
 /// Reads the tree at `root`; places of data are rounded to `block` bytes. Names for which
 /// `skip` holds are left out.
 pub(crate) fn observe(root: &Path, block: u64, skip: &dyn Fn(&[u8]) -> bool) -> View {
+    watch(root, block, false, skip)
+}
+
+/// The same where a hole may have become zeroes, or zeroes a hole: blocks of zeroes count as
+/// holes.
+pub(crate) fn observe_bytes(root: &Path, block: u64) -> View {
+    watch(root, block, true, &|_| false)
+}
+
+fn watch(root: &Path, block: u64, zeroes: bool, skip: &dyn Fn(&[u8]) -> bool) -> View {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = openat(rustix::fs::CWD, root, flags, Mode::empty()).unwrap();
     let mut watcher = Watcher {
         block,
+        zeroes,
         skip,
         view: View::new(),
         first: HashMap::new(),
@@ -65,6 +76,8 @@ pub(crate) fn observe(root: &Path, block: u64, skip: &dyn Fn(&[u8]) -> bool) -> 
 
 struct Watcher<'a> {
     block: u64,
+    /// Whether blocks of zeroes are holes.
+    zeroes: bool,
     skip: &'a dyn Fn(&[u8]) -> bool,
     view: View,
     /// First path by inode.
@@ -143,7 +156,10 @@ impl Watcher<'_> {
     fn file(&self, fd: BorrowedFd<'_>, name: &[u8], size: u64) -> Contents {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
         let file = File::from(openat(fd, name, flags, Mode::empty()).unwrap());
-        let ranges = rounded(&data_ranges(&file, size), self.block);
+        let mut ranges = rounded(&data_ranges(&file, size), self.block);
+        if self.zeroes {
+            ranges = without_zeroes(&file, size, &ranges, self.block);
+        }
         let mut sum = 0;
         let mut buffer = vec![0; 256 << 10];
         for range in &ranges {
@@ -161,6 +177,27 @@ impl Watcher<'_> {
             sum,
         }
     }
+}
+
+/// The blocks of `ranges` that are not all zeroes.
+fn without_zeroes(file: &File, size: u64, ranges: &[Range<u64>], block: u64) -> Vec<Range<u64>> {
+    let mut left = Vec::new();
+    let mut buffer = vec![0; (256 << 10) / block as usize * block as usize];
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end.min(size) {
+            let now = (range.end.min(size) - at).min(buffer.len() as u64) as usize;
+            file.read_exact_at(&mut buffer[..now], at).unwrap();
+            for (number, bytes) in buffer[..now].chunks(block as usize).enumerate() {
+                if bytes.iter().any(|byte| *byte != 0) {
+                    let begin = at + number as u64 * block;
+                    left.push(begin..begin + block);
+                }
+            }
+            at += now as u64;
+        }
+    }
+    rounded(&left, block)
 }
 
 fn data_ranges(file: &File, size: u64) -> Vec<Range<u64>> {
