@@ -1,5 +1,6 @@
 //! Making an image: a quick walk through the tree, then the writing.
 
+use super::compress::Shared;
 use super::write::{self, Made, Options, Outline, WriteError};
 use crate::medium::{Medium, Nowhere};
 use crate::tree::{Detail, Progress, Source, Survey};
@@ -55,21 +56,37 @@ pub fn plan(source: &dyn Source, request: &Request) -> Result<Plan, WriteError> 
 /// # Errors
 /// As [`make`], but for contents.
 pub fn rehearse(source: &dyn Source, request: &Request, plan: &Plan) -> Result<Made, WriteError> {
+    let shared = shared(source, request)?;
     let detail = detail(request, Detail::Layout);
     let mut events = source.walk(detail)?;
     write::write(
         &request.options,
         plan.uuid,
         &plan.outline,
+        shared,
         &mut events,
         &Nowhere,
     )
 }
 
 fn detail(request: &Request, least: Detail) -> Detail {
-    match request.options.dedupe {
-        true => Detail::Digests,
-        false => least,
+    match (&request.options.compression, request.options.dedupe) {
+        // How large they are is known only when they are compressed.
+        (Some(_), _) => Detail::Contents,
+        (None, true) => Detail::Digests,
+        (None, false) => least,
+    }
+}
+
+/// What compressed files share, if that is asked for.
+fn shared(source: &dyn Source, request: &Request) -> Result<Option<Shared>, WriteError> {
+    let options = &request.options;
+    match write::needs_survey(options) {
+        true => Ok(Some(write::survey(
+            options,
+            &mut source.walk(Detail::Contents)?,
+        )?)),
+        false => Ok(None),
     }
 }
 
@@ -85,12 +102,14 @@ pub fn make(
     medium: &dyn Medium,
     progress: &Progress,
 ) -> Result<Made, WriteError> {
+    let shared = shared(source, request)?;
     let detail = detail(request, Detail::Contents);
     let mut events = source.walk(detail)?.inspect(|event| progress.add(event));
     write::write(
         &request.options,
         plan.uuid,
         &plan.outline,
+        shared,
         &mut events,
         medium,
     )

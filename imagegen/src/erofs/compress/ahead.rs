@@ -5,12 +5,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::algorithm::Algorithm;
-use super::choice::{Choice, Compression, Fragments, Method, SAMPLE, trial};
+use super::choice::{Method, SAMPLE, trial};
 use super::codec::CodecError;
+use super::dedupe::Shared;
+use super::parts::{self, Part};
 use super::pool::{Codecs, Pool, Promise};
 use super::segment::{Cut, End, SEGMENT, Segment, compress};
+use super::selection::Selection;
 use crate::medium::{Failure, read_part};
-use crate::tree::{Bytes, Content, Event, Kind, TreeError};
+use crate::tree::{Bytes, Content, Event, Kind, Time, TreeError};
 
 /// Segments that wait or are compressed, for each thread.
 const SEGMENTS: u64 = 3;
@@ -37,6 +40,8 @@ pub(crate) struct Packing {
     pub(crate) segments: u64,
     /// Bytes of its clusters at most.
     pub(crate) cluster: u32,
+    /// It is not what the walk before saw.
+    pub(crate) changed: bool,
 }
 
 /// What a thread made of a segment.
@@ -70,77 +75,45 @@ struct Open {
     content: Arc<Content>,
     method: Method,
     cluster: u32,
-    next: u64,
-    segments: u64,
-}
-
-/// How files are cut.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
-    pub(crate) block: usize,
-    pub(crate) interlaced: bool,
-    pub(crate) end: End,
-    /// Files are only taken, for whoever asks for their contents.
-    pub(crate) takes_only: bool,
-}
-
-impl Plan {
-    /// As asked for.
-    pub(crate) fn new(compression: Option<&Compression>, block: usize) -> Self {
-        let end = match compression {
-            None => End::Blocks,
-            Some(compression) => match compression.fragments {
-                Fragments::None if compression.inline_tails => End::Inline,
-                Fragments::None => End::Blocks,
-                Fragments::Tails | Fragments::All => End::Fragment,
-            },
-        };
-        Self {
-            block,
-            interlaced: end == End::Fragment,
-            end,
-            takes_only: compression.is_some_and(|c| c.fragments == Fragments::All),
-        }
-    }
+    /// What is left of it.
+    parts: VecDeque<Part>,
+    /// What becomes of its end.
+    end: End,
 }
 
 /// The look ahead.
 pub(crate) struct Ahead<'a, 'scope> {
     events: &'a mut dyn Iterator<Item = Result<Event, TreeError>>,
     pool: &'a Pool<'scope>,
-    /// None if nothing is compressed here.
-    choice: Option<Choice>,
-    plan: Plan,
+    selection: Selection,
+    shared: Option<Shared>,
+    /// Of the files that consist of pieces, how many came.
+    planned: usize,
     waiting: VecDeque<Unit>,
     /// Bytes that they hold.
     bytes: u64,
     open: Option<Open>,
     /// What ended the events.
     end: Option<Result<(), TreeError>>,
-    /// Of what came last, without the leading slash.
-    path: Vec<u8>,
-    /// Lengths of the paths before.
-    paths: Vec<usize>,
 }
 
 impl<'a, 'scope> Ahead<'a, 'scope> {
     pub(crate) fn new(
         events: &'a mut dyn Iterator<Item = Result<Event, TreeError>>,
         pool: &'a Pool<'scope>,
-        choice: Option<Choice>,
-        plan: Plan,
+        selection: Selection,
+        shared: Option<Shared>,
     ) -> Self {
         Self {
             events,
             pool,
-            choice,
-            plan,
+            selection,
+            shared,
+            planned: 0,
             waiting: VecDeque::new(),
             bytes: 0,
             open: None,
             end: None,
-            path: Vec::new(),
-            paths: Vec::new(),
         }
     }
 
@@ -194,18 +167,19 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
 
     fn cut(&self, cluster: u32, end: End) -> Cut {
         Cut {
-            block: self.plan.block,
+            block: self.selection.plan.block,
             cluster: cluster as usize,
-            interlaced: self.plan.interlaced,
+            interlaced: self.selection.plan.interlaced,
             end,
+            ends_file: false,
         }
     }
 
     /// Gives the threads as much as may wait.
     fn fill(&mut self) {
-        let (most, events) = match self.choice {
-            Some(_) => (SEGMENT * SEGMENTS * self.pool.threads() as u64, EVENTS),
-            None => (1, 1),
+        let (most, events) = match self.selection.is_empty() {
+            false => (SEGMENT * SEGMENTS * self.pool.threads() as u64, EVENTS),
+            true => (1, 1),
         };
         while self.bytes < most && self.waiting.len() < events {
             if let Some(open) = self.open.take() {
@@ -224,47 +198,24 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
     }
 
     fn event(&mut self, event: Event) {
-        let item = match event {
-            Event::Enter(node) => {
-                self.paths.push(self.path.len());
-                self.go_to(&node.name);
-                (Event::Enter(node), None)
-            }
-            Event::Leave => {
-                self.path.truncate(self.paths.pop().unwrap_or(0));
-                (Event::Leave, None)
-            }
-            Event::Node(mut node) => {
-                let before = self.path.len();
-                self.go_to(&node.name);
+        let selected = self.selection.of(&event);
+        let item = match (event, selected) {
+            (Event::Node(mut node), Some(how)) => {
                 let packing = match &mut node.kind {
-                    Kind::File(content) => self.file(content),
+                    Kind::File(content) => Some(self.file(content, node.meta.mtime, how)),
                     _ => None,
                 };
-                self.path.truncate(before);
                 (Event::Node(node), packing)
             }
-            link @ Event::Link { .. } => (link, None),
+            (event, _) => (event, None),
         };
         let bytes = held(&item.0);
         self.bytes += bytes;
         self.waiting.push_back(Unit::Event(Box::new(item), bytes));
     }
 
-    fn go_to(&mut self, name: &[u8]) {
-        if !self.path.is_empty() {
-            self.path.push(b'/');
-        }
-        self.path.extend_from_slice(name);
-    }
-
-    /// Takes a file's contents, if they are to be compressed.
-    fn file(&mut self, content: &mut Content) -> Option<Packing> {
-        let (method, cluster) = self.choice.as_ref()?.of(&self.path);
-        let small = self.plan.end == End::Blocks && content.size <= self.plan.block as u64;
-        if method == Method::Plain || content.size == 0 || small || is_sparse(content) {
-            return None;
-        }
+    /// Takes a file's contents.
+    fn file(&mut self, content: &mut Content, mtime: Time, how: (Method, u32)) -> Packing {
         let known = Content {
             size: content.size,
             data: content.data.clone(),
@@ -272,48 +223,91 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
             digests: Vec::new(),
         };
         let content = Arc::new(std::mem::replace(content, known));
-        let segments = content.size.div_ceil(SEGMENT);
-        self.open = (!self.plan.takes_only).then(|| Open {
+        let mut packing = Packing {
             content: Arc::clone(&content),
-            method,
-            cluster,
-            next: 0,
-            segments,
-        });
-        Some(Packing {
+            segments: 0,
+            cluster: how.1,
+            changed: false,
+        };
+        let (block, end) = (self.selection.plan.block, self.selection.plan.end);
+        let parts = match &self.shared {
+            Some(shared) if self.selection.shares(content.size, how.1) => {
+                let plan = shared.files.get(self.planned);
+                self.planned += 1;
+                let same = plan.filter(|plan| (plan.size, plan.mtime) == (content.size, mtime));
+                packing.changed = same.is_none();
+                same.map(|plan| parts::of_steps(&plan.steps, block))
+            }
+            _ => Some(parts::of_size(content.size)),
+        };
+        let parts = parts.unwrap_or_default();
+        packing.segments = parts.len() as u64;
+        if self.selection.plan.takes_only {
+            return packing;
+        }
+        self.open = Some(Open {
             content,
-            segments,
-            cluster,
-        })
+            method: how.0,
+            cluster: how.1,
+            parts: parts.into(),
+            end,
+        });
+        packing
     }
 
     /// Gives a file's next segment to the threads.
     fn begin(&mut self, mut open: Open) {
-        let range = open.next * SEGMENT..((open.next + 1) * SEGMENT).min(open.content.size);
-        open.next += 1;
-        let end = match open.next == open.segments {
-            true => self.plan.end,
-            false => End::Blocks,
+        let Some(part) = open.parts.pop_front() else {
+            return;
         };
-        let cut = self.cut(open.cluster, end);
+        let ends_file = open.parts.is_empty();
+        let end = if ends_file { open.end } else { End::Blocks };
+        let cut = Cut {
+            ends_file,
+            ..self.cut(open.cluster, end)
+        };
         let (content, method) = (Arc::clone(&open.content), open.method);
-        let bytes = range.end - range.start;
+        let pieces = self
+            .shared
+            .as_ref()
+            .map(|shared| Arc::clone(&shared.pieces));
+        let bytes = part.own();
         let promise = self.pool.submit(move |codecs| {
             let read = |range| read_part(&content, &range).map_err(SegmentError::Read);
-            let bytes = read(range.clone())?;
-            // All segments of a file find the same, so that it has one algorithm.
-            let sample = match method {
-                Method::Auto if range.start > 0 => read(0..SAMPLE as u64)?,
-                _ => bytes.get(..SAMPLE).unwrap_or(&bytes).to_vec(),
+            let packed = match (pieces, method) {
+                (Some(pieces), Method::By(algorithm)) => {
+                    part.pack(algorithm, &pieces, &cut, codecs, &read)?
+                }
+                _ => {
+                    let bytes = read(part.range())?;
+                    // All segments of a file find the same, so that it has one algorithm.
+                    let sample = match method {
+                        Method::Auto if part.begin > 0 => read(0..SAMPLE as u64)?,
+                        _ => bytes.get(..SAMPLE).unwrap_or(&bytes).to_vec(),
+                    };
+                    pack(&bytes, method, &sample, &cut, codecs)?
+                }
             };
             drop(content); // before it is known that this is done: nobody else has it then
-            pack(&bytes, method, &sample, &cut, codecs)
+            Ok(packed)
         });
         self.bytes += bytes;
-        self.waiting
-            .push_back(Unit::Segment(Promised(promise), bytes));
-        if open.next < open.segments {
+        let promise = Promised(promise);
+        self.waiting.push_back(Unit::Segment(promise, bytes));
+        if !ends_file {
             self.open = Some(open);
+        }
+    }
+
+    /// Where a piece lies that files share; `put` gives it a place, if it has none.
+    pub(crate) fn place_piece<E>(
+        &self,
+        piece: u32,
+        put: impl FnOnce(&[u8]) -> Result<u64, E>,
+    ) -> Result<Option<u64>, E> {
+        match &self.shared {
+            Some(shared) => shared.pieces.place(piece, put),
+            None => Ok(None),
         }
     }
 }
@@ -328,16 +322,6 @@ fn held(event: &Event) -> u64 {
         }) => bytes.len() as u64,
         _ => 0,
     }
-}
-
-/// Whether a file is so much hole that chunks tell it better.
-fn is_sparse(content: &Content) -> bool {
-    let data: u64 = content
-        .data
-        .iter()
-        .map(|range| range.end - range.start)
-        .sum();
-    content.size > 64 << 20 && data < content.size / 8
 }
 
 fn pack(

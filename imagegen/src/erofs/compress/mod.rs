@@ -11,11 +11,16 @@ pub mod algorithm;
 pub mod choice;
 pub mod codec;
 pub mod config;
+mod dedupe;
 pub mod extent;
 pub mod index;
+mod parts;
 mod pool;
 pub mod segment;
+mod selection;
 
-pub(crate) use ahead::{Ahead, Packed, Packing, Plan, Promised, SegmentError};
+pub(crate) use ahead::{Ahead, Packed, Packing, Promised, SegmentError};
 pub(crate) use choice::Choice;
+pub(crate) use dedupe::{Shared, SurveyError, survey};
 pub(crate) use pool::Pool;
+pub(crate) use selection::{Plan, Selection};

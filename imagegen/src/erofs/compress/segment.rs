@@ -4,6 +4,8 @@
 //! Segments begin and end at blocks of the file, but the last, so that no logical cluster
 //! has the heads of two extents whatever stands on both sides of a border.
 
+use std::ops::Range;
+
 use super::codec::{Codec, CodecError, Fit, Room};
 use super::extent::{Extent, Kind};
 
@@ -22,6 +24,8 @@ pub struct Cut {
     pub interlaced: bool,
     /// What becomes of the end: only the last segment of a file has one.
     pub end: End,
+    /// It is the last segment.
+    pub ends_file: bool,
 }
 
 /// What may be done with the end of a file.
@@ -44,6 +48,17 @@ pub struct Segment {
     pub data: Vec<u8>,
     /// What lies elsewhere.
     pub rest: Option<Rest>,
+    /// Which extents lie in pieces that several files share, in their order.
+    pub borrowed: Vec<Borrowed>,
+}
+
+/// Extents of a piece, whose places count from the piece's first byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Borrowed {
+    /// Which of the segment's extents.
+    pub extents: Range<usize>,
+    /// Number of the piece.
+    pub piece: u32,
 }
 
 /// An end that lies elsewhere.
@@ -65,7 +80,8 @@ pub enum Rest {
 impl Segment {
     /// Whether anything was compressed, or lies elsewhere.
     pub fn gains(&self) -> bool {
-        self.rest.is_some() || self.extents.iter().any(|extent| extent.kind != Kind::Plain)
+        let elsewhere = self.rest.is_some() || !self.borrowed.is_empty();
+        elsewhere || self.extents.iter().any(|extent| extent.kind != Kind::Plain)
     }
 }
 
@@ -75,33 +91,86 @@ impl Segment {
 /// If the library fails.
 pub fn compress(input: &[u8], cut: &Cut, codec: &mut dyn Codec) -> Result<Segment, CodecError> {
     codec.forget();
-    let mut work = Work {
-        cut,
-        done: Segment::default(),
-        at: 0,
-    };
-    let mut out = Vec::new();
-    while let Some(rest) = input.get(work.at..).filter(|rest| !rest.is_empty()) {
-        if work.keep_rest(rest) {
-            break;
-        }
-        match codec.fit(rest, work.room(cut.cluster), &mut out)? {
-            Fit::Plain(count) => work.plain(rest.get(..count).unwrap_or(rest)),
-            Fit::Compressed(taken) if taken < rest.len() => work.cluster(taken, &out),
-            Fit::Compressed(_) => work.end(rest, &mut out, codec)?,
-        }
-    }
+    let mut work = Work::new(cut, 0);
+    work.finish(input, cut.end, codec)?;
     Ok(work.done)
 }
 
-struct Work<'a> {
-    cut: &'a Cut,
-    done: Segment,
-    /// Bytes that were dealt with.
-    at: usize,
+/// The segment as it is, without compressing it.
+pub fn plain(input: &[u8], cut: &Cut) -> Segment {
+    let mut work = Work::new(cut, 0);
+    if cut.end != End::Fragment || !work.keep_rest(input, End::Fragment) {
+        work.plain(input, cut.end);
+    }
+    work.done
 }
 
-impl Work<'_> {
+/// A segment that is being made.
+pub(super) struct Work<'a> {
+    pub(super) cut: &'a Cut,
+    pub(super) done: Segment,
+    /// Where in the file it is, as far as it matters: counted from a block.
+    pub(super) at: usize,
+}
+
+impl<'a> Work<'a> {
+    /// With nothing done yet of what begins `at` bytes after a block of the file.
+    pub(super) fn new(cut: &'a Cut, at: usize) -> Self {
+        Self {
+            cut,
+            done: Segment::default(),
+            at,
+        }
+    }
+
+    /// Compresses `input`, after which something else comes: but for a rest that would end
+    /// in the block it begins in. Bytes that were dealt with.
+    pub(super) fn run(&mut self, input: &[u8], codec: &mut dyn Codec) -> Result<usize, CodecError> {
+        let (block, mut out, mut done) = (self.cut.block, Vec::new(), 0);
+        while let Some(rest) = input.get(done..).filter(|rest| !rest.is_empty()) {
+            let before = self.at;
+            if rest.len() <= block {
+                if self.at % block + rest.len() >= block {
+                    self.plain(rest, End::Blocks);
+                    done += rest.len();
+                }
+                break;
+            }
+            match codec.fit(rest, self.room(self.cut.cluster), &mut out)? {
+                Fit::Plain(count) => {
+                    let whole = rest.get(..count / block * block).unwrap_or(rest);
+                    self.plain(whole, End::Blocks);
+                }
+                Fit::Compressed(taken) => self.cluster(taken, &out),
+            }
+            done += self.at - before;
+        }
+        Ok(done)
+    }
+
+    /// Compresses `input`, with which the segment ends as `end` says.
+    pub(super) fn finish(
+        &mut self,
+        input: &[u8],
+        end: End,
+        codec: &mut dyn Codec,
+    ) -> Result<(), CodecError> {
+        let (mut out, mut done) = (Vec::new(), 0);
+        while let Some(rest) = input.get(done..).filter(|rest| !rest.is_empty()) {
+            let before = self.at;
+            if self.keep_rest(rest, end) {
+                break;
+            }
+            match codec.fit(rest, self.room(self.cut.cluster), &mut out)? {
+                Fit::Plain(count) => self.plain(rest.get(..count).unwrap_or(rest), end),
+                Fit::Compressed(taken) if taken < rest.len() => self.cluster(taken, &out),
+                Fit::Compressed(_) => self.end(rest, end, &mut out, codec)?,
+            }
+            done += self.at - before;
+        }
+        Ok(())
+    }
+
     fn room(&self, bytes: usize) -> Room {
         Room {
             bytes,
@@ -110,14 +179,14 @@ impl Work<'_> {
     }
 
     /// Deals with a rest that needs no codec; whether it was one.
-    fn keep_rest(&mut self, rest: &[u8]) -> bool {
-        match self.cut.end {
+    fn keep_rest(&mut self, rest: &[u8], end: End) -> bool {
+        match end {
             End::Fragment if rest.len() <= self.cut.cluster => {
                 self.done.rest = Some(Rest::Fragment(rest.to_vec()));
+                self.at += rest.len();
             }
-            End::Inline | End::Fragment => return false,
-            End::Blocks if rest.len() <= self.cut.block => self.plain(rest),
-            End::Blocks => return false,
+            End::Blocks if rest.len() <= self.cut.block => self.plain(rest, end),
+            End::Blocks | End::Inline | End::Fragment => return false,
         }
         true
     }
@@ -126,10 +195,11 @@ impl Work<'_> {
     fn end(
         &mut self,
         rest: &[u8],
+        end: End,
         out: &mut Vec<u8>,
         codec: &mut dyn Codec,
     ) -> Result<(), CodecError> {
-        match self.cut.end {
+        match end {
             End::Fragment if out.len() < self.cut.cluster => {
                 self.done.rest = Some(Rest::Fragment(rest.to_vec()));
                 self.at += rest.len();
@@ -195,9 +265,9 @@ impl Work<'_> {
     }
 
     /// Blocks that are not compressed.
-    fn plain(&mut self, bytes: &[u8]) {
+    fn plain(&mut self, bytes: &[u8], end: End) {
         let block = self.cut.block;
-        if self.cut.end == End::Inline && bytes.len() < block {
+        if end == End::Inline && bytes.len() < block {
             self.inline(bytes, Kind::Plain, bytes.to_vec());
             return;
         }
@@ -222,20 +292,4 @@ impl Work<'_> {
             self.push(part.len(), block, begin, Kind::Plain);
         }
     }
-}
-
-/// The segment as it is, without compressing it.
-pub fn plain(input: &[u8], cut: &Cut) -> Segment {
-    let mut work = Work {
-        cut,
-        done: Segment::default(),
-        at: 0,
-    };
-    match cut.end {
-        End::Fragment if input.len() <= cut.cluster => {
-            work.keep_rest(input);
-        }
-        _ => work.plain(input),
-    }
-    work.done
 }

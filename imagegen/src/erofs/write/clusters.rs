@@ -5,12 +5,13 @@ use super::super::compress::algorithm::Algorithm;
 use super::super::compress::extent::{Extent, FileMap, Kind, Tail};
 use super::super::compress::index::{self, Form};
 use super::super::compress::segment::{Rest, Segment};
-use super::super::compress::{Ahead, Packed, Packing};
+use super::super::compress::{Ahead, Packed, Packing, SegmentError};
 use super::contents::{Body, Placing};
 use super::fault::Fault;
 use super::fragments::Fragments;
 use super::inode::Lying;
 use crate::medium::Sink;
+use std::ops::Range;
 
 /// Bytes that an index begins with.
 const INDEX_BEGIN: u64 = 16;
@@ -46,7 +47,7 @@ pub(crate) fn place(
         if packing.segments == 1 && !is_worth_it(&packed.segment, packing.content.size, placing) {
             return Ok(None);
         }
-        clusters.add(packed, placing)?;
+        clusters.add(packed, ahead, placing)?;
     }
     Ok(Some(clusters))
 }
@@ -72,16 +73,26 @@ impl Clusters {
     /// Gives a segment its blocks.
     pub(crate) fn add(
         &mut self,
-        Packed { segment, algorithm }: Packed,
+        Packed {
+            mut segment,
+            algorithm,
+        }: Packed,
+        ahead: &Ahead<'_, '_>,
         placing: &mut Placing<'_, '_, '_>,
     ) -> Result<(), Fault> {
         self.algorithm = self.algorithm.or(algorithm);
         let at = put(&segment.data, placing)?;
-        let placed = segment.extents.into_iter();
-        self.extents.extend(placed.map(|extent| Extent {
-            at: extent.at + at,
-            ..extent
-        }));
+        let mut own = 0;
+        for borrowed in &segment.borrowed {
+            let piece = ahead.place_piece(borrowed.piece, |data| put(data, placing))?;
+            let piece = piece.ok_or(SegmentError::Lost)?;
+            shift(&mut segment.extents, own..borrowed.extents.start, at);
+            shift(&mut segment.extents, borrowed.extents.clone(), piece);
+            own = borrowed.extents.end;
+        }
+        let all = segment.extents.len();
+        shift(&mut segment.extents, own..all, at);
+        self.extents.append(&mut segment.extents);
         self.rest = segment.rest;
         Ok(())
     }
@@ -190,6 +201,12 @@ impl Clusters {
             tail: bytes,
         })
     }
+}
+
+/// Extents whose places counted from `at`.
+fn shift(extents: &mut [Extent], which: Range<usize>, at: u64) {
+    let which = extents.get_mut(which).unwrap_or_default();
+    which.iter_mut().for_each(|extent| extent.at += at);
 }
 
 /// What an inode says of contents that lie in the packed inode as a whole.

@@ -105,6 +105,7 @@ impl Contents {
         let flags = [
             (packs.is_some(), incompat::FRAGMENTS),
             (inlines, incompat::ZTAILPACKING),
+            (compression.is_some() && options.dedupe, incompat::DEDUPE),
         ];
         let flags = flags.iter().filter(|(set, _)| *set);
         Self {
@@ -112,7 +113,7 @@ impl Contents {
             fragments: packs.map(Fragments::new),
             packs_all: packs.is_some_and(|c| c.fragments == Packs::All),
             bit48: options.bit48,
-            interlaced: packs.is_some(),
+            interlaced: packs.is_some() && !options.dedupe,
             incompat: flags.fold(0, |bits, (_, bit)| bits | bit),
         }
     }
@@ -143,6 +144,9 @@ impl Contents {
         let Some(packing) = packing else {
             return self.place_plain(content, placing);
         };
+        if packing.changed {
+            return Err(Fault::Changed("it was written to"));
+        }
         if let (true, Some(fragments)) = (self.packs_all, &mut self.fragments) {
             let rest = fragments.add_whole(&packing.content, ahead, placing)?;
             return clusters::fragment(rest, self.bit48, beside, placing);

@@ -108,7 +108,7 @@ impl Fragments {
             let segment = std::mem::replace(&mut self.open, later);
             self.hand_on(segment, ahead);
             if self.waiting.len() > WAITING {
-                self.place_first(placing)?;
+                self.place_first(ahead, placing)?;
             }
         }
         Ok(())
@@ -119,10 +119,14 @@ impl Fragments {
         self.waiting.push_back(promise);
     }
 
-    fn place_first(&mut self, placing: &mut Placing<'_, '_, '_>) -> Result<(), Fault> {
+    fn place_first(
+        &mut self,
+        ahead: &Ahead<'_, '_>,
+        placing: &mut Placing<'_, '_, '_>,
+    ) -> Result<(), Fault> {
         if let Some(promise) = self.waiting.pop_front() {
             let packed = promise.wait()?;
-            self.placed.add(packed, placing)?;
+            self.placed.add(packed, ahead, placing)?;
         }
         Ok(())
     }
@@ -149,7 +153,7 @@ impl Fragments {
             self.hand_on(segment, ahead);
         }
         while !self.waiting.is_empty() {
-            self.place_first(placing)?;
+            self.place_first(ahead, placing)?;
         }
         let size = self.size;
         let body = self

@@ -34,10 +34,11 @@ pub use options::{InodeForm, OptionError, Options};
 pub(crate) use outline::Outline;
 
 use super::compress::config::Configurations;
-use super::compress::{Ahead, Choice, Plan, Pool};
+use super::compress::{self, Ahead, Choice, Plan, Pool, Selection, Shared, SurveyError};
 use crate::medium::{Crew, Medium};
 use crate::tree::{Event, TreeError};
 use builder::{Begin, Builder};
+use fault::Fault;
 use head::{Head, Totals};
 use inode::Clock;
 use uuid::Uuid;
@@ -62,6 +63,7 @@ pub(crate) fn write(
     options: &Options,
     uuid: Uuid,
     outline: &Outline,
+    shared: Option<Shared>,
     events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
     medium: &dyn Medium,
 ) -> Result<Made, WriteError> {
@@ -69,9 +71,7 @@ pub(crate) fn write(
     let prefixes = Prefixes::new(&options.xattr_prefixes)?;
     let configurations = configurations(options);
     let head = Head::new(options, 0, &prefixes, &configurations);
-    let choice = options.compression.as_ref().map(Choice::new).transpose();
-    let choice =
-        choice.map_err(|error| OptionError::new("--compress-rule", error.pattern, error.cause))?;
+    let selection = selection(options)?;
     let begin = Begin {
         options,
         outline,
@@ -81,9 +81,8 @@ pub(crate) fn write(
     };
     let (counts, mut bytes, totals) = std::thread::scope(|scope| {
         let crew = Crew::start(scope, medium, options.threads);
-        let pool = Pool::start(scope, choice.as_ref().map(|_| options.threads));
-        let plan = Plan::new(options.compression.as_ref(), options.block_size as usize);
-        let mut ahead = Ahead::new(events, &pool, choice, plan);
+        let pool = Pool::start(scope, options.compression.as_ref().map(|_| options.threads));
+        let mut ahead = Ahead::new(events, &pool, selection, shared);
         let built = build(begin, head.end, &mut ahead, &crew);
         // What a thread met goes first: the builder may have seen no more than that it ended.
         pool.finish();
@@ -111,6 +110,41 @@ fn build(
         builder.event(event, packing, ahead)?;
     }
     builder.finish(ahead)
+}
+
+/// Whether a walk before the one that writes has to find what files share.
+pub(crate) fn needs_survey(options: &Options) -> bool {
+    options.dedupe && options.compression.is_some()
+}
+
+/// What the files that `events` yield share, for [`write`].
+///
+/// # Errors
+/// If the tree cannot be read.
+pub(crate) fn survey(
+    options: &Options,
+    events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
+) -> Result<Shared, WriteError> {
+    let selection = selection(options)?;
+    std::thread::scope(|scope| {
+        let pool = Pool::start(scope, Some(options.threads));
+        let found = compress::survey(events, selection, &pool);
+        pool.finish();
+        found.map_err(|error| match error {
+            SurveyError::Tree(error) => error.into(),
+            SurveyError::Read(error) => Fault::from(error).at(b""),
+        })
+    })
+}
+
+/// Which files are compressed.
+fn selection(options: &Options) -> Result<Selection, WriteError> {
+    let compression = options.compression.as_ref();
+    let choice = compression.map(Choice::new).transpose();
+    let choice =
+        choice.map_err(|error| OptionError::new("--compress-rule", error.pattern, error.cause))?;
+    let plan = Plan::new(compression, options.block_size as usize, options.dedupe);
+    Ok(Selection::new(choice, plan))
 }
 
 /// What the superblock says of the algorithms that files may have.
