@@ -12,6 +12,8 @@ pub(crate) enum For {
     C,
     /// Everything that the crate takes too.
     Crate,
+    /// Everything that `composefs-info` shows as it is.
+    Info,
 }
 
 /// A dump in the making.
@@ -76,7 +78,7 @@ impl Maker {
     fn prepare(&mut self) {
         let common = "1000000000.5".to_owned();
         self.times = vec![common, "0.0".into(), "1695372970.944925700".into()];
-        if self.wanted == For::C && self.chance(2) {
+        if self.wanted != For::Crate && self.chance(2) {
             self.times.push("-3.999999999".into());
             self.times.push("9223372036854775807.1".into());
         }
@@ -113,7 +115,9 @@ impl Maker {
         match (self.below(8), prefix.ends_with('.')) {
             (0, true) if prefix == "trusted.overlay." => {
                 let known = ["opaque", "redirect", "metacopy", "whiteout"];
-                format!("{prefix}{}", known[self.below(4)])
+                // What has the last is shown as one.
+                let kinds = if self.wanted == For::Info { 3 } else { 4 };
+                format!("{prefix}{}", known[self.below(kinds)])
             }
             (1, true) => format!("{prefix}{}", "k".repeat(255 - prefix.len())),
             (2, true) => format!("{prefix}a\\x3db\\x20{number}"),
@@ -129,7 +133,8 @@ impl Maker {
         let value = match key.strip_prefix("trusted.overlay.") {
             Some("opaque") => b"y".to_vec(),
             Some("whiteout") => Vec::new(),
-            _ => self.bytes(length),
+            // composefs-info does not see an entry without name and value that is the last.
+            _ => self.bytes(length.max(usize::from(self.wanted == For::Info))),
         };
         format!("{key}={}", escaped(&value, true))
     }
@@ -166,7 +171,7 @@ impl Maker {
     fn rest(&mut self, kind: u32, told: &Told) -> String {
         let permissions = [0o644, 0o755, 0o7777, 0][self.below(4)];
         let nlink = match self.wanted {
-            For::C => [1, 2, 65535, 65536, u32::MAX][self.below(5)],
+            For::C | For::Info => [1, 2, 65535, 65536, u32::MAX][self.below(5)],
             For::Crate => 1,
         };
         let id = |maker: &mut Self| [0, 0, 0, 1000, 65535, 65536, u32::MAX][maker.below(7)];
@@ -198,7 +203,7 @@ impl Maker {
             _ => self.below(20) + 1,
         };
         loop {
-            let mut name: Vec<u8> = match self.chance(4) && self.wanted == For::C {
+            let mut name: Vec<u8> = match self.chance(4) && self.wanted != For::Crate {
                 true => self.bytes(length),
                 false => (0..length)
                     .map(|_| b"abcxyz0123.- !~"[self.below(15)])
@@ -243,7 +248,7 @@ impl Maker {
             6 => {
                 let told = self.device();
                 let kind = [0o20000, 0o60000][self.below(2)];
-                if told.rdev != 0 || self.wanted == For::C {
+                if told.rdev != 0 || self.wanted != For::Crate {
                     self.targets.push(path);
                 }
                 self.rest(kind, &told)
@@ -264,7 +269,7 @@ impl Maker {
 
     fn symlink(&mut self) -> Told {
         let most = match self.wanted {
-            For::C => 4095,
+            For::C | For::Info => 4095,
             For::Crate => 1024,
         };
         let length = [1, 7, 30, 1024, self.below(most) + 1, most][self.below(6)];
@@ -289,7 +294,7 @@ impl Maker {
             0 => Told::default(),
             1 => {
                 let most = match self.wanted {
-                    For::C => 5000,
+                    For::C | For::Info => 5000,
                     For::Crate => 512,
                 };
                 let length =
@@ -310,19 +315,19 @@ impl Maker {
         let size = match self.below(6) {
             0 => edge - 1,
             1 => edge,
-            2 if self.wanted == For::C => edge + 1,
+            2 if self.wanted != For::Crate => edge + 1,
             // Tables of chunks that fill a block, or nearly.
-            3 if self.wanted == For::C => (1 << 53) - (self.below(12) as u64) * (1 << 43),
-            4 if self.wanted == For::C => (1 << 43) * (self.below(1024) as u64 + 1),
+            3 if self.wanted != For::Crate => (1 << 53) - (self.below(12) as u64) * (1 << 43),
+            4 if self.wanted != For::Crate => (1 << 43) * (self.below(1024) as u64 + 1),
             _ => self.below(1 << 30) as u64 + 1,
         };
         let digest: String = self.bytes(32).iter().map(|b| format!("{b:02x}")).collect();
         let path = format!("{}/{}", &digest[..2], &digest[2..]).into_bytes();
         let (payload, digest) = match (self.below(8), self.wanted) {
-            (0, For::C) => (Some(path), None),
-            (1, For::C) => (None, None),
-            (2, For::C) => (None, Some(digest)),
-            (3, For::C) => (Some(b"any/where else".to_vec()), Some(digest)),
+            (0, For::C | For::Info) => (Some(path), None),
+            (1, For::C | For::Info) => (None, None),
+            (2, For::C | For::Info) => (None, Some(digest)),
+            (3, For::C | For::Info) => (Some(b"any/where else".to_vec()), Some(digest)),
             _ => (Some(path), Some(digest)),
         };
         Told {

@@ -172,7 +172,7 @@ fn restore(object: &mut Object, found: Found) {
             let digest = value.get(4..).map(Digest::try_from);
             file.digest = digest.and_then(Result::ok);
         }
-        (b"trusted.overlay.overlay.whiteout", Body::Inline(_)) => {
+        (b"trusted.overlay.overlay.whiteout", Body::Inline(_) | Body::External(_)) => {
             object.body = Body::CharDevice(0);
             object.size = 0;
         }
