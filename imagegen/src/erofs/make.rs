@@ -1,8 +1,8 @@
 //! Making an image: a quick walk through the tree, then the writing.
 
-use super::write::{self, Made, Options, Outline, WriteError};
+use super::write::{self, DataIn, Made, Media, Options, Outline, WriteError};
 use crate::medium::{Medium, Nowhere};
-use crate::tree::{Detail, Progress, Source, Survey};
+use crate::tree::{Detail, Event, Progress, Source, Survey, TreeError};
 use uuid::Uuid;
 
 /// What is asked for.
@@ -57,23 +57,27 @@ pub fn plan(source: &dyn Source, request: &Request) -> Result<Plan, WriteError> 
 pub fn rehearse(source: &dyn Source, request: &Request, plan: &Plan) -> Result<Made, WriteError> {
     let detail = detail(request, Detail::Layout);
     let mut events = source.walk(detail)?;
-    write::write(
-        &request.options,
-        plan.uuid,
-        &plan.outline,
-        &mut events,
-        &Nowhere,
-    )
+    let nowhere: &dyn Medium = &Nowhere;
+    let blob = matches!(request.options.data, DataIn::Blob { .. });
+    let media = Media {
+        image: nowhere,
+        blob: blob.then_some(nowhere),
+    };
+    write(request, plan, &mut events, media)
 }
 
 fn detail(request: &Request, least: Detail) -> Detail {
-    match request.options.dedupe {
-        true => Detail::Digests,
-        false => least,
+    match request.options {
+        Options { dedupe: true, .. } => Detail::Digests,
+        Options {
+            data: DataIn::Archive { .. },
+            ..
+        } => Detail::Places,
+        _ => least,
     }
 }
 
-/// Writes the image that was planned to `medium`, which grows as far as is written.
+/// Writes the image that was planned to `media`, which grow as far as is written.
 ///
 /// # Errors
 /// If the source cannot be read, has changed or holds what EROFS cannot, or if writing
@@ -82,16 +86,19 @@ pub fn make(
     source: &dyn Source,
     request: &Request,
     plan: &Plan,
-    medium: &dyn Medium,
+    media: Media<'_>,
     progress: &Progress,
 ) -> Result<Made, WriteError> {
     let detail = detail(request, Detail::Contents);
     let mut events = source.walk(detail)?.inspect(|event| progress.add(event));
-    write::write(
-        &request.options,
-        plan.uuid,
-        &plan.outline,
-        &mut events,
-        medium,
-    )
+    write(request, plan, &mut events, media)
+}
+
+fn write(
+    request: &Request,
+    plan: &Plan,
+    events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
+    media: Media<'_>,
+) -> Result<Made, WriteError> {
+    write::write(&request.options, plan.uuid, &plan.outline, events, media)
 }

@@ -83,6 +83,9 @@ pub(crate) fn place(
     chunks: &mut Chunks,
     placing: &mut Placing<'_, '_, '_>,
 ) -> Result<Body, Fault> {
+    if let Some(body) = chunks.index(&content, placing.space) {
+        return Ok(body);
+    }
     match chunks.of(&content, placing.space) {
         Some(chunk_bits) => chunks.place(content, chunk_bits, placing),
         None => flat(content, placing),
@@ -108,6 +111,6 @@ fn flat(content: Content, placing: &mut Placing<'_, '_, '_>) -> Result<Body, Fau
         at: placing.space.byte_of(first),
     };
     // The tail of an inline file lies beyond the last of its blocks, so none is written twice.
-    send(content, &[stretch], placing.outlet)?;
+    send(content, &[stretch], &mut placing.outlet.data)?;
     Ok(Body::flat(Some(first), tail))
 }

@@ -28,12 +28,12 @@ mod xattrs;
 pub use builder::Counts;
 pub use error::WriteError;
 pub(crate) use options::identity;
-pub use options::{InodeForm, OptionError, Options};
+pub use options::{DataIn, InodeForm, OptionError, Options};
 pub(crate) use outline::Outline;
 
 use crate::medium::{Crew, Medium};
 use crate::tree::{Event, TreeError};
-use builder::{Begin, Builder};
+use builder::{Begin, Builder, Crews};
 use head::{Head, Totals};
 use inode::Clock;
 use uuid::Uuid;
@@ -46,11 +46,22 @@ pub struct Made {
     pub counts: Counts,
     /// Bytes of the image.
     pub bytes: u64,
+    /// Bytes of the device with its data, if that is another.
+    pub device_bytes: u64,
+}
+
+/// Where an image goes.
+#[derive(Clone, Copy)]
+pub struct Media<'a> {
+    /// The image itself.
+    pub image: &'a dyn Medium,
+    /// The second file, with [`DataIn::Blob`].
+    pub blob: Option<&'a dyn Medium>,
 }
 
 /// Writes an image that holds what `events` yield, a tree of which `outline` is known.
 ///
-/// Until the very end `medium` is no file system; what an error leaves is none.
+/// Until the very end the medium is no file system; what an error leaves is none.
 ///
 /// # Errors
 /// If the tree cannot be read, has changed or holds what EROFS cannot, or if writing fails.
@@ -59,11 +70,16 @@ pub(crate) fn write(
     uuid: Uuid,
     outline: &Outline,
     events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
-    medium: &dyn Medium,
+    media: Media<'_>,
 ) -> Result<Made, WriteError> {
     options.check()?;
+    if matches!(options.data, DataIn::Blob { .. }) != media.blob.is_some() {
+        let reason = "needs a file for the data";
+        return Err(OptionError::new("--blob", "", reason).into());
+    }
     let prefixes = Prefixes::new(&options.xattr_prefixes)?;
-    let head = Head::new(options, 0, &prefixes);
+    let devices = usize::from(options.data != DataIn::Image);
+    let head = Head::new(options, devices, &prefixes);
     let begin = Begin {
         options,
         outline,
@@ -72,18 +88,34 @@ pub(crate) fn write(
         prefixes: &prefixes,
     };
     let (counts, mut bytes, totals) = std::thread::scope(|scope| {
-        let crew = Crew::start(scope, medium, options.threads);
-        let built = build(begin, head.end, events, &crew);
+        let image = Crew::start(scope, media.image, options.threads);
+        let blob = media.blob;
+        let blob = blob.map(|blob| Crew::start(scope, blob, options.threads));
+        let crews = Crews {
+            image: &image,
+            blob: blob.as_ref(),
+        };
+        let built = build(begin, head.end, events, crews);
         // What a thread met goes first: the builder may have seen no more than that it ended.
-        crew.finish()?;
+        image.finish()?;
+        blob.map_or(Ok(()), Crew::finish)?;
         built
     })?;
-    medium.barrier().map_err(WriteError::Write)?;
+    if let Some(blob) = media.blob {
+        blob.barrier().map_err(WriteError::Write)?;
+    }
+    media.image.barrier().map_err(WriteError::Write)?;
     head.write(&mut bytes, &totals);
-    medium.write(0, &bytes).map_err(WriteError::Write)?;
+    media.image.write(0, &bytes).map_err(WriteError::Write)?;
+    let blob_blocks = totals
+        .devices
+        .iter()
+        .map(|device| device.blocks)
+        .sum::<u64>();
     Ok(Made {
         counts,
         bytes: totals.blocks << options.block_bits(),
+        device_bytes: blob_blocks << options.block_bits(),
     })
 }
 
@@ -91,9 +123,9 @@ fn build(
     begin: Begin<'_>,
     head: usize,
     events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
-    crew: &Crew<'_>,
+    crews: Crews<'_, '_>,
 ) -> Result<(Counts, Vec<u8>, Totals), WriteError> {
-    let mut builder = Builder::new(begin, head, crew)?;
+    let mut builder = Builder::new(begin, head, crews)?;
     for event in events {
         builder.event(event?)?;
     }
