@@ -226,6 +226,9 @@ pub enum Detail {
     Contents,
     /// Everything, and digests of the blocks of files.
     Digests,
+    /// Everything, and of files that lie in an archive nothing is read: small ones come as
+    /// [`Bytes::At`], too.
+    Places,
 }
 
 /// A tree that can be walked, any number of times and each time the same.

@@ -3,7 +3,7 @@
 use imagegen::erofs::compress::algorithm::{Algorithm, Family};
 use imagegen::erofs::compress::choice::{Compression, Method};
 use imagegen::erofs::make::{Request, make, plan, rehearse};
-use imagegen::erofs::write::{Made, Options, WriteError};
+use imagegen::erofs::write::{Made, Media, Options, WriteError};
 use imagegen::target::TargetError;
 use uuid::Uuid;
 
@@ -47,8 +47,12 @@ pub(super) fn format(job: Job<'_>) -> Done<FileSystem> {
     }
     let target = present.begin(origin.size);
     let target = target.map_err(|error| words.target(&error))?;
+    let media = Media {
+        image: &target,
+        blob: None,
+    };
     let made = shown(plan.survey(), |progress| {
-        make(&*source, &request, &plan, &target, progress)
+        make(&*source, &request, &plan, media, progress)
     });
     let made = made.map_err(|error| words.cut_off(words.erofs(&error)))?;
     let synced = target.finish(true);
@@ -62,7 +66,10 @@ fn options(args: &FormatArgs) -> Options {
         cluster: CLUSTER,
         ..Compression::new(Method::By(algorithm), options.block_size)
     });
+    // Equal contents are found chunk by chunk, if they are not compressed.
+    let chunks = args.dedupe && compression.is_none();
     Options {
+        chunk_size: chunks.then_some(u64::from(options.block_size)),
         label: args.label.clone().unwrap_or_default().into_bytes(),
         dedupe: args.dedupe,
         compression,

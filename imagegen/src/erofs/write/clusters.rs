@@ -231,7 +231,7 @@ fn put(data: &[u8], placing: &mut Placing<'_, '_, '_>) -> Result<u64, Fault> {
         .take(placing.space.blocks_of(data.len() as u64));
     let at = placing.space.byte_of(first);
     if !data.is_empty() {
-        placing.outlet.put(at, data)?;
+        placing.outlet.data.put(at, data)?;
     }
     Ok(at)
 }

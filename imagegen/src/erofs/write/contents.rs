@@ -126,6 +126,11 @@ impl Contents {
         }
     }
 
+    /// What the table of devices says of the file that holds data besides the image.
+    pub(crate) fn device(&self, options: &Options) -> Option<super::head::Device> {
+        self.chunks.device(options)
+    }
+
     /// Blocks that were not needed, because they are shared.
     pub(crate) fn shared(&self) -> u64 {
         self.chunks.shared()
@@ -167,6 +172,9 @@ impl Contents {
         content: Content,
         placing: &mut Placing<'_, '_, '_>,
     ) -> Result<Body, Fault> {
+        if let Some(body) = self.chunks.index(&content, placing.space) {
+            return Ok(body);
+        }
         match self.chunks.of(&content, placing.space) {
             Some(chunk_bits) => self.chunks.place(content, chunk_bits, placing),
             None => flat(content, placing),
@@ -215,6 +223,6 @@ fn flat(content: Content, placing: &mut Placing<'_, '_, '_>) -> Result<Body, Fau
         at: placing.space.byte_of(first),
     };
     // The tail of an inline file lies beyond the last of its blocks, so none is written twice.
-    send(content, &[stretch], placing.outlet)?;
+    send(content, &[stretch], &mut placing.outlet.data)?;
     Ok(Body::flat(Some(first), tail))
 }

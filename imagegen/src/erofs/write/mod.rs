@@ -30,14 +30,14 @@ mod xattrs;
 pub use builder::Counts;
 pub use error::WriteError;
 pub(crate) use options::identity;
-pub use options::{InodeForm, OptionError, Options};
+pub use options::{DataIn, InodeForm, OptionError, Options};
 pub(crate) use outline::Outline;
 
 use super::compress::config::Configurations;
 use super::compress::{self, Ahead, Choice, Plan, Pool, Selection, Shared, SurveyError};
 use crate::medium::{Crew, Medium};
 use crate::tree::{Event, TreeError};
-use builder::{Begin, Builder};
+use builder::{Begin, Builder, Crews};
 use fault::Fault;
 use head::{Head, Totals};
 use inode::Clock;
@@ -51,11 +51,22 @@ pub struct Made {
     pub counts: Counts,
     /// Bytes of the image.
     pub bytes: u64,
+    /// Bytes of the device with its data, if that is another.
+    pub device_bytes: u64,
+}
+
+/// Where an image goes.
+#[derive(Clone, Copy)]
+pub struct Media<'a> {
+    /// The image itself.
+    pub image: &'a dyn Medium,
+    /// The second file, with [`DataIn::Blob`].
+    pub blob: Option<&'a dyn Medium>,
 }
 
 /// Writes an image that holds what `events` yield, a tree of which `outline` is known.
 ///
-/// Until the very end `medium` is no file system; what an error leaves is none.
+/// Until the very end the medium is no file system; what an error leaves is none.
 ///
 /// # Errors
 /// If the tree cannot be read, has changed or holds what EROFS cannot, or if writing fails.
@@ -65,12 +76,17 @@ pub(crate) fn write(
     outline: &Outline,
     shared: Option<Shared>,
     events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
-    medium: &dyn Medium,
+    media: Media<'_>,
 ) -> Result<Made, WriteError> {
     options.check()?;
+    if matches!(options.data, DataIn::Blob { .. }) != media.blob.is_some() {
+        let reason = "needs a file for the data";
+        return Err(OptionError::new("--blob", "", reason).into());
+    }
     let prefixes = Prefixes::new(&options.xattr_prefixes)?;
     let configurations = configurations(options);
-    let head = Head::new(options, 0, &prefixes, &configurations);
+    let devices = usize::from(options.data != DataIn::Image);
+    let head = Head::new(options, devices, &prefixes, &configurations);
     let selection = selection(options)?;
     let begin = Begin {
         options,
@@ -80,21 +96,37 @@ pub(crate) fn write(
         prefixes: &prefixes,
     };
     let (counts, mut bytes, totals) = std::thread::scope(|scope| {
-        let crew = Crew::start(scope, medium, options.threads);
+        let image = Crew::start(scope, media.image, options.threads);
+        let blob = media.blob;
+        let blob = blob.map(|blob| Crew::start(scope, blob, options.threads));
+        let crews = Crews {
+            image: &image,
+            blob: blob.as_ref(),
+        };
         let pool = Pool::start(scope, options.compression.as_ref().map(|_| options.threads));
         let mut ahead = Ahead::new(events, &pool, selection, shared);
-        let built = build(begin, head.end, &mut ahead, &crew);
+        let built = build(begin, head.end, &mut ahead, crews);
         // What a thread met goes first: the builder may have seen no more than that it ended.
         pool.finish();
-        crew.finish()?;
+        image.finish()?;
+        blob.map_or(Ok(()), Crew::finish)?;
         built
     })?;
-    medium.barrier().map_err(WriteError::Write)?;
+    if let Some(blob) = media.blob {
+        blob.barrier().map_err(WriteError::Write)?;
+    }
+    media.image.barrier().map_err(WriteError::Write)?;
     head.write(&mut bytes, &totals);
-    medium.write(0, &bytes).map_err(WriteError::Write)?;
+    media.image.write(0, &bytes).map_err(WriteError::Write)?;
+    let blob_blocks = totals
+        .devices
+        .iter()
+        .map(|device| device.blocks)
+        .sum::<u64>();
     Ok(Made {
         counts,
         bytes: totals.blocks << options.block_bits(),
+        device_bytes: blob_blocks << options.block_bits(),
     })
 }
 
@@ -102,9 +134,9 @@ fn build(
     begin: Begin<'_>,
     head: usize,
     ahead: &mut Ahead<'_, '_>,
-    crew: &Crew<'_>,
+    crews: Crews<'_, '_>,
 ) -> Result<(Counts, Vec<u8>, Totals), WriteError> {
-    let mut builder = Builder::new(begin, head, crew)?;
+    let mut builder = Builder::new(begin, head, crews)?;
     while let Some(item) = ahead.next() {
         let (event, packing) = item?;
         builder.event(event, packing, ahead)?;

@@ -34,8 +34,28 @@ pub struct Options {
     pub xattr_prefixes: Vec<Vec<u8>>,
     /// Whether attributes have filters of their names.
     pub xattr_filter: bool,
+    /// Where the data of files goes.
+    pub data: DataIn,
     /// Threads that write; 0 for as many as there are processors.
     pub threads: usize,
+}
+
+/// Where the data of files goes; everything else lies in the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataIn {
+    /// Into the image.
+    Image,
+    /// Into a second file, the image's only device besides itself, in chunks.
+    Blob {
+        /// What the image calls it: at most 64 bytes.
+        tag: Vec<u8>,
+    },
+    /// Nowhere: it stays in the archive that the tree comes from, which becomes the image's
+    /// only device besides itself. Blocks are those of the archive, 512 bytes.
+    Archive {
+        /// Bytes of the archive.
+        bytes: u64,
+    },
 }
 
 /// Form of inodes.
@@ -63,6 +83,7 @@ impl Default for Options {
             build_time: None,
             xattr_prefixes: Vec::new(),
             xattr_filter: true,
+            data: DataIn::Image,
             threads: 0,
         }
     }
@@ -115,6 +136,7 @@ impl Options {
             let reason = format!("has {bytes} bytes, at most 16 fit");
             return Err(OptionError::new("--label", label, reason));
         }
+        self.check_data()?;
         self.check_compression()?;
         self.check_chunks()
     }
@@ -139,6 +161,28 @@ impl Options {
         Choice::new(compression)
             .map_err(|error| OptionError::new("--compress-rule", error.pattern, error.cause))?;
         Ok(())
+    }
+
+    fn check_data(&self) -> Result<(), OptionError> {
+        match &self.data {
+            DataIn::Blob { tag } if tag.len() > 64 => {
+                let reason = format!("has {} bytes, at most 64 fit", tag.len());
+                Err(OptionError::new("--blob-tag", tag.escape_ascii(), reason))
+            }
+            DataIn::Blob { .. } if self.chunk_size.is_none() => {
+                let reason = "takes files in chunks only (--chunk-size)";
+                Err(OptionError::new("--blob", "", reason))
+            }
+            DataIn::Archive { .. } if self.compression.is_some() => {
+                let reason = "leaves files where they are: they cannot be compressed";
+                Err(OptionError::new("--tar-index", "with --compress", reason))
+            }
+            DataIn::Archive { .. } if self.block_size != 512 || self.dedupe => {
+                let reason = "needs --block-size 512, the archive's, and no --dedupe";
+                Err(OptionError::new("--tar-index", "", reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_chunks(&self) -> Result<(), OptionError> {
