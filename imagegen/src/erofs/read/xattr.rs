@@ -147,6 +147,9 @@ impl<S: Source> Image<S> {
 
     pub(super) fn read_prefixes(&self) -> Result<Vec<Prefix>> {
         let count = self.superblock.raw.xattr_prefixes;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let mut at = u64::from(self.superblock.raw.xattr_prefix_at.get()) * ALIGN as u64;
         let plain = self.superblock.compat & compat::PLAIN_XATTR_PREFIXES != 0;
         let inode = match (&self.metabox, &self.packed) {

@@ -204,18 +204,8 @@ pub(super) const METABOX: &[Damage] = &[
     damage("the metabox in itself", Superblock, |p| {
         p.bytes[1024 + 128 + 7] |= 0x80;
     }),
-    damage("nothing but zeroes", Contents, |p| {
-        let image = p.image();
-        let inode = image.metabox().unwrap();
-        let mut extents = image.map(inode).unwrap().extents().map(Result::unwrap);
-        let extent = extents
-            .find(|extent| extent.coding.is_compressed())
-            .unwrap();
-        let Where::Device(_, at, length) = extent.place else {
-            panic!("{extent:?}");
-        };
-        let (at, length) = (at as usize, length as usize);
-        p.bytes[at..at + length].fill(0);
+    damage("the metabox beyond the end", Superblock, |p| {
+        p.bytes[1024 + 128 + 5] = 1;
     }),
 ];
 
