@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use imagegen::erofs;
+use imagegen::tree::Progress;
 use imagegen::xfs::check::check;
 use imagegen::xfs::read::Reader;
 use serde_json::{Value, json};
@@ -77,8 +79,7 @@ impl Backend for Mock {
                 self.created.lock().unwrap().push(request);
                 let file = File::open(&origin).unwrap();
                 file.try_lock().expect("csnapctl still has the origin");
-                let report = check(file);
-                assert_eq!(report.exit_code(), 0, "{report:?}");
+                is_sound(file);
                 match name.as_str() {
                     "unlucky" => Err(Failure::new(ErrorCode::NoSpace, "full").next("make room")),
                     _ => Ok(Answer::Volume(volume(&name, &origin))),
@@ -86,6 +87,20 @@ impl Backend for Mock {
             }
             other => panic!("nobody needs {other:?}"),
         }
+    }
+}
+
+/// The superblock of EROFS lies where XFS has the rest of its first sector, or zeroes.
+fn is_sound(file: File) {
+    let mut magic = [0; 4];
+    file.read_exact_at(&mut magic, erofs::format::superblock::AT)
+        .unwrap();
+    if u32::from_le_bytes(magic) == erofs::format::superblock::MAGIC {
+        let report = erofs::check::check(file, Vec::new(), &Progress::default());
+        assert_eq!(report.exit_code(), 0, "{report:?}");
+    } else {
+        let report = check(file);
+        assert_eq!(report.exit_code(), 0, "{report:?}");
     }
 }
 
@@ -146,6 +161,13 @@ impl World {
         assert_eq!(*self.mock.created.lock().unwrap(), [], "{line}");
     }
 
+    /// It must be refused like this, and nothing more may have been created.
+    fn refuses_later(&self, line: &str, code: i32, about: &str) {
+        let before = std::mem::take(&mut *self.mock.created.lock().unwrap());
+        self.refuses(line, code, about);
+        *self.mock.created.lock().unwrap() = before;
+    }
+
     /// It must go well; the JSON of the one volume.
     fn makes(&self, line: &str) -> Value {
         let output = self.create(&format!("{line} --json"));
@@ -196,6 +218,12 @@ fn wrong_lines_are_refused() {
         "new origin --format xfs --for linux-5.4",
         "new origin --format xfs -o nosuch",
         "n@w origin --format xfs",
+        "new origin --format xfs --compress zstd",
+        "new origin --format erofs",
+        "new origin --format erofs --from tree --for linux-6.1",
+        "new origin --format erofs --from tree --compress zip",
+        "new origin --format erofs --from tree --compress zstd,99",
+        "new origin --from tree --compress zstd",
         "new origin --format xfs --label thirteen-chars",
     ] {
         world.refuses(line, 2, "");
@@ -338,6 +366,38 @@ fn the_origin_holds_the_tree_and_then_becomes_a_volume() {
         matches!(&asked[..], [Request::VolumeCreate { origin, .. }] if origin == absolute),
         "{asked:?}"
     );
+}
+
+#[test]
+fn an_origin_may_be_read_only_and_compressed() {
+    let world = World::new(1);
+    tree(&world);
+    let origin = world.sparse("origin", 64 * MIB);
+    let plain = world.makes("new origin --format erofs --from tree --label of-erofs");
+    let plain = &plain["file_system"];
+    assert_eq!(plain["kind"], "erofs");
+    assert_eq!((&plain["files"], &plain["inodes"]), (&json!(3), &json!(5)));
+    assert_eq!(plain["data_bytes"], json!(3 * 8 * MIB));
+    assert!(plain["size"].as_u64().unwrap() > 24 * MIB, "{plain}");
+    let whole = fs::metadata(&origin).unwrap().len();
+    assert_eq!(whole, 64 * MIB, "an origin keeps its length");
+
+    let line = "other origin --format erofs --from tree --compress zstd,1";
+    world.refuses_later(line, 4, "--force");
+    let packed = world.makes(&format!("{line} --force"));
+    let packed = &packed["file_system"];
+    assert_eq!(packed["oldest_kernel"], "linux-6.10");
+    assert!(packed["size"].as_u64().unwrap() < 24 * MIB, "{packed}");
+    assert_ne!(plain["uuid"], packed["uuid"]);
+}
+
+#[test]
+fn a_tree_too_large_for_an_origin_leaves_it_alone() {
+    let world = World::new(1);
+    tree(&world);
+    let origin = world.sparse("origin", 20 * MIB);
+    world.refuses("new origin --format erofs --from tree", 5, "no room");
+    holds_nothing(&origin);
 }
 
 #[test]

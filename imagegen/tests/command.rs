@@ -8,9 +8,18 @@ use std::process::{Command, Output, Stdio};
 
 /// Runs `imagegen xfs` in `dir` and wants exit code `code`.
 fn xfs(dir: &Path, code: i32, words: &[&str]) -> Output {
+    imagegen(dir, code, "xfs", words)
+}
+
+/// The same of `imagegen erofs`.
+fn erofs(dir: &Path, code: i32, words: &[&str]) -> Output {
+    imagegen(dir, code, "erofs", words)
+}
+
+fn imagegen(dir: &Path, code: i32, format: &str, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imagegen"));
     let output = command
-        .arg("xfs")
+        .arg(format)
         .args(words)
         .current_dir(dir)
         .env_remove("SOURCE_DATE_EPOCH")
@@ -130,4 +139,78 @@ fn damage_has_its_code() {
     assert!(String::from_utf8_lossy(&found.stdout).contains("AGF"));
     xfs(dir, 6, &["check", "--quiet", "image"]);
     xfs(dir, 6, &["fsmap", "image"]);
+}
+
+#[test]
+fn an_erofs_image_is_made_and_checked() {
+    let dir = with_tree();
+    let dir = dir.path();
+    let made = erofs(dir, 0, &["--json", "--label=some", "image", "tree"]);
+    let summary: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    let size = fs::metadata(dir.join("image")).unwrap().len();
+    assert_eq!(summary["size"], size);
+    assert_eq!(
+        (&summary["files"], &summary["directories"]),
+        (&1.into(), &2.into())
+    );
+    erofs(dir, 0, &["check", "--quiet", "image"]);
+    erofs(
+        dir,
+        0,
+        &["--quiet", "--label=some", "--threads=3", "same", "tree"],
+    );
+    let (one, other) = (fs::read(dir.join("image")), fs::read(dir.join("same")));
+    assert!(one.unwrap() == other.unwrap(), "the same tree, other bytes");
+}
+
+#[test]
+fn data_of_an_erofs_image_lies_where_it_was_asked_for() {
+    let dir = with_tree();
+    let dir = dir.path();
+    let blob = ["--blob=data", "--blob-tag=x", "--dedupe"];
+    erofs(dir, 0, &[&blob[..], &["--quiet", "image", "tree"]].concat());
+    let length = |name: &str| fs::metadata(dir.join(name)).unwrap().len();
+    assert!(
+        length("image") < 64 << 10 && length("data") == 4096,
+        "equal blocks once"
+    );
+    let data = ["--device=data", "image", "below/file"];
+    assert_eq!(
+        erofs(dir, 0, &[&["cat"][..], &data].concat()).stdout,
+        vec![7; 3 << 20]
+    );
+    let mut tar = Command::new("tar");
+    tar.args(["-cf", "tree.tar", "-C", "tree", "."])
+        .current_dir(dir);
+    assert!(tar.status().unwrap().success());
+    erofs(dir, 0, &["--quiet", "--tar-index", "indexed", "tree.tar"]);
+    let data = ["--device=tree.tar", "indexed", "again"];
+    assert_eq!(
+        erofs(dir, 0, &[&["cat"][..], &data].concat()).stdout,
+        vec![7; 3 << 20]
+    );
+    assert!(length("indexed") < 64 << 10);
+}
+
+#[test]
+fn erofs_failures_have_their_codes_and_leave_nothing() {
+    let dir = with_tree();
+    let dir = dir.path();
+    let option = erofs(dir, 2, &["--block-size=3000", "image", "tree"]);
+    assert!(said(&option).contains("--block-size 3000"));
+    erofs(dir, 2, &["--tar-index", "image", "tree"]);
+    erofs(dir, 2, &["--chunk-size=1k", "image", "tree"]);
+    erofs(dir, 3, &["image", "missing"]);
+    erofs(dir, 1, &["no/such/dir/image", "tree"]);
+    erofs(dir, 1, &["--blob=no/such/dir/data", "image", "tree"]);
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["tree"]);
+    fs::write(dir.join("image"), "mine").unwrap();
+    erofs(dir, 4, &["image", "tree"]);
+    assert_eq!(fs::read(dir.join("image")).unwrap(), b"mine");
+    erofs(dir, 0, &["--force", "--quiet", "image", "tree"]);
 }

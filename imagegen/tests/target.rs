@@ -52,6 +52,21 @@ fn a_file_appears_when_it_is_whole_and_keeps_holes() {
 }
 
 #[test]
+fn a_file_that_grows_has_the_size_it_is_given_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    for (expected, end) in [(0, 7 * MIB), (64 * MIB, 5), (1 << 60, 3 * MIB)] {
+        let path = dir.path().join(format!("image{expected}"));
+        let target = Target::growing(&path, expected, Overwrite::Refuse).unwrap();
+        target.write(end - 3, b"end").unwrap();
+        target.write(0, b"b").unwrap();
+        target.finish_at(end, false).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len() as u64, end);
+        assert!(bytes.starts_with(b"b") && bytes.ends_with(b"end"));
+    }
+}
+
+#[test]
 fn what_is_dropped_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let target = create(&dir.path().join("image"), MIB);

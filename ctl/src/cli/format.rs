@@ -2,6 +2,7 @@
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use imagegen::erofs::compress::algorithm::Algorithm;
 use imagegen::tree::Spec;
 use imagegen::xfs::geometry::Kernel;
 
@@ -10,7 +11,8 @@ const HEADING: &str = "Formatting";
 /// Whether and how an origin is formatted.
 #[derive(Debug, Clone, Args)]
 pub struct FormatArgs {
-    /// Make a file system on the origin first, as large as the origin is
+    /// Make a file system on the origin first: XFS as large as the origin is, or EROFS,
+    /// which is read-only and as large as what is in it
     ///
     /// Everything that can be refused is refused before a byte is written.
     #[arg(long = "format", value_enum, value_name = "KIND", help_heading = HEADING)]
@@ -23,7 +25,7 @@ pub struct FormatArgs {
     #[arg(long, value_name = "TREE", requires = "kind", help_heading = HEADING,
           value_parser = OsStringValueParser::new().map(Spec::from))]
     pub from: Option<Spec>,
-    /// The file system's label: at most 12 bytes
+    /// The file system's label: at most 12 bytes for XFS, 16 for EROFS
     #[arg(long, value_name = "TEXT", requires = "kind", help_heading = HEADING)]
     pub label: Option<String>,
     /// Format an origin that seems to hold data: that is lost
@@ -32,7 +34,7 @@ pub struct FormatArgs {
     /// a byte of it is not zero. An origin in use is refused all the same.
     #[arg(long, requires = "kind", help_heading = HEADING)]
     pub force: bool,
-    /// The oldest kernel that is to mount it
+    /// The oldest kernel that is to mount it, for XFS
     ///
     /// Without it: the newest of these that is not newer than the kernel that runs here.
     #[arg(
@@ -46,6 +48,10 @@ pub struct FormatArgs {
     /// Keep blocks with the same contents once
     #[arg(long, requires = "kind", help_heading = HEADING)]
     pub dedupe: bool,
+    /// Compress files by lz4, lz4hc, lzma, deflate or zstd, with a level as in zstd,3: EROFS
+    /// only
+    #[arg(long, value_name = "ALGORITHM[,LEVEL]", requires = "kind", help_heading = HEADING)]
+    pub compress: Option<Algorithm>,
 }
 
 /// A kind of file system.
@@ -53,6 +59,8 @@ pub struct FormatArgs {
 pub enum FormatArg {
     /// XFS, version 5
     Xfs,
+    /// EROFS, which nobody can write to; wants --from
+    Erofs,
 }
 
 /// A kernel that mounts what is made.

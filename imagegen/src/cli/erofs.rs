@@ -3,6 +3,8 @@
 use super::erofs_make::ErofsMake;
 use super::{Failure, output, progress, sources};
 use imagegen::erofs::make::{make as write, plan, rehearse};
+use imagegen::erofs::write::Media;
+use imagegen::medium::Medium;
 use imagegen::target::{Present, Target, TargetError, capacity};
 use std::time::Instant;
 
@@ -13,7 +15,7 @@ pub(crate) fn make(arguments: &ErofsMake) -> Result<(), Failure> {
     let (run, image) = (&arguments.run, arguments.inputs.image()?);
     let verity = &arguments.verity;
     let times = arguments.content.times(sources::epoch().as_deref())?;
-    let request = arguments.request();
+    let request = arguments.request()?;
     request.options.check()?;
     let device = capacity(image)?;
     sources::check_target(image, device, run.overwrite())?;
@@ -42,10 +44,21 @@ pub(crate) fn make(arguments: &ErofsMake) -> Result<(), Failure> {
         }
         None => Target::growing(image, plan.at_most(), run.overwrite())?,
     };
+    let blob = arguments.format.blob.as_deref();
+    let blob = blob.map(|path| Target::growing(path, 0, run.overwrite()));
+    let blob = blob.transpose()?;
+    let media = Media {
+        image: &target,
+        blob: blob.as_ref().map(|blob| blob as &dyn Medium),
+    };
     let made = progress::shown(&plan.survey().into(), run.is_silent(), |progress| {
-        write(&source, &request, &plan, &target, progress)
+        write(&source, &request, &plan, media, progress)
     })?;
     let (overwrite, sync) = (run.overwrite(), !run.no_sync);
+    // The image comes last: it is of no use without its data.
+    if let Some(blob) = blob {
+        blob.finish_at(made.device_bytes, sync)?;
+    }
     let sealed = verity.seal(&target, made.bytes, overwrite, sync, run.threads)?;
     target.finish_at(sealed.bytes, sync)?;
     output::erofs_made(run, image, &request, &plan, &made, &sealed, begin.elapsed())?;

@@ -1,15 +1,23 @@
 //! Arguments of `imagegen erofs IMAGE [SOURCE...]`, and what they mean to the library.
 
 use super::Failure;
+use super::erofs_compress::Compress;
 use super::inputs::{self, Content, Inputs, Run};
 use super::values;
 use super::verity::Verity;
 use clap::{Args, ValueEnum};
 use imagegen::erofs::make::Request;
-use imagegen::erofs::write::{InodeForm, Options};
+use imagegen::erofs::write::{DataIn, InodeForm, Options};
+use imagegen::tree::Spec;
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
+
+/// Bytes of a tar archive's blocks.
+const ARCHIVE_BLOCK: u32 = 512;
 
 /// Everything that can be asked of an image.
 #[derive(Debug, Args)]
@@ -17,7 +25,9 @@ pub(crate) struct ErofsMake {
     #[command(flatten)]
     pub(crate) inputs: Inputs,
     #[command(flatten)]
-    format: Format,
+    pub(crate) format: Format,
+    #[command(flatten)]
+    compress: Compress,
     #[command(flatten)]
     pub(crate) content: Content,
     #[command(flatten)]
@@ -29,7 +39,7 @@ pub(crate) struct ErofsMake {
 /// The file system.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "File system")]
-struct Format {
+pub(crate) struct Format {
     /// At most 16 bytes (mkfs.erofs: -L)
     #[arg(long, default_value = "", hide_default_value = true)]
     label: String,
@@ -51,6 +61,23 @@ struct Format {
     /// only where holes make it worth it (mkfs.erofs: --chunksize)
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     chunk_size: Option<u64>,
+    /// All data of files goes here, and the image holds the rest: a device to be named when
+    /// it is mounted (mkfs.erofs: --blobdev)
+    #[arg(long, value_name = "FILE", conflicts_with = "tar_index")]
+    pub(crate) blob: Option<PathBuf>,
+    /// What the image calls that file, at most 64 bytes
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        requires = "blob"
+    )]
+    blob_tag: String,
+    /// All data stays in the tar file that is the source: a device to be named when the image
+    /// is mounted (mkfs.erofs: --tar=i)
+    #[arg(long, conflicts_with_all = ["chunk_size", "dedupe", "block_size"])]
+    tar_index: bool,
     /// No ends of files beside their inodes, for access past the page cache (mkfs.erofs:
     /// -E noinline_data)
     #[arg(long)]
@@ -93,29 +120,73 @@ impl ErofsMake {
     }
 
     /// What to ask of the library.
-    pub(crate) fn request(&self) -> Request {
+    pub(crate) fn request(&self) -> Result<Request, Failure> {
         let format = &self.format;
         let prefixes = format.xattr_prefixes.iter().cloned();
-        // Equal contents are found chunk by chunk.
-        let usual = self
-            .content
-            .dedupe
-            .then_some(u64::from(format.block_size).max(4096));
-        Request {
+        let compression = self.compress.request(format.block_size);
+        let data = self.data()?;
+        let (block_size, usual_chunk) = match data {
+            DataIn::Archive { .. } => (ARCHIVE_BLOCK, None),
+            // Equal contents are found chunk by chunk, if they are not compressed.
+            _ if self.content.dedupe && compression.is_none() => (format.block_size, Some(4096)),
+            DataIn::Blob { .. } => (format.block_size, Some(1 << 20)),
+            DataIn::Image => (format.block_size, None),
+        };
+        let usual_chunk = usual_chunk.map(|chunk: u64| chunk.max(block_size.into()));
+        Ok(Request {
             options: Options {
-                block_size: format.block_size,
+                block_size,
                 inodes: format.inodes.into(),
                 bit48: format.bit48,
-                chunk_size: format.chunk_size.or(usual),
+                chunk_size: format.chunk_size.or(usual_chunk),
                 dedupe: self.content.dedupe,
+                compression,
                 inline_tails: !format.no_inline,
                 label: format.label.clone().into_bytes(),
                 build_time: format.build_time,
                 xattr_prefixes: prefixes.map(OsStringExt::into_vec).collect(),
                 xattr_filter: !format.no_xattr_filter,
+                data,
                 threads: self.run.threads,
             },
             uuid: format.uuid,
-        }
+        })
     }
+
+    /// Where the data of files goes.
+    fn data(&self) -> Result<DataIn, Failure> {
+        if self.format.blob.is_some() {
+            let tag = self.format.blob_tag.clone().into_bytes();
+            return Ok(DataIn::Blob { tag });
+        }
+        if !self.format.tar_index {
+            return Ok(DataIn::Image);
+        }
+        let [Spec::Path(archive)] = &self.inputs.sources[..] else {
+            return Err(Failure::usage("--tar-index needs one tar file as source"));
+        };
+        let bytes = archive_size(archive).map_err(|cause| Failure::Open {
+            path: archive.clone(),
+            cause,
+        })?;
+        bytes.map(|bytes| DataIn::Archive { bytes }).ok_or_else(|| {
+            let archive = archive.display();
+            Failure::usage(format!(
+                "{archive}: no plain tar file, which --tar-index needs; unpack what is compressed"
+            ))
+        })
+    }
+}
+
+/// Bytes of a tar file; none if it is compressed, or no file.
+fn archive_size(path: &Path) -> std::io::Result<Option<u64>> {
+    let file = File::open(path)?;
+    let there = file.metadata()?;
+    if !there.is_file() {
+        return Ok(None);
+    }
+    let mut magic = [0; 5];
+    let at = 257; // of every header of a tar archive
+    let read = file.read_exact_at(&mut magic, at);
+    Ok((read.is_ok() && magic == *b"ustar").then_some(there.len()))
 }

@@ -8,6 +8,7 @@
 mod composefs;
 mod composefs_info;
 mod erofs;
+mod erofs_compress;
 mod erofs_make;
 mod erofs_read;
 mod erofs_verbs;

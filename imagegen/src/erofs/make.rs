@@ -1,8 +1,9 @@
 //! Making an image: a quick walk through the tree, then the writing.
 
-use super::write::{self, Made, Options, Outline, WriteError};
+use super::compress::Shared;
+use super::write::{self, DataIn, Made, Media, Options, Outline, WriteError};
 use crate::medium::{Medium, Nowhere};
-use crate::tree::{Detail, Progress, Source, Survey};
+use crate::tree::{Detail, Event, Progress, Source, Survey, TreeError};
 use uuid::Uuid;
 
 /// What is asked for.
@@ -55,25 +56,42 @@ pub fn plan(source: &dyn Source, request: &Request) -> Result<Plan, WriteError> 
 /// # Errors
 /// As [`make`], but for contents.
 pub fn rehearse(source: &dyn Source, request: &Request, plan: &Plan) -> Result<Made, WriteError> {
+    let shared = shared(source, request)?;
     let detail = detail(request, Detail::Layout);
     let mut events = source.walk(detail)?;
-    write::write(
-        &request.options,
-        plan.uuid,
-        &plan.outline,
-        &mut events,
-        &Nowhere,
-    )
+    let nowhere: &dyn Medium = &Nowhere;
+    let blob = matches!(request.options.data, DataIn::Blob { .. });
+    let media = Media {
+        image: nowhere,
+        blob: blob.then_some(nowhere),
+    };
+    write(request, plan, shared, &mut events, media)
 }
 
 fn detail(request: &Request, least: Detail) -> Detail {
-    match request.options.dedupe {
-        true => Detail::Digests,
-        false => least,
+    let options = &request.options;
+    match (&options.data, &options.compression, options.dedupe) {
+        (DataIn::Archive { .. }, _, _) => Detail::Places,
+        // How large they are is known only when they are compressed.
+        (_, Some(_), _) => Detail::Contents,
+        (_, None, true) => Detail::Digests,
+        (_, None, false) => least,
     }
 }
 
-/// Writes the image that was planned to `medium`, which grows as far as is written.
+/// What compressed files share, if that is asked for.
+fn shared(source: &dyn Source, request: &Request) -> Result<Option<Shared>, WriteError> {
+    let options = &request.options;
+    match write::needs_survey(options) {
+        true => Ok(Some(write::survey(
+            options,
+            &mut source.walk(Detail::Contents)?,
+        )?)),
+        false => Ok(None),
+    }
+}
+
+/// Writes the image that was planned to `media`, which grow as far as is written.
 ///
 /// # Errors
 /// If the source cannot be read, has changed or holds what EROFS cannot, or if writing
@@ -82,16 +100,22 @@ pub fn make(
     source: &dyn Source,
     request: &Request,
     plan: &Plan,
-    medium: &dyn Medium,
+    media: Media<'_>,
     progress: &Progress,
 ) -> Result<Made, WriteError> {
+    let shared = shared(source, request)?;
     let detail = detail(request, Detail::Contents);
     let mut events = source.walk(detail)?.inspect(|event| progress.add(event));
-    write::write(
-        &request.options,
-        plan.uuid,
-        &plan.outline,
-        &mut events,
-        medium,
-    )
+    write(request, plan, shared, &mut events, media)
+}
+
+fn write(
+    request: &Request,
+    plan: &Plan,
+    shared: Option<Shared>,
+    events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
+    media: Media<'_>,
+) -> Result<Made, WriteError> {
+    let options = &request.options;
+    write::write(options, plan.uuid, &plan.outline, shared, events, media)
 }

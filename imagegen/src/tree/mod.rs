@@ -55,6 +55,7 @@ pub use spec::{Spec, SpecOptions};
 pub use survey::Survey;
 pub(crate) use survey::Surveyor;
 pub use tar::Tar;
+pub(crate) use walk::glob;
 pub use walk::{Directory, WalkOptions};
 
 use std::fs::File;
@@ -225,6 +226,9 @@ pub enum Detail {
     Contents,
     /// Everything, and digests of the blocks of files.
     Digests,
+    /// Everything, and of files that lie in an archive nothing is read: small ones come as
+    /// [`Bytes::At`], too.
+    Places,
 }
 
 /// A tree that can be walked, any number of times and each time the same.

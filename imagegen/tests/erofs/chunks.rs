@@ -2,9 +2,15 @@
 
 use crate::fsck;
 use crate::image::blocks_of;
+use crate::image::{Image, scratch};
 use crate::judge;
+use crate::kinds::all_kinds;
 use crate::model::{Id, ROOT, Tree, What};
-use imagegen::erofs::write::Options;
+use crate::mount::{self, Mounted, run};
+use crate::trees::observe::{assert_same, observe_bytes};
+use imagegen::erofs::write::{DataIn, Options};
+use imagegen::tree::Tar;
+use std::process::Command;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -87,5 +93,70 @@ fn chunks_of_every_size() {
             let features = fsck::superblock(&image.path(), "Filesystem incompatible features");
             assert!(features.is_none_or(|features| features.contains("chunked_file")));
         }
+    }
+}
+
+#[test]
+fn data_goes_into_a_second_file() {
+    for (block_size, dedupe) in [(512, false), (4096, true), (4096, false)] {
+        let options = Options {
+            chunk_size: Some(1 << 16),
+            dedupe,
+            data: DataIn::Blob {
+                tag: b"the data".to_vec(),
+            },
+            ..blocks_of(block_size)
+        };
+        let image = judge(&all_kinds(), &options);
+        let blob = std::fs::metadata(image.device().unwrap()).unwrap().len();
+        assert_eq!(blob, image.made.device_bytes);
+        assert!(
+            blob > 6 * MIB && image.made.bytes < 64 << 10,
+            "{:?}",
+            image.made
+        );
+    }
+}
+
+/// An image of what is in an archive, which holds none of its data.
+#[test]
+fn data_stays_in_the_archive() {
+    let dir = scratch();
+    let tree = dir.path().join("tree");
+    std::fs::create_dir_all(tree.join("below")).unwrap();
+    for (number, size) in [0, 1, 511, 512, 513, 4096, 300_000, 3 << 20]
+        .into_iter()
+        .enumerate()
+    {
+        std::fs::write(tree.join(format!("file{number}")), vec![number as u8; size]).unwrap();
+    }
+    std::os::unix::fs::symlink("file1", tree.join("below/link")).unwrap();
+    std::fs::hard_link(tree.join("file4"), tree.join("below/hard")).unwrap();
+    let archive = dir.path().join("tree.tar");
+    let mut tar = Command::new("tar");
+    tar.args(["--format=pax", "-cf"])
+        .arg(&archive)
+        .arg("-C")
+        .arg(&tree);
+    run(tar.arg("."));
+    let options = Options {
+        data: DataIn::Archive {
+            bytes: std::fs::metadata(&archive).unwrap().len(),
+        },
+        ..blocks_of(512)
+    };
+    let image = Image::make(&Tar::open(&archive).unwrap(), &options).unwrap();
+    assert!(image.made.bytes < 8192, "{:?}", image.made);
+    fsck::assert_clean(&image.path(), Some(&archive), &options, 0);
+    if mount::possible("erofs") {
+        let point = image.dir().join("mnt");
+        let mounted = Mounted::new("erofs", &image.path(), &[&archive], &point, "ro").unwrap();
+        let seen = observe_bytes(mounted.root(), 4096);
+        mounted.end();
+        let mut meant = observe_bytes(&tree, 4096);
+        meant
+            .values_mut()
+            .for_each(|object| object.ctime = object.mtime);
+        assert_same(&meant, &seen);
     }
 }

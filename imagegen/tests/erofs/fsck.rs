@@ -10,7 +10,7 @@ const READ: u64 = 256 << 20;
 
 /// fsck.erofs finds nothing wrong, with all contents read if they have no more than `size`
 /// bytes together: it reads holes, too.
-pub(crate) fn assert_clean(image: &Path, options: &Options, size: u64) {
+pub(crate) fn assert_clean(image: &Path, device: Option<&Path>, options: &Options, size: u64) {
     // Both were built for blocks up to a page.
     if options.block_size > 4096 {
         return;
@@ -23,9 +23,12 @@ pub(crate) fn assert_clean(image: &Path, options: &Options, size: u64) {
             continue;
         }
         if let Some(mut fsck) = erofs_utils(suite, "fsck.erofs") {
-            if size < READ {
-                fsck.arg("--extract");
-            }
+            match device {
+                Some(device) => fsck.arg(format!("--device={}", device.display())),
+                // With devices it loses the last hole of a file.
+                None if size < READ => fsck.arg("--extract"),
+                None => &mut fsck,
+            };
             let said = said(fsck.arg(image));
             assert!(!said.contains("<E>"), "fsck.erofs of {suite:?}: {said}");
         }

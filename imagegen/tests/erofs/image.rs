@@ -2,7 +2,8 @@
 
 use crate::tools::target_dir;
 use imagegen::erofs::make::{Request, make, plan};
-use imagegen::erofs::write::{Made, Options, WriteError};
+use imagegen::erofs::write::{DataIn, Made, Media, Options, WriteError};
+use imagegen::medium::Medium;
 use imagegen::target::{Overwrite, Target};
 use imagegen::tree::{Progress, Source};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,17 @@ impl Image {
         let dir = scratch();
         let path = dir.path().join("image");
         let target = Target::growing(&path, plan.at_most(), Overwrite::Refuse).unwrap();
-        let made = make(tree, &request, &plan, &target, &Progress::default())?;
+        let blob = matches!(options.data, DataIn::Blob { .. });
+        let blob = blob.then(|| Target::growing(&dir.path().join("blob"), 0, Overwrite::Refuse));
+        let blob = blob.map(Result::unwrap);
+        let media = Media {
+            image: &target,
+            blob: blob.as_ref().map(|blob| blob as &dyn Medium),
+        };
+        let made = make(tree, &request, &plan, media, &Progress::default())?;
+        if let Some(blob) = blob {
+            blob.finish_at(made.device_bytes, false).unwrap();
+        }
         target.finish_at(made.bytes, false).unwrap();
         Ok(Self {
             options: options.clone(),
@@ -37,6 +48,12 @@ impl Image {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("image")
+    }
+
+    /// The file with its data, if that is another.
+    pub(crate) fn device(&self) -> Option<PathBuf> {
+        let blob = matches!(self.options.data, DataIn::Blob { .. });
+        blob.then(|| self.dir.path().join("blob"))
     }
 
     /// A directory beside it, for mounting and such.

@@ -18,7 +18,11 @@ mod trees;
 mod xattrs;
 
 use image::Image;
+use imagegen::erofs::check::check;
 use imagegen::erofs::write::Options;
+use imagegen::tree::Progress;
+use std::fs::File;
+use std::path::PathBuf;
 use trees::model::{Object, Tree, What};
 use trees::observe::{View, assert_same, expected, observe_bytes};
 use trees::{model, mount};
@@ -35,9 +39,25 @@ fn judge(tree: &Tree, options: &Options) -> Image {
         _ => 0,
     };
     let size = tree.objects.iter().map(size).sum();
-    fsck::assert_clean(&image.path(), options, size);
+    fsck::assert_clean(&image.path(), image.device().as_deref(), options, size);
+    assert_checked(&image);
     compare(tree, &image);
     image
+}
+
+/// Our own checker finds nothing.
+fn assert_checked(image: &Image) {
+    let devices = image.device().into_iter().map(open).collect();
+    let report = check(open(image.path()), devices, &Progress::default());
+    let (problems, failure) = (&report.problems, &report.failure);
+    assert!(
+        report.exit_code() == 0,
+        "our own checker: {failure:?} {problems:?}"
+    );
+}
+
+fn open(path: PathBuf) -> File {
+    File::open(path).unwrap()
 }
 
 /// Mounts and compares.
@@ -51,7 +71,9 @@ fn compare(tree: &Tree, image: &Image) {
 /// What the mounted image holds.
 fn seen(image: &Image) -> View {
     let point = image.dir().join("mnt");
-    let mounted = mount::Mounted::new("erofs", &image.path(), &[], &point, "ro");
+    let device = image.device();
+    let more = Vec::from_iter(device.as_deref());
+    let mounted = mount::Mounted::new("erofs", &image.path(), &more, &point, "ro");
     let mounted = mounted.unwrap_or_else(|said| panic!("{said}"));
     let seen = observe_bytes(mounted.root(), COMPARED);
     let said = mounted.end();

@@ -124,7 +124,7 @@ impl Data {
         match detail {
             Detail::Names => content.data = Vec::from_iter((length > 0).then_some(0..length)),
             Detail::Layout => {}
-            Detail::Contents => content.bytes = self.read(length),
+            Detail::Contents | Detail::Places => content.bytes = self.read(length),
             Detail::Digests => {
                 content.bytes = self.read(length);
                 content.digests = self.digests();

@@ -3,26 +3,25 @@
 //! Order: all that can be refused is refused while nothing has been written; then the
 //! origin is formatted, durably; then csnapd is asked for the volume. From the look at
 //! the origin to the end of the formatting nobody else can have it.
+//!
+//! [`xfs`] and [`erofs`] know what their kind is made of; all else is the same for both.
 
+mod erofs;
 mod preflight;
 mod words;
+mod xfs;
 
-use std::fs;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use imagegen::target::{Overwrite, Present, Target};
-use imagegen::tree::{Empty, Source, Spec, SpecOptions, Time};
-use imagegen::xfs::geometry::{Kernel, Options};
-use imagegen::xfs::make::{MakeError, Plan, Progress, Request, Size, make, plan, rehearse};
-use imagegen::xfs::write::Made;
+use imagegen::target::{Overwrite, Present};
+use imagegen::tree::{Empty, Progress, Source, Spec, SpecOptions, Survey, Time};
 use serde::Serialize;
-use ublk_target::control::protocol::Failure;
+use ublk_target::control::protocol::{ErrorCode, Failure};
 use ublk_target::control::views::VolumeView;
-use uuid::Uuid;
 
 use super::counted;
 use super::volume::New;
@@ -30,7 +29,7 @@ use crate::Done;
 use crate::cli::{FormatArg, FormatArgs};
 use crate::output::human;
 use crate::output::table::{Column, Row};
-use crate::progress::{Bar, Spinner};
+use crate::progress::Bar;
 use crate::session::Session;
 use words::Words;
 
@@ -69,13 +68,23 @@ struct FileSystem {
     shared_bytes: u64,
 }
 
+/// An origin that is to be formatted.
+struct Job<'a> {
+    args: &'a FormatArgs,
+    origin: preflight::Origin,
+    source: Box<dyn Source>,
+    present: Present,
+    words: Words<'a>,
+}
+
 /// Formats the origin, then creates the volume.
 pub(super) fn create(session: &mut Session, new: New, kind: FormatArg, args: &FormatArgs) -> Done {
-    let FormatArg::Xfs = kind;
+    must_fit_together(kind, args)?;
     let origin = preflight::origin(session, &new, args.from.as_ref())?;
     let words = Words {
         origin: &new.origin,
         size: origin.size,
+        kind,
     };
     let source = source(args.from.as_ref()).map_err(|error| words.tree(&error))?;
     let overwrite = match args.force {
@@ -83,17 +92,17 @@ pub(super) fn create(session: &mut Session, new: New, kind: FormatArg, args: &Fo
         false => Overwrite::Refuse,
     };
     let present = Present::open(Path::new(&new.origin), overwrite);
-    let present = present.map_err(|error| words.target(&error))?;
-    let kernel = args.kernel.map_or_else(running, Kernel::from);
-    let request = request(args, kernel, &origin);
-    let plan = planned(&*source, &request, args.from.is_some());
-    let plan = plan.map_err(|error| words.make(&error))?;
-    let target = present.begin(plan.bytes());
-    let target = target.map_err(|error| words.target(&error))?;
-    let made = write(&*source, &request, &plan, &target).map_err(|error| words.cut_off(&error))?;
-    let synced = target.finish(true);
-    synced.map_err(|error| words.target(&error))?;
-    let file_system = FileSystem::new(&plan, &made, kernel);
+    let job = Job {
+        args,
+        origin,
+        source,
+        present: present.map_err(|error| words.target(&error))?,
+        words,
+    };
+    let file_system = match kind {
+        FormatArg::Xfs => xfs::format(job)?,
+        FormatArg::Erofs => erofs::format(job)?,
+    };
     session.say(&file_system.describe(&new.origin));
     let volume = new.clone().create(session);
     let volume = volume.map_err(|failure| go_on(failure, &new))?;
@@ -101,6 +110,29 @@ pub(super) fn create(session: &mut Session, new: New, kind: FormatArg, args: &Fo
         volume,
         file_system,
     }])
+}
+
+/// Options that only one kind has.
+fn must_fit_together(kind: FormatArg, args: &FormatArgs) -> Done {
+    let refuse = |message: &str, next: &str| {
+        Err(Failure::new(ErrorCode::Usage, message.to_owned()).next(next.to_owned()))
+    };
+    match kind {
+        FormatArg::Xfs if args.compress.is_some() => refuse(
+            "XFS does not compress",
+            "leave out --compress, or choose --format erofs",
+        ),
+        FormatArg::Erofs if args.from.is_none() => refuse(
+            "an EROFS that nothing is put into stays empty: it is read-only",
+            "say with --from what goes in",
+        ),
+        FormatArg::Erofs if args.kernel.is_some() => refuse(
+            "--for is about XFS",
+            "leave it out: lz4 is read from Linux 5.13 on, lzma from 5.16, deflate from 6.6, zstd \
+             from 6.10",
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn source(from: Option<&Spec>) -> Result<Box<dyn Source>, imagegen::tree::TreeError> {
@@ -119,57 +151,20 @@ fn now() -> Time {
     }
 }
 
-/// The newest features that the kernel which runs here mounts.
-fn running() -> Kernel {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    Kernel::not_after(&release)
-}
-
-fn request(args: &FormatArgs, kernel: Kernel, origin: &preflight::Origin) -> Request {
-    // Origins are told apart by it when they are mounted: never the same twice.
-    let uuid = Uuid::new_v4();
-    let mut options = Options::new(origin.size, uuid);
-    options.features = kernel.features();
-    options.label = args.label.clone().unwrap_or_default().into_bytes();
-    // The volume's block device has it too, and mounts nothing of smaller sectors.
-    options.sector_size = origin.sector;
-    Request {
-        options,
-        size: Size::Exact(origin.size),
-        uuid: Some(uuid),
-        free_inodes: 0,
-        dedupe: args.dedupe,
-        autofsck: true,
-        threads: 0,
-    }
-}
-
-/// What will be made; that the tree fits was tried.
-fn planned(source: &dyn Source, request: &Request, is_filled: bool) -> Result<Plan, MakeError> {
-    let _sign = is_filled.then(|| Spinner::new("Reading the tree".to_owned()));
-    let plan = plan(source, request)?;
-    rehearse(source, request, &plan)?;
-    Ok(plan)
-}
-
-/// Writes it, and shows how far that is.
-fn write(
-    source: &dyn Source,
-    request: &Request,
-    plan: &Plan,
-    target: &Target,
-) -> Result<Made, MakeError> {
+/// Has it written by `work`, and shows how far that is.
+fn shown<T: Send>(survey: &Survey, work: impl FnOnce(&Progress) -> T + Send) -> T {
     let progress = Progress::default();
     let mut bar = Bar::new("Formatting");
     // An object costs about what a block of data does.
     let weigh = |objects: u64, data: u64| data.saturating_add(objects.saturating_mul(4096));
-    let all = weigh(plan.survey.objects, plan.survey.data);
+    let all = weigh(survey.objects, survey.data);
     std::thread::scope(|scope| {
         let (done, wait) = channel::<()>();
-        let writing = scope.spawn(|| {
+        let progress = &progress;
+        let writing = scope.spawn(move || {
             // Dropped at the end, however that comes.
             let _done = done;
-            make(source, request, plan, target, &progress)
+            work(progress)
         });
         while wait.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             let objects = progress.objects.load(Ordering::Relaxed);
@@ -197,33 +192,18 @@ fn go_on(failure: Failure, new: &New) -> Failure {
 }
 
 impl FileSystem {
-    fn new(plan: &Plan, made: &Made, kernel: Kernel) -> Self {
-        let geometry = &plan.geometry;
-        let label = geometry.label.split(|byte| *byte == 0).next();
-        let bytes = |blocks: u64| blocks << geometry.block_log;
-        Self {
-            kind: "xfs",
-            uuid: geometry.uuid.to_string(),
-            label: String::from_utf8_lossy(label.unwrap_or_default()).into_owned(),
-            oldest_kernel: kernel.name(),
-            size: plan.bytes(),
-            free_bytes: bytes(made.free_blocks),
-            inodes: made.counts.inodes,
-            directories: made.counts.directories,
-            files: made.counts.files,
-            data_bytes: made.counts.data,
-            shared_bytes: bytes(made.counts.shared_blocks),
-        }
-    }
-
     fn describe(&self, origin: &str) -> String {
+        let free = match self.free_bytes {
+            0 => "read-only".to_owned(),
+            free => format!("{} free", human::size(free)),
+        };
         format!(
-            "{origin} is formatted: XFS {} for {}, {} with {}, {} free",
+            "{origin} is formatted: {} {} for {}, {} with {}, {free}",
+            self.kind.to_uppercase(),
             self.uuid,
             self.oldest_kernel,
             counted(self.files, "file"),
             human::size(self.data_bytes),
-            human::size(self.free_bytes),
         )
     }
 }

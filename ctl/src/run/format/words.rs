@@ -3,6 +3,7 @@
 
 use std::io;
 
+use imagegen::erofs;
 use imagegen::target::TargetError;
 use imagegen::tree::TreeError;
 use imagegen::xfs::geometry::OptionError;
@@ -10,12 +11,14 @@ use imagegen::xfs::make::MakeError;
 use imagegen::xfs::write::WriteError;
 use ublk_target::control::protocol::{ErrorCode, Failure};
 
+use crate::cli::FormatArg;
 use crate::output::human;
 
 /// About which origin.
 pub(super) struct Words<'a> {
     pub(super) origin: &'a str,
     pub(super) size: u64,
+    pub(super) kind: FormatArg,
 }
 
 impl Words<'_> {
@@ -40,6 +43,7 @@ impl Words<'_> {
                 Failure::new(ErrorCode::Busy, format!("{origin} is in use"))
                     .next("unmount or release it first (see lsblk); --force does not override this")
             }
+            TargetError::TooSmall { size, .. } => self.too_small(*size),
             TargetError::Unsuitable { .. } => Failure::new(ErrorCode::Usage, error.to_string()),
             TargetError::Io { cause, .. } => Failure::new(code_of(cause), error.to_string()),
             _ => Failure::new(ErrorCode::Error, error.to_string()),
@@ -57,19 +61,43 @@ impl Words<'_> {
                     "use a larger origin, or a smaller tree; --dedupe keeps equal blocks once",
                 )
             }
-            MakeError::Write(WriteError::Write(cause)) => {
-                let message = format!("{}: cannot write: {cause}", self.origin);
-                Failure::new(code_of(cause), message)
-            }
+            MakeError::Write(WriteError::Write(cause)) => self.unwritable(cause),
             MakeError::Write(_) | MakeError::NoSize { .. } => {
                 Failure::new(ErrorCode::Error, error.to_string())
             }
         }
     }
 
-    /// It went wrong while the origin was written.
-    pub(super) fn cut_off(&self, error: &MakeError) -> Failure {
-        let failure = self.make(error);
+    pub(super) fn erofs(&self, error: &erofs::write::WriteError) -> Failure {
+        use erofs::write::WriteError;
+        match error {
+            WriteError::Option(_) | WriteError::Invalid { .. } => {
+                Failure::new(ErrorCode::Usage, error.to_string())
+            }
+            WriteError::Tree(error) => self.tree(error),
+            WriteError::Write(cause) => self.unwritable(cause),
+            _ => Failure::new(ErrorCode::Error, error.to_string()),
+        }
+    }
+
+    fn unwritable(&self, cause: &io::Error) -> Failure {
+        let message = format!("{}: cannot write: {cause}", self.origin);
+        Failure::new(code_of(cause), message)
+    }
+
+    /// An image of `needed` bytes does not fit.
+    fn too_small(&self, needed: u64) -> Failure {
+        let (size, needed) = (human::size(self.size), human::size(needed));
+        let message = format!("{} ({size}) has no room for {needed}", self.origin);
+        let next = match self.kind {
+            FormatArg::Erofs => "use a larger origin, a smaller tree, or --compress zstd",
+            FormatArg::Xfs => "use a larger origin, or a smaller tree",
+        };
+        Failure::new(ErrorCode::NoSpace, message).next(next)
+    }
+
+    /// It went wrong, as `failure` says, while the origin was written.
+    pub(super) fn cut_off(&self, failure: Failure) -> Failure {
         let now = format!(
             "{} holds no file system now, and no volume was created; repeat the command",
             self.origin

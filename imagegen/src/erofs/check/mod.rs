@@ -79,19 +79,23 @@ fn whole<S: Source>(
 ) {
     supers::check(image, problems);
     let mut space = space::Space::default();
-    let root = match image.root() {
-        Ok(root) => root,
-        Err(error) => return problems.read(Kind::Superblock, image.superblock().root, &error),
-    };
+    let root = image.root();
     let mut inodes = inodes::Inodes::new(image, &mut space, progress);
     for special in [image.metabox(), image.packed()].into_iter().flatten() {
         inodes.check(special, problems);
     }
-    report.inodes = tree::check(image, root.clone(), &mut inodes, problems);
-    supers::check_sums(image, report.inodes, problems);
+    match &root {
+        Ok(root) => {
+            report.inodes = tree::check(image, root.clone(), &mut inodes, problems);
+            supers::check_sums(image, report.inodes, problems);
+        }
+        Err(error) => problems.read(Kind::Superblock, image.superblock().root, error),
+    }
     report.unseen = space.unseen;
     report.decoded = space.check(image, problems, progress);
-    tree::name(image, root, problems);
+    if let Ok(root) = root {
+        tree::name(image, root, problems);
+    }
 }
 
 impl Report {

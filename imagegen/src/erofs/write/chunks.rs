@@ -5,11 +5,12 @@ use super::super::format::chunk::{BLOCK_ENTRY, HOLE, INDEX, Index, format};
 use super::super::format::inode::layout;
 use super::contents::{Body, Placing};
 use super::fault::Fault;
+use super::head::Device;
 use super::inode::Lying;
-use super::options::Options;
+use super::options::{DataIn, Options};
 use super::space::Space;
 use crate::medium::{Stretch, send};
-use crate::tree::Content;
+use crate::tree::{Bytes, Content};
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
@@ -27,6 +28,10 @@ pub(crate) struct Chunks {
     asked: Option<u32>,
     /// First block of every chunk by its contents, if equal ones share it.
     places: Option<FxHashMap<[u8; 16], u64>>,
+    /// Blocks of the second file, if data goes there.
+    blob: Option<Space>,
+    /// Whether files stay in the archive they come from.
+    indexed: bool,
     /// Whether any file came in chunks.
     used: bool,
     shared: u64,
@@ -41,6 +46,11 @@ impl Chunks {
         Self {
             asked: options.chunk_size.map(u64::trailing_zeros),
             places: options.dedupe.then(FxHashMap::default),
+            blob: match options.data {
+                DataIn::Blob { .. } => Some(Space::new(options.block_bits())),
+                _ => None,
+            },
+            indexed: matches!(options.data, DataIn::Archive { .. }),
             used: false,
             shared: 0,
         }
@@ -49,6 +59,45 @@ impl Chunks {
     /// Whether any file came in chunks.
     pub(crate) fn any(&self) -> bool {
         self.used
+    }
+
+    /// The second device, if there is one.
+    pub(crate) fn device(&self, options: &Options) -> Option<Device> {
+        match (&options.data, &self.blob) {
+            (DataIn::Blob { tag }, Some(blob)) => Some(Device {
+                tag: tag.clone(),
+                blocks: blob.blocks(),
+            }),
+            (DataIn::Archive { bytes }, _) => Some(Device {
+                tag: Vec::new(),
+                blocks: bytes.div_ceil(u64::from(options.block_size)),
+            }),
+            _ => None,
+        }
+    }
+
+    /// A file that stays where it is: its chunks lie in the archive it comes from, if they
+    /// begin with blocks there.
+    pub(crate) fn index(&mut self, content: &Content, space: &Space) -> Option<Body> {
+        let Bytes::At { offsets, .. } = &content.bytes else {
+            return None;
+        };
+        let ([all], [offset], true) = (&content.data[..], &offsets[..], self.indexed) else {
+            return None;
+        };
+        let block = space.block_size() as u64;
+        if *all != (0..content.size) || offset % block != 0 {
+            return None;
+        }
+        let blocks = space.blocks_of(content.size);
+        let bits = blocks
+            .next_power_of_two()
+            .trailing_zeros()
+            .min(format::BLOCK_BITS);
+        let chunks =
+            (0..blocks.div_ceil(1 << bits)).map(|number| offset / block + (number << bits));
+        self.used = true;
+        Some(body(bits, &Vec::from_iter(chunks), 1))
     }
 
     /// Blocks that were not needed, because they are shared.
@@ -94,9 +143,14 @@ impl Chunks {
             let chunk = self.chunk(&content, &range, &mut sums, placing.space, &mut stretches);
             chunks.push(chunk);
         }
-        send(content, &stretches, placing.outlet)?;
+        let outlet = &mut *placing.outlet;
+        let (lane, device) = match &mut outlet.blob {
+            Some(blob) => (blob, 1),
+            None => (&mut outlet.data, 0),
+        };
+        send(content, &stretches, lane)?;
         let block_bits = placing.space.block_size().trailing_zeros();
-        Ok(body(bits - block_bits, &chunks))
+        Ok(body(bits - block_bits, &chunks, device))
     }
 
     fn chunk(
@@ -111,6 +165,7 @@ impl Chunks {
         if !touches(&content.data, range) {
             return NOWHERE;
         }
+        let space = self.blob.as_mut().unwrap_or(space);
         let count = space.blocks_of(range.end - range.start);
         let known = self.places.as_ref().and_then(|places| places.get(&sum?));
         if let Some(block) = known {
@@ -167,17 +222,17 @@ fn touches(data: &[Range<u64>], part: &Range<u64>) -> bool {
     data.get(after).is_some_and(|range| range.start < part.end)
 }
 
-/// What an inode says of its chunks, given the first block of each.
-fn body(bits: u32, chunks: &[u64]) -> Body {
+/// What an inode says of its chunks, given the first block of each on the device.
+fn body(bits: u32, chunks: &[u64], device: u16) -> Body {
     let far = |block: &u64| *block >= u64::from(HOLE) && *block != NOWHERE;
     let far = chunks.iter().any(far);
-    let indexes = far || chunks.contains(&NOWHERE);
+    let indexes = far || device > 0 || chunks.contains(&NOWHERE);
     let unit = if indexes { INDEX } else { BLOCK_ENTRY };
     let mut map = Vec::with_capacity(chunks.len() * unit);
     for block in chunks {
         let index = Index {
             block_high: if far { (block >> 32) as u16 } else { 0 }.into(),
-            device: 0.into(),
+            device: if *block == NOWHERE { 0 } else { device }.into(),
             block_low: (*block as u32).into(),
         };
         match indexes {

@@ -4,14 +4,21 @@
 //! Here a file's bytes become a [`Body`]; where compressed clusters are made, they become
 //! one as well, and the rest of the writer does not tell them apart.
 
+use super::super::compress::choice::Fragments as Packs;
+use super::super::compress::{Ahead, Packing, SegmentError};
 use super::super::format::inode::{NO_BLOCK, layout};
+use super::super::format::superblock::incompat;
 use super::chunks::Chunks;
+use super::clusters::{self, Shape};
 use super::fault::Fault;
+use super::fragments::Fragments;
 use super::inode::Lying;
+use super::options::Options;
 use super::outlet::Outlet;
 use super::space::Space;
 use crate::medium::{Stretch, read_part, send};
 use crate::tree::Content;
+use std::sync::Arc;
 
 /// What an inode says of its contents, and what follows it.
 #[derive(Debug, Default)]
@@ -77,15 +84,123 @@ pub(crate) struct Placing<'p, 'a, 'scope> {
     pub(crate) room: usize,
 }
 
-/// Gives contents their places, and sends them there.
-pub(crate) fn place(
-    content: Content,
-    chunks: &mut Chunks,
-    placing: &mut Placing<'_, '_, '_>,
-) -> Result<Body, Fault> {
-    match chunks.of(&content, placing.space) {
-        Some(chunk_bits) => chunks.place(content, chunk_bits, placing),
-        None => flat(content, placing),
+/// What all files of an image have in common.
+pub(crate) struct Contents {
+    chunks: Chunks,
+    fragments: Option<Fragments>,
+    /// Whether files go into the packed inode as a whole.
+    packs_all: bool,
+    bit48: bool,
+    interlaced: bool,
+    /// Bits of `feature_incompat`.
+    incompat: u32,
+}
+
+impl Contents {
+    /// As the options say.
+    pub(crate) fn new(options: &Options) -> Self {
+        let compression = options.compression.as_ref();
+        let packs = compression.filter(|c| c.fragments != Packs::None);
+        let inlines = packs.is_none() && compression.is_some_and(|c| c.inline_tails);
+        let flags = [
+            (packs.is_some(), incompat::FRAGMENTS),
+            (inlines, incompat::ZTAILPACKING),
+            (compression.is_some() && options.dedupe, incompat::DEDUPE),
+        ];
+        let flags = flags.iter().filter(|(set, _)| *set);
+        Self {
+            chunks: Chunks::new(options),
+            fragments: packs.map(Fragments::new),
+            packs_all: packs.is_some_and(|c| c.fragments == Packs::All),
+            bit48: options.bit48,
+            interlaced: packs.is_some() && !options.dedupe,
+            incompat: flags.fold(0, |bits, (_, bit)| bits | bit),
+        }
+    }
+
+    /// Bits of `feature_incompat` that readers of these contents need.
+    pub(crate) fn incompat(&self) -> u32 {
+        match self.chunks.any() {
+            true => self.incompat | incompat::CHUNKED_FILE,
+            false => self.incompat,
+        }
+    }
+
+    /// What the table of devices says of the file that holds data besides the image.
+    pub(crate) fn device(&self, options: &Options) -> Option<super::head::Device> {
+        self.chunks.device(options)
+    }
+
+    /// Blocks that were not needed, because they are shared.
+    pub(crate) fn shared(&self) -> u64 {
+        self.chunks.shared()
+    }
+
+    /// Gives contents their places, and sends them there; their inode has `beside` bytes
+    /// with its attributes.
+    pub(crate) fn place(
+        &mut self,
+        content: Content,
+        packing: Option<Packing>,
+        beside: usize,
+        ahead: &mut Ahead<'_, '_>,
+        placing: &mut Placing<'_, '_, '_>,
+    ) -> Result<Body, Fault> {
+        let Some(packing) = packing else {
+            return self.place_plain(content, placing);
+        };
+        if packing.changed {
+            return Err(Fault::Changed("it was written to"));
+        }
+        if let (true, Some(fragments)) = (self.packs_all, &mut self.fragments) {
+            let rest = fragments.add_whole(&packing.content, ahead, placing)?;
+            return clusters::fragment(rest, self.bit48, beside, placing);
+        }
+        if let Some(clusters) = clusters::place(&packing, ahead, placing)? {
+            let shape = self.shape(packing.cluster, placing);
+            return clusters.finish(shape, beside, &mut self.fragments, ahead, placing);
+        }
+        // Its only segment is done, so nobody else has it.
+        match Arc::try_unwrap(packing.content) {
+            Ok(content) => self.place_plain(content, placing),
+            Err(_) => Err(SegmentError::Lost.into()),
+        }
+    }
+
+    fn place_plain(
+        &mut self,
+        content: Content,
+        placing: &mut Placing<'_, '_, '_>,
+    ) -> Result<Body, Fault> {
+        if let Some(body) = self.chunks.index(&content, placing.space) {
+            return Ok(body);
+        }
+        match self.chunks.of(&content, placing.space) {
+            Some(chunk_bits) => self.chunks.place(content, chunk_bits, placing),
+            None => flat(content, placing),
+        }
+    }
+
+    fn shape(&self, cluster: u32, placing: &Placing<'_, '_, '_>) -> Shape {
+        Shape {
+            bit48: self.bit48,
+            interlaced: self.interlaced,
+            big: cluster as usize > placing.space.block_size(),
+        }
+    }
+
+    /// All files are there: size and body of the packed inode, if there is one.
+    pub(crate) fn finish(
+        &mut self,
+        beside: usize,
+        ahead: &Ahead<'_, '_>,
+        placing: &mut Placing<'_, '_, '_>,
+    ) -> Result<Option<(u64, Body)>, Fault> {
+        let Some(fragments) = self.fragments.take() else {
+            return Ok(None);
+        };
+        let shape = self.shape(fragments.cluster(), placing);
+        fragments.finish(shape, beside, ahead, placing)
     }
 }
 
@@ -108,6 +223,6 @@ fn flat(content: Content, placing: &mut Placing<'_, '_, '_>) -> Result<Body, Fau
         at: placing.space.byte_of(first),
     };
     // The tail of an inline file lies beyond the last of its blocks, so none is written twice.
-    send(content, &[stretch], placing.outlet)?;
+    send(content, &[stretch], &mut placing.outlet.data)?;
     Ok(Body::flat(Some(first), tail))
 }

@@ -1,5 +1,7 @@
 //! Why an image cannot be made.
 
+use super::super::compress::codec::CodecError;
+use super::super::compress::index::IndexError;
 use super::options::OptionError;
 use crate::medium::Failure;
 use crate::tree::{TreeError, show};
@@ -25,6 +27,17 @@ pub enum WriteError {
     /// The target does not take what is written.
     #[error("cannot write: {0}")]
     Write(#[source] io::Error),
+    /// A codec failed.
+    #[error(transparent)]
+    Compress(#[from] CodecError),
+    /// No index tells where a file lies.
+    #[error("{path}: {cause}")]
+    Index {
+        /// Which file.
+        path: String,
+        /// Why.
+        cause: IndexError,
+    },
     /// A file cannot be copied.
     #[error("{path}: cannot copy it: {cause}")]
     Copy {

@@ -1,5 +1,7 @@
 //! What goes wrong below the builder, which knows the path it is about.
 
+use super::super::compress::SegmentError;
+use super::super::compress::index::IndexError;
 use super::error::WriteError;
 use crate::medium::Failure;
 use crate::tree::TreeError;
@@ -11,7 +13,9 @@ pub(crate) enum Fault {
     Invalid(String),
     /// The tree is not as it was when it was looked at first.
     Changed(&'static str),
-    /// Reading or writing failed.
+    /// No index tells where it lies.
+    Index(IndexError),
+    /// Reading, compressing or writing failed.
     Failed(WriteError),
 }
 
@@ -27,6 +31,23 @@ impl From<Failure> for Fault {
     }
 }
 
+impl From<IndexError> for Fault {
+    fn from(error: IndexError) -> Self {
+        Self::Index(error)
+    }
+}
+
+impl From<SegmentError> for Fault {
+    fn from(error: SegmentError) -> Self {
+        match error {
+            SegmentError::Read(failure) => failure.into(),
+            SegmentError::Compress(error) => Self::Failed(error.into()),
+            // The pool passes the panic on.
+            SegmentError::Lost => Self::Changed("a thread ended before its work"),
+        }
+    }
+}
+
 impl Fault {
     /// With the path it is about.
     pub(crate) fn at(self, path: &[u8]) -> WriteError {
@@ -37,6 +58,10 @@ impl Fault {
                 reason,
             },
             Self::Changed(what) => TreeError::changed(path, what).into(),
+            Self::Index(cause) => WriteError::Index {
+                path: crate::tree::show(path),
+                cause,
+            },
             Self::Failed(error) => error,
         }
     }

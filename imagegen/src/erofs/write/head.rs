@@ -1,6 +1,7 @@
 //! What an image begins with: the superblock, the table of devices, long prefixes of
 //! names. Made last, because it says how much there is.
 
+use super::super::compress::config::Configurations;
 use super::super::format::superblock::{AT, DeviceSlot, MAGIC, SIZE, Superblock, compat, incompat};
 use super::inode::Clock;
 use super::options::Options;
@@ -11,11 +12,15 @@ use zerocopy::IntoBytes;
 /// Bytes of a device's slot, which is also the unit of their place.
 const DEVICE_SLOT: usize = size_of::<DeviceSlot>();
 
+/// Where configurations of algorithms lie, in bytes.
+const CONFIGURATIONS_AT: usize = AT as usize + SIZE;
+
 /// Where the parts of the head lie, in bytes of the image.
 #[derive(Debug)]
 pub(crate) struct Head<'a> {
     options: &'a Options,
     prefixes: &'a Prefixes,
+    configurations: &'a Configurations,
     devices_at: usize,
     devices: usize,
     prefixes_at: usize,
@@ -33,6 +38,8 @@ pub(crate) struct Totals {
     pub(crate) blocks: u64,
     pub(crate) inodes: u64,
     pub(crate) root_nid: u64,
+    /// The packed inode; 0 for none.
+    pub(crate) packed_nid: u64,
     pub(crate) compat: u32,
     pub(crate) incompat: u32,
     /// Seconds since the epoch.
@@ -49,12 +56,22 @@ pub(crate) struct Device {
 
 impl<'a> Head<'a> {
     /// Of an image with so many devices besides the primary one.
-    pub(crate) fn new(options: &'a Options, devices: usize, prefixes: &'a Prefixes) -> Self {
-        let first = AT as usize + SIZE;
+    pub(crate) fn new(
+        options: &'a Options,
+        devices: usize,
+        prefixes: &'a Prefixes,
+        configurations: &'a Configurations,
+    ) -> Self {
+        let after = CONFIGURATIONS_AT + configurations.bytes.len();
+        let first = match devices {
+            0 => after.next_multiple_of(4),
+            _ => after.next_multiple_of(DEVICE_SLOT),
+        };
         let after = first + devices * DEVICE_SLOT;
         Self {
             options,
             prefixes,
+            configurations,
             devices_at: first,
             devices,
             prefixes_at: after,
@@ -67,6 +84,7 @@ impl<'a> Head<'a> {
     pub(crate) fn write(&self, bytes: &mut [u8], totals: &Totals) {
         let mut superblock = self.superblock(totals);
         put(bytes, AT as usize, superblock.as_bytes());
+        put(bytes, CONFIGURATIONS_AT, &self.configurations.bytes);
         let mut address = totals.blocks;
         for (number, device) in totals.devices.iter().enumerate() {
             let at = self.devices_at + number * DEVICE_SLOT;
@@ -98,7 +116,9 @@ impl<'a> Head<'a> {
             blocks_low: (totals.blocks as u32).into(),
             uuid: *totals.uuid.as_bytes(),
             label,
-            feature_incompat: totals.incompat.into(),
+            feature_incompat: (totals.incompat | self.configurations.incompat).into(),
+            algorithms_or_lz4_distance: self.configurations.word.into(),
+            packed_nid: totals.packed_nid.into(),
             build_time: totals.build_time.into(),
             ..Superblock::default()
         };
@@ -111,7 +131,8 @@ impl<'a> Head<'a> {
         if self.devices > 0 {
             superblock.extra_devices = (self.devices as u16).into();
             superblock.device_table = ((self.devices_at / DEVICE_SLOT) as u16).into();
-            superblock.feature_incompat = (totals.incompat | incompat::DEVICE_TABLE).into();
+            let incompat = superblock.feature_incompat.get() | incompat::DEVICE_TABLE;
+            superblock.feature_incompat = incompat.into();
         }
         if prefixes.count() > 0 {
             superblock.xattr_prefixes = prefixes.count() as u8;

@@ -12,10 +12,12 @@
 
 mod builder;
 mod chunks;
+mod clusters;
 mod contents;
 mod directory;
 mod error;
 mod fault;
+mod fragments;
 mod head;
 mod inode;
 mod options;
@@ -28,12 +30,15 @@ mod xattrs;
 pub use builder::Counts;
 pub use error::WriteError;
 pub(crate) use options::identity;
-pub use options::{InodeForm, OptionError, Options};
+pub use options::{DataIn, InodeForm, OptionError, Options};
 pub(crate) use outline::Outline;
 
+use super::compress::config::Configurations;
+use super::compress::{self, Ahead, Choice, Plan, Pool, Selection, Shared, SurveyError};
 use crate::medium::{Crew, Medium};
 use crate::tree::{Event, TreeError};
-use builder::{Begin, Builder};
+use builder::{Begin, Builder, Crews};
+use fault::Fault;
 use head::{Head, Totals};
 use inode::Clock;
 use uuid::Uuid;
@@ -46,11 +51,22 @@ pub struct Made {
     pub counts: Counts,
     /// Bytes of the image.
     pub bytes: u64,
+    /// Bytes of the device with its data, if that is another.
+    pub device_bytes: u64,
+}
+
+/// Where an image goes.
+#[derive(Clone, Copy)]
+pub struct Media<'a> {
+    /// The image itself.
+    pub image: &'a dyn Medium,
+    /// The second file, with [`DataIn::Blob`].
+    pub blob: Option<&'a dyn Medium>,
 }
 
 /// Writes an image that holds what `events` yield, a tree of which `outline` is known.
 ///
-/// Until the very end `medium` is no file system; what an error leaves is none.
+/// Until the very end the medium is no file system; what an error leaves is none.
 ///
 /// # Errors
 /// If the tree cannot be read, has changed or holds what EROFS cannot, or if writing fails.
@@ -58,12 +74,20 @@ pub(crate) fn write(
     options: &Options,
     uuid: Uuid,
     outline: &Outline,
+    shared: Option<Shared>,
     events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
-    medium: &dyn Medium,
+    media: Media<'_>,
 ) -> Result<Made, WriteError> {
     options.check()?;
+    if matches!(options.data, DataIn::Blob { .. }) != media.blob.is_some() {
+        let reason = "needs a file for the data";
+        return Err(OptionError::new("--blob", "", reason).into());
+    }
     let prefixes = Prefixes::new(&options.xattr_prefixes)?;
-    let head = Head::new(options, 0, &prefixes);
+    let configurations = configurations(options);
+    let devices = usize::from(options.data != DataIn::Image);
+    let head = Head::new(options, devices, &prefixes, &configurations);
+    let selection = selection(options)?;
     let begin = Begin {
         options,
         outline,
@@ -72,32 +96,99 @@ pub(crate) fn write(
         prefixes: &prefixes,
     };
     let (counts, mut bytes, totals) = std::thread::scope(|scope| {
-        let crew = Crew::start(scope, medium, options.threads);
-        let built = build(begin, head.end, events, &crew);
+        let image = Crew::start(scope, media.image, options.threads);
+        let blob = media.blob;
+        let blob = blob.map(|blob| Crew::start(scope, blob, options.threads));
+        let crews = Crews {
+            image: &image,
+            blob: blob.as_ref(),
+        };
+        let pool = Pool::start(scope, options.compression.as_ref().map(|_| options.threads));
+        let mut ahead = Ahead::new(events, &pool, selection, shared);
+        let built = build(begin, head.end, &mut ahead, crews);
         // What a thread met goes first: the builder may have seen no more than that it ended.
-        crew.finish()?;
+        pool.finish();
+        image.finish()?;
+        blob.map_or(Ok(()), Crew::finish)?;
         built
     })?;
-    medium.barrier().map_err(WriteError::Write)?;
+    if let Some(blob) = media.blob {
+        blob.barrier().map_err(WriteError::Write)?;
+    }
+    media.image.barrier().map_err(WriteError::Write)?;
     head.write(&mut bytes, &totals);
-    medium.write(0, &bytes).map_err(WriteError::Write)?;
+    media.image.write(0, &bytes).map_err(WriteError::Write)?;
+    let blob_blocks = totals
+        .devices
+        .iter()
+        .map(|device| device.blocks)
+        .sum::<u64>();
     Ok(Made {
         counts,
         bytes: totals.blocks << options.block_bits(),
+        device_bytes: blob_blocks << options.block_bits(),
     })
 }
 
 fn build(
     begin: Begin<'_>,
     head: usize,
-    events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
-    crew: &Crew<'_>,
+    ahead: &mut Ahead<'_, '_>,
+    crews: Crews<'_, '_>,
 ) -> Result<(Counts, Vec<u8>, Totals), WriteError> {
-    let mut builder = Builder::new(begin, head, crew)?;
-    for event in events {
-        builder.event(event?)?;
+    let mut builder = Builder::new(begin, head, crews)?;
+    while let Some(item) = ahead.next() {
+        let (event, packing) = item?;
+        builder.event(event, packing, ahead)?;
     }
-    builder.finish()
+    builder.finish(ahead)
+}
+
+/// Whether a walk before the one that writes has to find what files share.
+pub(crate) fn needs_survey(options: &Options) -> bool {
+    options.dedupe && options.compression.is_some()
+}
+
+/// What the files that `events` yield share, for [`write`].
+///
+/// # Errors
+/// If the tree cannot be read.
+pub(crate) fn survey(
+    options: &Options,
+    events: &mut dyn Iterator<Item = Result<Event, TreeError>>,
+) -> Result<Shared, WriteError> {
+    let selection = selection(options)?;
+    std::thread::scope(|scope| {
+        let pool = Pool::start(scope, Some(options.threads));
+        let found = compress::survey(events, selection, &pool);
+        pool.finish();
+        found.map_err(|error| match error {
+            SurveyError::Tree(error) => error.into(),
+            SurveyError::Read(error) => Fault::from(error).at(b""),
+        })
+    })
+}
+
+/// Which files are compressed.
+fn selection(options: &Options) -> Result<Selection, WriteError> {
+    let compression = options.compression.as_ref();
+    let choice = compression.map(Choice::new).transpose();
+    let choice =
+        choice.map_err(|error| OptionError::new("--compress-rule", error.pattern, error.cause))?;
+    let plan = Plan::new(compression, options.block_size as usize, options.dedupe);
+    Ok(Selection::new(choice, plan))
+}
+
+/// What the superblock says of the algorithms that files may have.
+fn configurations(options: &Options) -> Configurations {
+    match &options.compression {
+        None => Configurations::default(),
+        Some(compression) => Configurations::new(
+            &compression.algorithms(),
+            compression.largest_cluster(),
+            options.block_size,
+        ),
+    }
 }
 
 /// What short inodes say of times: with seconds of their own they count from the first

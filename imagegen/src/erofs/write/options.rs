@@ -1,6 +1,11 @@
 //! What is asked of an image.
 
+use super::super::compress::choice::{Choice, Compression};
+use super::super::format::compressed::{BLOCK_COUNT, CLUSTER_MAX};
 use uuid::Uuid;
+
+/// Blocks of a cluster that an index can tell.
+const BLOCK_COUNT_MAX: u32 = BLOCK_COUNT as u32 - 1;
 
 /// How an image is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +21,8 @@ pub struct Options {
     pub chunk_size: Option<u64>,
     /// Whether chunks with the same contents are kept once; these have 4096 bytes at least.
     pub dedupe: bool,
+    /// How files are compressed, if they are.
+    pub compression: Option<Compression>,
     /// Whether the ends of files lie beside their inodes where they fit.
     pub inline_tails: bool,
     /// At most 16 bytes.
@@ -27,8 +34,28 @@ pub struct Options {
     pub xattr_prefixes: Vec<Vec<u8>>,
     /// Whether attributes have filters of their names.
     pub xattr_filter: bool,
+    /// Where the data of files goes.
+    pub data: DataIn,
     /// Threads that write; 0 for as many as there are processors.
     pub threads: usize,
+}
+
+/// Where the data of files goes; everything else lies in the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataIn {
+    /// Into the image.
+    Image,
+    /// Into a second file, the image's only device besides itself, in chunks.
+    Blob {
+        /// What the image calls it: at most 64 bytes.
+        tag: Vec<u8>,
+    },
+    /// Nowhere: it stays in the archive that the tree comes from, which becomes the image's
+    /// only device besides itself. Blocks are those of the archive, 512 bytes.
+    Archive {
+        /// Bytes of the archive.
+        bytes: u64,
+    },
 }
 
 /// Form of inodes.
@@ -50,11 +77,13 @@ impl Default for Options {
             bit48: false,
             chunk_size: None,
             dedupe: false,
+            compression: None,
             inline_tails: true,
             label: Vec::new(),
             build_time: None,
             xattr_prefixes: Vec::new(),
             xattr_filter: true,
+            data: DataIn::Image,
             threads: 0,
         }
     }
@@ -107,7 +136,53 @@ impl Options {
             let reason = format!("has {bytes} bytes, at most 16 fit");
             return Err(OptionError::new("--label", label, reason));
         }
+        self.check_data()?;
+        self.check_compression()?;
         self.check_chunks()
+    }
+
+    fn check_compression(&self) -> Result<(), OptionError> {
+        let Some(compression) = &self.compression else {
+            return Ok(());
+        };
+        if self.chunk_size.is_some() {
+            let reason = "files in chunks are not compressed; leave one of both out";
+            return Err(OptionError::new("--chunk-size", "with --compress", reason));
+        }
+        let rules = compression.rules.iter().filter_map(|rule| rule.cluster);
+        for cluster in rules.chain([compression.cluster]) {
+            let most = CLUSTER_MAX.min(BLOCK_COUNT_MAX * self.block_size);
+            if cluster == 0 || !cluster.is_multiple_of(self.block_size) || cluster > most {
+                let block = self.block_size;
+                let reason = format!("must be a multiple of a block, {block}, up to {most}");
+                return Err(OptionError::new("--cluster-size", cluster, reason));
+            }
+        }
+        Choice::new(compression)
+            .map_err(|error| OptionError::new("--compress-rule", error.pattern, error.cause))?;
+        Ok(())
+    }
+
+    fn check_data(&self) -> Result<(), OptionError> {
+        match &self.data {
+            DataIn::Blob { tag } if tag.len() > 64 => {
+                let reason = format!("has {} bytes, at most 64 fit", tag.len());
+                Err(OptionError::new("--blob-tag", tag.escape_ascii(), reason))
+            }
+            DataIn::Blob { .. } if self.chunk_size.is_none() => {
+                let reason = "takes files in chunks only (--chunk-size)";
+                Err(OptionError::new("--blob", "", reason))
+            }
+            DataIn::Archive { .. } if self.compression.is_some() => {
+                let reason = "leaves files where they are: they cannot be compressed";
+                Err(OptionError::new("--tar-index", "with --compress", reason))
+            }
+            DataIn::Archive { .. } if self.block_size != 512 || self.dedupe => {
+                let reason = "needs --block-size 512, the archive's, and no --dedupe";
+                Err(OptionError::new("--tar-index", "", reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_chunks(&self) -> Result<(), OptionError> {

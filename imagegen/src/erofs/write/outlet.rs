@@ -4,41 +4,52 @@ use crate::medium::{Copy, Crew, Failure, Sink, Stream};
 
 /// Where all bytes leave the writer but the superblock's.
 ///
-/// Metadata and data lie at two places of the image at a time, so each has a stream of its
-/// own, in which what follows is joined.
+/// Metadata and data lie at two places of the image at a time, so each has a lane of its
+/// own.
 pub(crate) struct Outlet<'a, 'scope> {
+    pub(crate) metadata: Lane<'a, 'scope>,
+    pub(crate) data: Lane<'a, 'scope>,
+    /// To a second file, which takes the files' data.
+    pub(crate) blob: Option<Lane<'a, 'scope>>,
+}
+
+/// Bytes that follow each other, mostly, and are joined then.
+pub(crate) struct Lane<'a, 'scope> {
     crew: &'a Crew<'scope>,
     block: usize,
-    data: Stream,
-    metadata: Stream,
+    stream: Stream,
 }
 
 impl<'a, 'scope> Outlet<'a, 'scope> {
-    /// With nothing on its way.
-    pub(crate) fn new(crew: &'a Crew<'scope>, block: usize) -> Self {
-        Self {
+    /// To the image by `crew`, and to a second file by `blob`.
+    pub(crate) fn new(
+        crew: &'a Crew<'scope>,
+        blob: Option<&'a Crew<'scope>>,
+        block: usize,
+    ) -> Self {
+        let lane = |crew| Lane {
             crew,
             block,
-            data: Stream::new(),
-            metadata: Stream::new(),
+            stream: Stream::new(),
+        };
+        Self {
+            metadata: lane(crew),
+            data: lane(crew),
+            blob: blob.map(lane),
         }
-    }
-
-    /// Writes a block of inodes.
-    pub(crate) fn metadata(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
-        self.metadata.write(self.crew, at, bytes, self.block)
     }
 
     /// Hands on what was joined.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        self.metadata.flush(self.crew)?;
-        self.data.flush(self.crew)
+        let lanes = [&mut self.metadata, &mut self.data];
+        let mut lanes = lanes.into_iter().chain(&mut self.blob);
+        lanes.try_for_each(|lane| lane.stream.flush(lane.crew))
     }
 }
 
-impl Sink for Outlet<'_, '_> {
+impl Sink for Lane<'_, '_> {
     fn put(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
-        self.data.write(self.crew, at, bytes, self.block)
+        self.stream.write(self.crew, at, bytes, self.block)
     }
 
     fn copy(&mut self, copy: Copy) -> Result<(), Failure> {

@@ -9,7 +9,7 @@
 use super::super::format::NID_UNIT;
 use super::outlet::Outlet;
 use super::space::Space;
-use crate::medium::Failure;
+use crate::medium::{Failure, Sink};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -185,7 +185,7 @@ impl Slots {
         self.first += 1;
         self.rooms.remove(&(self.block - block.used, number));
         match block.pending {
-            0 => outlet.metadata(block.at, &block.bytes),
+            0 => outlet.metadata.put(block.at, &block.bytes),
             _ => {
                 self.held.insert(number, block);
                 Ok(())
@@ -233,7 +233,7 @@ impl Slots {
             && block.pending == 0
             && let Some(block) = self.held.remove(&number)
         {
-            outlet.metadata(block.at, &block.bytes)?;
+            outlet.metadata.put(block.at, &block.bytes)?;
         }
         Ok(())
     }
@@ -251,7 +251,9 @@ impl Slots {
         }
         if !space.give_back(self.segment.clone()) {
             for block in self.segment.clone() {
-                outlet.metadata(space.byte_of(block), &vec![0; self.block])?;
+                outlet
+                    .metadata
+                    .put(space.byte_of(block), &vec![0; self.block])?;
             }
         }
         let mut bytes = Vec::new();

@@ -178,7 +178,7 @@ impl<'a> Steps<'a> {
             }
             _ => {
                 let (file, path) = self.backing(body, name, size)?;
-                if held <= SMALL {
+                if held <= SMALL && self.detail != Detail::Places {
                     let bytes = content::read_at(&file, &data, &offsets, &path)?;
                     let digests = hash.then(|| digests::of_bytes(&data, &bytes));
                     (Bytes::Read(bytes), digests)

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::TreeError;
 
@@ -22,11 +22,7 @@ impl Excludes {
             if bare.is_empty() {
                 return Err(invalid("a pattern that would leave out everything".into()));
             }
-            let glob = match bare.strip_prefix('/') {
-                Some(anchored) => anchored.trim_start_matches('/').to_owned(),
-                None => format!("**/{bare}"),
-            };
-            let glob = GlobBuilder::new(&glob).literal_separator(true).build();
+            let glob = glob(bare);
             let glob = glob.map_err(|cause| invalid(format!("not a pattern: {cause}")))?;
             if bare.len() < pattern.len() {
                 directories.add(glob);
@@ -54,6 +50,16 @@ impl Excludes {
         self.all.is_match_candidate(&candidate)
             || (directory && self.directories.is_match_candidate(&candidate))
     }
+}
+
+/// A pattern over paths below the root: `*` and `?` within a name, `**` across, anchored by
+/// a leading slash.
+pub(crate) fn glob(pattern: &str) -> Result<Glob, globset::Error> {
+    let glob = match pattern.strip_prefix('/') {
+        Some(anchored) => anchored.trim_start_matches('/').to_owned(),
+        None => format!("**/{pattern}"),
+    };
+    GlobBuilder::new(&glob).literal_separator(true).build()
 }
 
 #[cfg(test)]

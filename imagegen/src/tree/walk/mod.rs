@@ -38,6 +38,7 @@ use rustix::process::Uid;
 
 use super::{Detail, Source, TreeError, Walk};
 use exclude::Excludes;
+pub(crate) use exclude::glob;
 use lister::Lister;
 
 /// What of a directory is taken, and how.

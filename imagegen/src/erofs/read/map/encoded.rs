@@ -164,6 +164,9 @@ impl Encoded {
             let raw = self.raw(image, middle)?;
             let low = u64::from(raw.logical_low.get());
             let at = low | u64::from(raw.logical_high.get()) << 32;
+            if at > end || begin.is_some_and(|begin| at < begin) {
+                return Err(flaw(inode, offset, "extents that are not in order"));
+            }
             if at > offset {
                 (to, end) = (middle, at);
             } else {

@@ -1,0 +1,148 @@
+//! Arguments about compression, and what they mean to the library.
+
+use super::values;
+use clap::Args;
+use imagegen::erofs::compress::algorithm::Algorithm;
+use imagegen::erofs::compress::choice::{Compression, Fragments, Method, Rule};
+use std::str::FromStr;
+
+/// How contents are compressed.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Compression")]
+pub(crate) struct Compress {
+    /// lz4, lz4hc, zstd, deflate or lzma, with a level as in zstd,3; or auto: lz4hc or zstd
+    /// for each file that gains by it, after a trial [default: none] (mkfs.erofs: -z)
+    #[arg(long, value_name = "ALGORITHM[,LEVEL]")]
+    compress: Option<MethodName>,
+    /// Bytes that are read and decompressed together, up to 1m: larger ones make smaller
+    /// images and slower access in the middle of files (mkfs.erofs: -C)
+    #[arg(long, value_name = "SIZE", value_parser = values::small_size, default_value = "64k")]
+    cluster_size: u32,
+    /// Files otherwise, the first that matches: *.so=lz4hc,12 or /usr/share/**=zstd,9:128k
+    /// or *.jpg=none; patterns as those of --exclude
+    #[arg(
+        long = "compress-rule",
+        value_name = "PATTERN=ALGORITHM[,LEVEL][:SIZE]"
+    )]
+    rules: Vec<RuleText>,
+    /// Last clusters of less than a block beside inodes: from Linux 5.17 on (mkfs.erofs:
+    /// -E ztailpacking)
+    #[arg(long, conflicts_with_all = ["fragments", "all_fragments"])]
+    ztailpacking: bool,
+    /// Ends of files that do not fill a cluster are compressed together: from Linux 6.1 on
+    /// (mkfs.erofs: -E fragments)
+    #[arg(long)]
+    fragments: bool,
+    /// All contents are compressed together: smallest, slow to read (mkfs.erofs:
+    /// -E all-fragments)
+    #[arg(long, conflicts_with = "fragments")]
+    all_fragments: bool,
+}
+
+/// A method by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MethodName(Method);
+
+impl FromStr for MethodName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(Method::Plain)),
+            "auto" => Ok(Self(Method::Auto)),
+            text => {
+                let algorithm = Algorithm::from_str(text).map_err(|error| error.to_string())?;
+                Ok(Self(Method::By(algorithm)))
+            }
+        }
+    }
+}
+
+/// A rule as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RuleText(Rule);
+
+impl FromStr for RuleText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((pattern, how)) = text.rsplit_once('=') else {
+            return Err(format!("{text:?} is no rule; write PATTERN=ALGORITHM"));
+        };
+        let (method, cluster) = match how.split_once(':') {
+            Some((method, size)) => (method, Some(values::small_size(size)?)),
+            None => (how, None),
+        };
+        let MethodName(method) = method.parse()?;
+        Ok(Self(Rule {
+            pattern: pattern.to_owned(),
+            method,
+            cluster,
+        }))
+    }
+}
+
+impl Compress {
+    /// What to ask of the library in blocks of `block` bytes; none if nothing is compressed.
+    pub(crate) fn request(&self, block: u32) -> Option<Compression> {
+        let usual = self.compress.map(|MethodName(method)| method);
+        let rules: Vec<Rule> = self.rules.iter().map(|rule| rule.0.clone()).collect();
+        if matches!(usual, None | Some(Method::Plain)) && rules.is_empty() {
+            return None;
+        }
+        Some(Compression {
+            usual: usual.unwrap_or(Method::Plain),
+            rules,
+            cluster: self.cluster_size.max(block),
+            inline_tails: self.ztailpacking,
+            fragments: match (self.all_fragments, self.fragments) {
+                (true, _) => Fragments::All,
+                (false, true) => Fragments::Tails,
+                (false, false) => Fragments::None,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Alone {
+        #[command(flatten)]
+        compress: Compress,
+    }
+
+    fn request(words: &[&str]) -> Option<Compression> {
+        let words = ["make"].iter().chain(words);
+        Alone::try_parse_from(words).unwrap().compress.request(4096)
+    }
+
+    #[test]
+    fn nothing_is_compressed_unless_it_is_asked_for() {
+        assert_eq!(request(&[]), None);
+        assert_eq!(request(&["--compress", "none", "--fragments"]), None);
+        let asked = request(&["--compress=zstd,7", "--ztailpacking"]).unwrap();
+        assert_eq!(asked.usual, Method::By("zstd,7".parse().unwrap()));
+        assert_eq!((asked.cluster, asked.inline_tails), (65536, true));
+    }
+
+    #[test]
+    fn rules() {
+        let words = [
+            "--compress-rule",
+            "a=b/*.so=lz4hc,12:8k",
+            "--compress-rule=*.jpg=none",
+        ];
+        let rules = request(&words).unwrap().rules;
+        assert_eq!(rules[0].pattern, "a=b/*.so");
+        assert_eq!(rules[0].method, Method::By("lz4hc,12".parse().unwrap()));
+        assert_eq!(rules[0].cluster, Some(8192));
+        assert_eq!((rules[1].method, rules[1].cluster), (Method::Plain, None));
+        for wrong in ["*.so", "*.so=lzo", "*.so=lz4,99", "*.so=lz4:x"] {
+            assert!(wrong.parse::<RuleText>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! How much input fits, for codecs that only compress all they are given: predicted from
+//! what was compressed before, corrected by what came out.
+//!
+//! A cluster may have any number of blocks up to its maximum, so an attempt is good enough
+//! if it ends shortly before the end of *any* block.
+
+use super::{CodecError, Fit, Room, judged, plain};
+
+/// Attempts for a cluster before the best one is taken.
+const ATTEMPTS: usize = 5;
+
+/// How many bytes of input recently made how many of output.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    taken: usize,
+    size: usize,
+}
+
+impl Default for Pace {
+    /// Of nothing in particular: what programs and texts come to.
+    fn default() -> Self {
+        Self { taken: 5, size: 2 }
+    }
+}
+
+impl Pace {
+    /// What was seen last.
+    pub(super) fn note(&mut self, taken: usize, size: usize) {
+        if taken > 0 && size > 0 {
+            *self = Self { taken, size };
+        }
+    }
+
+    /// Input that makes `size` bytes of output, at least 1.
+    pub(super) fn input_for(&self, size: usize) -> usize {
+        let wide = size as u128 * self.taken as u128 / self.size.max(1) as u128;
+        usize::try_from(wide).unwrap_or(usize::MAX).max(1)
+    }
+}
+
+/// Bytes that may stay unused at a cluster's end.
+pub(super) fn slack(room: Room) -> usize {
+    (room.bytes / 100).max(32)
+}
+
+/// One whole compression of an input: how many bytes, or none if they are more than the
+/// room takes.
+pub(super) trait Whole {
+    fn compress(&mut self, input: &[u8], out: &mut [u8]) -> Result<Option<usize>, CodecError>;
+}
+
+/// Attempts and what they work in.
+#[derive(Default)]
+pub(super) struct Search {
+    pace: Pace,
+    attempt: Vec<u8>,
+}
+
+impl Search {
+    pub(super) fn forget(&mut self) {
+        self.pace = Pace::default();
+    }
+
+    /// Finds how much of `input` fits into `room`.
+    pub(super) fn fit(
+        &mut self,
+        codec: &mut impl Whole,
+        input: &[u8],
+        room: Room,
+        out: &mut Vec<u8>,
+    ) -> Result<Fit, CodecError> {
+        let goal = room.bytes - slack(room) / 2;
+        let (mut fits, mut fitting) = (0, 0);
+        let mut too_many = input.len() + 1;
+        let mut next = self.pace.input_for(goal);
+        out.clear();
+        self.attempt.resize(room.bytes, 0);
+        for _ in 0..ATTEMPTS {
+            let now = next.clamp(fits + 1, too_many - 1);
+            let Some(seen) = input.get(..now) else { break };
+            match codec.compress(seen, &mut self.attempt)? {
+                Some(size) => {
+                    out.clear();
+                    out.extend_from_slice(self.attempt.get(..size).unwrap_or_default());
+                    (fits, fitting) = (now, size);
+                    if fits + 1 >= too_many || room.occupied(size) - size <= slack(room) {
+                        break;
+                    }
+                    self.pace.note(now, size);
+                    next = self.pace.input_for(goal);
+                }
+                None => {
+                    // No input that does not fit at its own size is worth more attempts.
+                    if now <= room.bytes {
+                        return Ok(plain(room.bytes, room, input.len()));
+                    }
+                    too_many = now;
+                    next = fits + (now - fits) * 4 / 5;
+                }
+            }
+            if fits + 1 >= too_many {
+                break;
+            }
+        }
+        if fits > 0 {
+            self.pace.note(fits, fitting);
+        }
+        Ok(judged(fits, fitting, room, input.len()))
+    }
+}

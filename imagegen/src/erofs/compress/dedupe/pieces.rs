@@ -1,0 +1,154 @@
+//! Compressing files that consist of pieces.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use super::Step;
+use crate::erofs::compress::SegmentError;
+use crate::erofs::compress::codec::Codec;
+use crate::erofs::compress::extent::Extent;
+use crate::erofs::compress::segment::{Borrowed, Cut, End, Segment, Work};
+
+/// Reads bytes of a file.
+pub(in super::super) type Reader<'a> = &'a dyn Fn(Range<u64>) -> Result<Vec<u8>, SegmentError>;
+
+/// A piece that was compressed.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// Its clusters, whose places count from the piece's first byte in the image.
+    extents: Vec<Extent>,
+    /// Their bytes, until they have a place.
+    data: Mutex<Option<Vec<u8>>>,
+    /// The place.
+    at: OnceLock<u64>,
+}
+
+/// All pieces, compressed when they are needed.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    made: Vec<Mutex<Option<Arc<Piece>>>>,
+}
+
+impl Pieces {
+    /// `count` of them.
+    pub(crate) fn new(count: usize) -> Self {
+        let made = (0..count).map(|_| Mutex::new(None)).collect();
+        Self { made }
+    }
+
+    /// Where piece `id` lies, which [`compress`] told: `put` gives its bytes a place, if
+    /// they have none.
+    pub(crate) fn place<E>(
+        &self,
+        id: u32,
+        put: impl FnOnce(&[u8]) -> Result<u64, E>,
+    ) -> Result<Option<u64>, E> {
+        let piece = self
+            .made
+            .get(id as usize)
+            .and_then(|made| made.lock().clone());
+        let Some(piece) = piece else { return Ok(None) };
+        let data = piece.data.lock().take();
+        if let Some(data) = data {
+            let at = put(&data)?;
+            return Ok(Some(*piece.at.get_or_init(|| at)));
+        }
+        Ok(piece.at.get().copied())
+    }
+
+    /// The piece `id`; made of the bytes of `range`, if it was not.
+    fn get(
+        &self,
+        id: u32,
+        range: Range<u64>,
+        cut: &Cut,
+        codec: &mut dyn Codec,
+        read: Reader<'_>,
+    ) -> Result<Arc<Piece>, SegmentError> {
+        let Some(place) = self.made.get(id as usize) else {
+            return Err(SegmentError::Lost);
+        };
+        // Whoever needs it as well waits here.
+        let mut made = place.lock();
+        if let Some(piece) = &*made {
+            return Ok(Arc::clone(piece));
+        }
+        let bytes = read(range)?;
+        codec.forget();
+        let mut work = Work::new(cut, 0);
+        let done = work.finish(&bytes, End::Blocks, codec);
+        done.map_err(SegmentError::Compress)?;
+        let Segment { extents, data, .. } = work.done;
+        let piece = Arc::new(Piece {
+            extents,
+            data: Mutex::new(Some(data)),
+            at: OnceLock::new(),
+        });
+        *made = Some(Arc::clone(&piece));
+        Ok(piece)
+    }
+}
+
+/// Compresses a part of a file that begins at byte `begin` of it and consists of `steps`;
+/// it ends at a block, or with the file.
+pub(crate) fn compress(
+    steps: &[Step],
+    begin: u64,
+    pieces: &Pieces,
+    cut: &Cut,
+    codec: &mut dyn Codec,
+    read: Reader<'_>,
+) -> Result<Segment, SegmentError> {
+    let phase = (begin % cut.block as u64) as usize;
+    let mut work = Work::new(cut, phase);
+    let mut own: Vec<u8> = Vec::new();
+    let mut at = begin;
+    for (number, step) in steps.iter().enumerate() {
+        let range = at..at + step.length;
+        at = range.end;
+        let ends_file = cut.ends_file && number + 1 == steps.len();
+        if let Some(id) = step.piece {
+            codec.forget();
+            let done = work.run(&own, codec).map_err(SegmentError::Compress)?;
+            own.drain(..done);
+            if own.is_empty() {
+                let piece = pieces.get(id, range.clone(), cut, codec, read)?;
+                let used = work.borrow(id, &piece.extents, ends_file);
+                if used < step.length {
+                    own = read(range.start + used..range.end)?;
+                }
+                continue;
+            }
+        }
+        own.extend(read(range)?);
+    }
+    codec.forget();
+    let done = work.finish(&own, cut.end, codec);
+    done.map_err(SegmentError::Compress)?;
+    Ok(work.done)
+}
+
+impl Work<'_> {
+    /// Refers to the extents of piece `id`, but a last one after which another could not
+    /// begin; bytes of the file that they are.
+    fn borrow(&mut self, id: u32, extents: &[Extent], ends_file: bool) -> u64 {
+        let first = self.done.extents.len();
+        let mut used = 0;
+        for extent in extents {
+            let length = extent.length as usize;
+            if self.at % self.cut.block + length < self.cut.block && !ends_file {
+                break;
+            }
+            self.at += length;
+            used += u64::from(extent.length);
+            self.done.extents.push(*extent);
+        }
+        self.done.borrowed.push(Borrowed {
+            extents: first..self.done.extents.len(),
+            piece: id,
+        });
+        used
+    }
+}
