@@ -8,7 +8,7 @@
 //! notwithstanding; what a format cannot hold is refused.
 //!
 //! Data flows one way: a [`Tree`] comes from a dump ([`read_dump`]) or from any source
-//! ([`collect`], which fills the [`Store`]); it is rewritten as overlayfs needs it
+//! ([`collect()`], which fills the [`Store`]); it is rewritten as overlayfs needs it
 //! ([`Prepared`]), laid out ([`Image`]), and written from the first byte to the last.
 //!
 //! - `tree`: objects and names
