@@ -1,5 +1,5 @@
 //! Hash trees of ours and those of the programs that everybody uses.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod tools;
 
@@ -278,4 +278,73 @@ fn what_no_area_can_be_is_refused() {
     assert!(refused(1, dm::Options { salt, ..options() }).contains("257 bytes"));
     assert!(refused(0, options()).contains("no bytes"));
     assert!(refused(u64::MAX, options()).contains("too large"));
+}
+
+/// Runs `imagegen erofs` and returns what it printed.
+fn erofs(dir: &Path, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imagegen"));
+    said(command.arg("erofs").args(words).current_dir(dir))
+}
+
+#[test]
+fn images_are_made_with_their_trees_and_digests() {
+    let (Some(mut veritysetup), Some(mut fsverity)) = (machine("veritysetup"), machine("fsverity"))
+    else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::create_dir(dir.join("tree")).unwrap();
+    std::fs::write(dir.join("tree/file"), bytes(1 << 20)).unwrap();
+    // Blocks smaller than those that are hashed: the image is made longer.
+    for (block, more) in [
+        ("4k", &[][..]),
+        ("512", &[][..]),
+        ("4k", &["--verity-file=hashes"]),
+    ] {
+        let words = [
+            "-q",
+            "--force",
+            "--verity",
+            "--fsverity",
+            "--block-size",
+            block,
+            "image",
+        ];
+        let told = erofs(dir, &[&words[..], &["tree"], more].concat());
+        let field = |name: &str| {
+            let line = told.lines().find_map(|line| line.strip_prefix(name));
+            let text = line.unwrap_or_else(|| panic!("no {name} in {told}"));
+            text.split_whitespace().next().unwrap().to_owned()
+        };
+        let mut digest = fsverity();
+        let digest = said(digest.args(["digest", "image"]).current_dir(dir));
+        assert!(told.ends_with(&digest), "{told} {digest}");
+        let hashes = if more.is_empty() { "image" } else { "hashes" };
+        let mut verify = veritysetup();
+        let place = format!("--hash-offset={}", field("Hash offset:"));
+        verify.args(["verify", &place, "image", hashes, &field("Root hash:")]);
+        said(verify.current_dir(dir));
+        // The file system is not disturbed by what follows it.
+        assert_eq!(erofs(dir, &["ls", "image"]), "file\n");
+    }
+    let json = erofs(
+        dir,
+        &[
+            "--force",
+            "--json",
+            "--verity",
+            "--verity-salt=-",
+            "image",
+            "tree",
+        ],
+    );
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&json["verity"]["salt"], json.get("fsverity")),
+        (&"".into(), None)
+    );
+    assert_eq!(json["verity"]["root_hash"].as_str().unwrap().len(), 64);
+    let size = std::fs::metadata(dir.join("image")).unwrap().len();
+    assert_eq!(json["size"], size);
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`mod@format`]: structures as bytes
 //! - [`make`]: an image, from a tree to the last byte
-//! - [`write`]: the writer; [`mod@compress`]: clusters and their indexes for it
+//! - [`mod@write`]: the writer; [`mod@compress`]: clusters and their indexes for it
 //! - [`composefs`]: images of metadata alone, byte for byte as composefs makes them
 //! - [`read`]: any image, trusting nothing
 //! - [`list`]: what directories hold

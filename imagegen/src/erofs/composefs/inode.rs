@@ -1,7 +1,7 @@
 //! Inodes in an image.
 
+use super::limits::chunk_bits;
 use super::place::Place;
-use super::rewrite::chunk_bits;
 use super::tree::{Body, Object};
 use super::{BLOCK, Version};
 use crate::erofs::format::inode::{Compact, Extended, format, layout};

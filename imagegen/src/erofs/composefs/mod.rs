@@ -8,11 +8,12 @@
 //! notwithstanding; what a format cannot hold is refused.
 //!
 //! Data flows one way: a [`Tree`] comes from a dump ([`read_dump`]) or from any source
-//! ([`collect`], which fills the [`Store`]); it is rewritten as overlayfs needs it
+//! ([`collect()`], which fills the [`Store`]); it is rewritten as overlayfs needs it
 //! ([`Prepared`]), laid out ([`Image`]), and written from the first byte to the last.
 //!
 //! - `tree`: objects and names
-//! - `dump`, `collect`, `store`: where they come from
+//! - `dump`, `collect`, `measure`, `store`: where they come from
+//! - `limits`: what a format cannot hold
 //! - `rewrite`: what overlayfs is told
 //! - `load`, `show`: the tree of an image, and a tree as text
 //! - `place`: where everything lies
@@ -24,7 +25,9 @@ mod collect;
 mod directory;
 mod dump;
 mod inode;
+mod limits;
 mod load;
+mod measure;
 mod output;
 mod place;
 mod rewrite;

@@ -3,7 +3,7 @@
 
 use super::attributes::Shared;
 use super::directory::divide;
-use super::rewrite::chunk_bits;
+use super::limits::chunk_bits;
 use super::tree::{Body, Number, Object, ROOT, Tree};
 use super::{BLOCK, ComposefsError, Version};
 use crate::erofs::format::inode::{COMPACT, EXTENDED};

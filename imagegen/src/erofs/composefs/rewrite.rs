@@ -2,8 +2,8 @@
 //! names and devices that overlayfs would take for its own escaped, and whiteouts for the
 //! directories of the object store.
 
-use super::attributes::{self, MOST_SHARED_V2};
-use super::tree::{Body, Digest, Entry, External, Number, Object, ROOT, Tree, object_path};
+use super::limits::check;
+use super::tree::{Body, Digest, Entry, Number, Object, ROOT, Tree, object_path};
 use super::{ComposefsError, Version};
 use crate::tree::{Xattr, attributes as list};
 use crate::verity::{Algorithm, fs};
@@ -26,16 +26,6 @@ const WHITEOUTS: [&[u8]; 2] = [
 /// The same, from version 1 on.
 const ESCAPED_OPAQUE: [&[u8]; 2] = [b"trusted.overlay.overlay.opaque", b"user.overlay.opaque"];
 const SELINUX: &[u8] = b"security.selinux";
-
-/// Bytes of attributes that libcomposefs takes from outside (`LCFS_INODE_EXTERNAL_XATTR_MAX`).
-const XATTRS_MAX: usize = 32_767;
-/// Most bytes of a file in an image of version 2.
-const INLINE_MAX_V2: usize = 512;
-/// Longest target of a symbolic link in version 2, as on XFS.
-const SYMLINK_MAX_V2: usize = 1024;
-/// Largest chunk, in bits, and how many a file may have at most.
-const CHUNK_BITS_MAX: u32 = 43;
-const CHUNKS_MAX: u64 = 1024;
 
 /// Whether the tree holds whiteouts of its own.
 pub(super) fn has_whiteouts(tree: &Tree) -> bool {
@@ -61,88 +51,6 @@ pub(super) fn rewrite(tree: &mut Tree, version: Version) -> Result<(), Composefs
     }
     link_up(tree, version);
     Ok(())
-}
-
-/// What an image of that version cannot hold.
-fn check(object: &Object, version: Version) -> Result<(), String> {
-    let shown = |xattr: &Xattr| xattr.name.escape_ascii().to_string();
-    for xattr in &object.xattrs {
-        attributes::check(xattr)
-            .map_err(|reason| format!("attribute {}: {reason}", shown(xattr)))?;
-    }
-    let chunks = match &object.body {
-        Body::External(_) => object.size.div_ceil(1 << chunk_bits(object.size)),
-        _ => 0,
-    };
-    match (version, &object.body) {
-        (Version::V0 | Version::V1, _) => {
-            // As libcomposefs counts: 7 bytes besides name and value, and a header.
-            let each = object
-                .xattrs
-                .iter()
-                .map(|x| 7 + x.name.len() + x.value.len());
-            let all = each.sum::<usize>() + 12;
-            if !object.xattrs.is_empty() && all > XATTRS_MAX {
-                return Err(format!(
-                    "its attributes take {all} bytes, at most {XATTRS_MAX} may"
-                ));
-            }
-            if chunks > CHUNKS_MAX {
-                let most = CHUNKS_MAX << CHUNK_BITS_MAX;
-                return Err(format!("{} bytes, at most {most} may be", object.size));
-            }
-        }
-        (_, Body::Inline(bytes)) if bytes.len() > INLINE_MAX_V2 => {
-            return Err(format!(
-                "{} bytes are inline, at most {INLINE_MAX_V2} may be in version 2; put it into the object store",
-                bytes.len()
-            ));
-        }
-        (_, Body::Symlink(target)) if target.len() > SYMLINK_MAX_V2 => {
-            return Err(format!(
-                "its target has {} bytes, at most {SYMLINK_MAX_V2} may be in version 2",
-                target.len()
-            ));
-        }
-        (_, Body::CharDevice(0)) if object.names > 1 => {
-            return Err("a whiteout with several names, which version 2 does not know".into());
-        }
-        // The crate makes an image of such a file, but one without the file's chunk.
-        (_, Body::External(External { digest: None, .. })) => {
-            return Err("no digest, which version 2 needs; give the file's of fs-verity".into());
-        }
-        (
-            _,
-            Body::External(External {
-                payload: None,
-                by_digest: false,
-                ..
-            }),
-        ) => {
-            return Err("a digest without payload, which version 2 does not know".into());
-        }
-        (_, Body::External(_)) if chunks > 1 => {
-            let most = 1_u64 << CHUNK_BITS_MAX;
-            return Err(format!(
-                "{} bytes, at most {most} may be in version 2",
-                object.size
-            ));
-        }
-        _ => {}
-    }
-    if version == Version::V2 && object.xattrs.len() > MOST_SHARED_V2 {
-        return Err(format!(
-            "{} attributes, at most {MOST_SHARED_V2} may be in version 2",
-            object.xattrs.len()
-        ));
-    }
-    Ok(())
-}
-
-/// Logarithm of the chunks a file of `size` bytes has: as few of them as can be.
-pub(super) fn chunk_bits(size: u64) -> u32 {
-    let bits = u64::BITS - size.saturating_sub(1).leading_zeros();
-    bits.clamp(12, CHUNK_BITS_MAX)
 }
 
 /// Versions 0 and 1.

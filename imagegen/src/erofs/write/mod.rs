@@ -149,7 +149,7 @@ pub(crate) fn needs_survey(options: &Options) -> bool {
     options.dedupe && options.compression.is_some()
 }
 
-/// What the files that `events` yield share, for [`write`].
+/// What the files that `events` yield share, for [`write()`].
 ///
 /// # Errors
 /// If the tree cannot be read.

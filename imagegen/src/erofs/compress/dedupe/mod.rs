@@ -1,6 +1,6 @@
 //! Compressed contents that come more than once are kept once.
 //!
-//! A [walk before](survey) finds pieces: parts of files that come at several places, each
+//! A [walk before](survey()) finds pieces: parts of files that come at several places, each
 //! time as a whole. A piece is compressed on its own, once; a file refers to its clusters.
 //! All threads work on it, and the image is the same for any number of them.
 //!
