@@ -188,3 +188,97 @@ pub(crate) fn device(device: Device) -> Option<u32> {
     let fits = major < 1 << 12 && minor < 1 << 20;
     fits.then_some((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use zerocopy::FromBytes;
+
+    const FAR: u64 = 0x12_3456_789a;
+
+    fn status(links: u32, kind: FileType) -> Status {
+        let time = Time {
+            seconds: 1000,
+            nanoseconds: 7,
+        };
+        Status {
+            kind: kind_of(kind),
+            meta: Meta {
+                mode: 0o640,
+                uid: 1,
+                gid: 2,
+                project: 0,
+                mtime: time,
+                ctime: time,
+            },
+            links,
+            size: 5000,
+            block: FAR,
+        }
+    }
+
+    fn clock(counts: bool) -> Clock {
+        Clock {
+            epoch: 400,
+            nanoseconds: 7,
+            counts,
+        }
+    }
+
+    fn lying() -> Lying {
+        Lying {
+            layout: 0,
+            data: FAR as u32,
+            high: (FAR >> 32) as u16,
+        }
+    }
+
+    #[test]
+    fn blocks_beyond_32_bits_take_the_place_of_a_single_link() {
+        let one = status(1, FileType::RegularFile);
+        let form = Form::of(&one, InodeForm::Auto, &clock(true)).unwrap();
+        assert_eq!(form, Form::Compact { mtime: 600 });
+        let bytes = encode(form, &one, lying(), 0, 3);
+        let inode = Compact::read_from_bytes(&bytes).unwrap();
+        assert_eq!(inode.format.get(), format::NLINK_1);
+        assert_eq!(u64::from(inode.nlink_or_high.get()), FAR >> 32);
+        assert_eq!(inode.data.get(), FAR as u32);
+
+        for (links, kind) in [(2, FileType::RegularFile), (1, FileType::Directory)] {
+            let other = status(links, kind);
+            let form = Form::of(&other, InodeForm::Auto, &clock(true)).unwrap();
+            assert_eq!(form, Form::Extended);
+            let bytes = encode(form, &other, lying(), 0, 3);
+            let inode = Extended::read_from_bytes(&bytes).unwrap();
+            assert_eq!(u64::from(inode.high.get()), FAR >> 32);
+            assert_eq!(inode.nlink.get(), links);
+            let refused = Form::of(&other, InodeForm::Compact, &clock(true)).unwrap_err();
+            assert!(refused.contains("place"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn short_inodes_say_only_what_they_can() {
+        let file = Status {
+            block: 5,
+            ..status(1, FileType::RegularFile)
+        };
+        // Without seconds of their own the time must be the epoch.
+        let auto = |counts| Form::of(&file, InodeForm::Auto, &clock(counts)).unwrap();
+        assert_eq!(auto(true), Form::Compact { mtime: 600 });
+        assert_eq!(auto(false), Form::Extended);
+        let forced = Form::of(&file, InodeForm::Compact, &clock(false)).unwrap();
+        assert_eq!(forced, Form::Compact { mtime: 0 });
+    }
+
+    #[test]
+    fn device_numbers_as_linux_packs_them() {
+        let number = |major, minor| device(Device { major, minor });
+        assert_eq!(number(8, 1), Some(0x801));
+        assert_eq!(number(0xfff, 0xf_ffff), Some(0xffff_ffff));
+        assert_eq!(number(1, 0x12345), Some(0x1230_0145));
+        assert_eq!(number(0x1000, 0), None);
+        assert_eq!(number(0, 0x10_0000), None);
+    }
+}
