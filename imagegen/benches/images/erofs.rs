@@ -41,7 +41,7 @@ const SETTINGS: [Setting; 6] = [
     Setting {
         ours: "erofs lz4",
         theirs: "mkfs.erofs lz4",
-        imagegen: &["--compress", "lz4"],
+        imagegen: &["--compress", "lz4", "--cluster-size", "4k"],
         mkfs: &["-zlz4"],
         wanted: Goal::AsGood,
         trees: BOTH,
