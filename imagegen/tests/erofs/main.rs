@@ -6,6 +6,7 @@
 
 mod boundaries;
 mod chunks;
+mod compress;
 mod fsck;
 mod image;
 mod kinds;

@@ -122,7 +122,7 @@ impl Mounted {
 
     /// Unmounts; what the kernel said of the device meanwhile.
     pub(crate) fn end(mut self) -> Vec<String> {
-        run(Command::new("umount").arg(&self.point));
+        unmount(&self.point);
         self.mounted = false;
         self.detach()
     }
@@ -170,6 +170,19 @@ fn attach(file: &Path) -> String {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     panic!("losetup: {}", String::from_utf8_lossy(&said));
+}
+
+/// Unmounts. Whoever looks at all mounts of a machine keeps one busy for a moment, so it is
+/// tried more than once.
+fn unmount(point: &Path) {
+    for _ in 0..20 {
+        let output = Command::new("umount").arg(point).output().unwrap();
+        if output.status.success() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    run(Command::new("umount").arg(point));
 }
 
 /// Runs a command that has to succeed.

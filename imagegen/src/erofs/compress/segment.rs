@@ -13,6 +13,9 @@ use super::extent::{Extent, Kind};
 /// so they are large; and several are in memory for each thread, so they are not larger.
 pub const SEGMENT: u64 = 4 << 20;
 
+/// Bytes that the last extent before a border has more than a block.
+const LAST: usize = 256;
+
 /// How a segment is cut.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
@@ -124,19 +127,40 @@ impl<'a> Work<'a> {
     }
 
     /// Compresses `input`, after which something else comes: but for a rest that would end
-    /// in the block it begins in. Bytes that were dealt with.
-    pub(super) fn run(&mut self, input: &[u8], codec: &mut dyn Codec) -> Result<usize, CodecError> {
+    /// in the block it begins in, whatever block that is if it is not `settled` where
+    /// `input` lies. Bytes that were dealt with.
+    pub(super) fn run(
+        &mut self,
+        input: &[u8],
+        settled: bool,
+        codec: &mut dyn Codec,
+    ) -> Result<usize, CodecError> {
         let (block, mut out, mut done) = (self.cut.block, Vec::new(), 0);
         while let Some(rest) = input.get(done..).filter(|rest| !rest.is_empty()) {
             let before = self.at;
+            let stands = |at: usize, left: usize| settled && at % block + left >= block;
             if rest.len() <= block {
-                if self.at % block + rest.len() >= block {
+                if stands(self.at, rest.len()) {
                     self.plain(rest, End::Blocks);
                     done += rest.len();
                 }
                 break;
             }
-            match codec.fit(rest, self.room(self.cut.cluster), &mut out)? {
+            let room = self.room(self.cut.cluster);
+            let mut fit = codec.fit(rest, room, &mut out)?;
+            if let Fit::Compressed(taken) = fit
+                && (1..=block).contains(&(rest.len() - taken))
+                && !stands(self.at + taken, rest.len() - taken)
+                && let Some(shorter) = rest.get(..rest.len().saturating_sub(block + LAST))
+                && !shorter.is_empty()
+            {
+                // What is left then is enough to be compressed.
+                let mut other = Vec::new();
+                if let Fit::Compressed(taken) = codec.fit(shorter, room, &mut other)? {
+                    (fit, out) = (Fit::Compressed(taken), other);
+                }
+            }
+            match fit {
                 Fit::Plain(count) => {
                     let whole = rest.get(..count / block * block).unwrap_or(rest);
                     self.plain(whole, End::Blocks);

@@ -187,7 +187,8 @@ impl Options {
 
     fn check_chunks(&self) -> Result<(), OptionError> {
         let digested = super::chunks::DIGESTED;
-        if self.dedupe && self.chunk_size.is_none_or(|chunk| chunk < digested) {
+        let plain = self.compression.is_none();
+        if self.dedupe && plain && self.chunk_size.is_none_or(|chunk| chunk < digested) {
             let reason = format!("needs chunks of {digested} bytes or more (--chunk-size)");
             return Err(OptionError::new("--dedupe", "", reason));
         }

@@ -1,11 +1,16 @@
 //! Every codec over every sort of data: what it says to have taken is what the library's
 //! decoder gives back.
 
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::io::Read;
 
+#[path = "../../../../tests/trees/mixture.rs"]
+mod mixture;
+
 use super::{Fit, Room, codec};
+use mixture::{mixture, words};
+
 use crate::erofs::compress::algorithm::{Algorithm, Family, lzma_dictionary};
 
 const ALGORITHMS: [&str; 7] = [
@@ -17,35 +22,6 @@ const ALGORITHMS: [&str; 7] = [
     "zstd,12",
     "lzma,1",
 ];
-
-/// Words, noise, zeroes and repetitions, in pieces of many sizes.
-fn mixture(random: &mut ChaCha8Rng, size: usize) -> Vec<u8> {
-    let mut data = Vec::with_capacity(size + 4096);
-    while data.len() < size {
-        let length = random.random_range(1..20_000);
-        match random.random_range(0..4) {
-            0 => data.resize(data.len() + length, 0),
-            1 => data.extend((0..length).map(|_| random.random::<u8>())),
-            2 => {
-                let word = random.random::<u64>().to_string();
-                data.extend(word.bytes().cycle().take(length));
-            }
-            _ => {
-                let text = (0..length / 4).flat_map(|_| match random.random_range(0..6) {
-                    0 => *b"ing ",
-                    1 => *b"the ",
-                    2 => *b" of ",
-                    3 => *b"\n\tif",
-                    4 => *b"self",
-                    _ => random.next_u32().to_le_bytes(),
-                });
-                data.extend(text);
-            }
-        }
-    }
-    data.truncate(size);
-    data
-}
 
 fn decoded(algorithm: Algorithm, cluster: u32, bytes: &[u8], length: usize) -> Vec<u8> {
     let mut out = vec![0; length];
@@ -148,13 +124,7 @@ fn noise_stays_plain_and_zeroes_vanish() {
 #[test]
 fn clusters_are_full() {
     let random = &mut ChaCha8Rng::seed_from_u64(4);
-    let data: Vec<u8> = (0..1 << 20)
-        .flat_map(|_| match random.random_range(0..3) {
-            0 => *b"some",
-            1 => [random.random(), 7, 7, random.random()],
-            _ => *b" of ",
-        })
-        .collect();
+    let data = words(random, 2 << 20);
     for name in ALGORITHMS {
         let algorithm: Algorithm = name.parse().unwrap();
         for bytes in [16384, 65536] {

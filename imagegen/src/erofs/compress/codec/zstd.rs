@@ -17,6 +17,14 @@ use crate::erofs::compress::algorithm::zstd_window_log;
 const BLOCK_MAX: usize = 128 << 10;
 /// An empty raw block that is the last.
 const LAST_BLOCK: [u8; 3] = [1, 0, 0];
+/// Bytes of a frame's header as the encoder writes it: magic, descriptor, window.
+const HEADER: usize = 6;
+/// Bytes that it grows by when the size of the contents is put into it.
+const CONTENT_SIZE: usize = 4;
+/// In the header's descriptor: the size of the contents follows in 4 bytes.
+const HAS_CONTENT_SIZE: u8 = 2 << 6;
+/// Bytes of the room that are needed for more than blocks.
+const RESERVED: usize = CONTENT_SIZE + LAST_BLOCK.len();
 /// What a block may grow by, and the frame's header.
 const GROWTH: usize = 1 << 10;
 /// Frames begun again for one cluster before a half-filled one is taken.
@@ -83,8 +91,8 @@ impl Zstd {
                 None => (cut.taken + self.step(cut, room)).min(input.len()),
             };
             let (ending, most) = match end == input.len() {
-                true => (ZSTD_e_end, room.bytes),
-                false => (ZSTD_e_flush, room.bytes - LAST_BLOCK.len()),
+                true => (ZSTD_e_end, room.bytes - CONTENT_SIZE),
+                false => (ZSTD_e_flush, room.bytes - RESERVED),
             };
             let over = self.block(input, cut, end, ending)?;
             if over.size > most {
@@ -107,7 +115,7 @@ impl Zstd {
 
     /// Input that should nearly fill what is left after `cut`.
     fn step(&self, cut: Cut, room: Room) -> usize {
-        let left = room.bytes - LAST_BLOCK.len() - cut.size;
+        let left = room.bytes - RESERVED - cut.size;
         // A short rest is hard to predict, and little is lost with it.
         let wanted = match left * 8 > room.bytes {
             true => left * 15 / 16,
@@ -116,10 +124,22 @@ impl Zstd {
         self.pace.input_for(wanted).min(BLOCK_MAX)
     }
 
-    /// The first `size` bytes that were written, and `end`, are the frame.
-    fn keep(&self, size: usize, end: &[u8], out: &mut Vec<u8>) {
+    /// What was written up to `cut`, and `end`, are the frame. Its header gets the size of
+    /// the contents, which nobody knew when it was written: erofs-utils up to 1.8 need it.
+    fn keep(&self, cut: Cut, end: &[u8], out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(self.written.get(..size).unwrap_or_default());
+        let written = self.written.get(..cut.size).unwrap_or_default();
+        if let (Some((header, blocks)), Ok(size)) =
+            (written.split_at_checked(HEADER), u32::try_from(cut.taken))
+            && let [magic @ .., 0, window] = header
+        {
+            out.extend_from_slice(magic);
+            out.extend_from_slice(&[HAS_CONTENT_SIZE, *window]);
+            out.extend_from_slice(&size.to_le_bytes());
+            out.extend_from_slice(blocks);
+        } else {
+            out.extend_from_slice(written);
+        }
         out.extend_from_slice(end);
     }
 
@@ -154,7 +174,7 @@ impl Codec for Zstd {
         for _ in 0..ATTEMPTS {
             match self.attempt(input, room)? {
                 End::Whole(cut) => {
-                    self.keep(cut.size, &[], out);
+                    self.keep(cut, &[], out);
                     return Ok(judged(cut.taken, out.len(), room, input.len()));
                 }
                 End::Full(cut) => {
@@ -174,7 +194,7 @@ impl Codec for Zstd {
                 }
             }
         }
-        self.keep(kept.size, &LAST_BLOCK, out);
+        self.keep(kept, &LAST_BLOCK, out);
         Ok(judged(kept.taken, out.len(), room, input.len()))
     }
 

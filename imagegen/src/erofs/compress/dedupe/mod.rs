@@ -6,12 +6,15 @@
 //!
 //! Two extents may not begin in one logical cluster, and a piece may begin anywhere in one.
 //! So the last bytes of a piece, if they are less than a block, are used only where the
-//! cluster border allows it; elsewhere they go on with what follows, which then is not
-//! shared at that place.
+//! cluster border allows it; elsewhere they are compressed with the first clusters of what
+//! follows, which then are not shared at that place.
 
 mod chunks;
 mod pieces;
 mod survey;
+
+#[cfg(test)]
+mod tests;
 
 pub(super) use pieces::{Pieces, Reader, compress};
 use survey::Survey;

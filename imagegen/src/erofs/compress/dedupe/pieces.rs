@@ -78,7 +78,9 @@ impl Pieces {
         let bytes = read(range)?;
         codec.forget();
         let mut work = Work::new(cut, 0);
-        let done = work.finish(&bytes, End::Blocks, codec);
+        let done = work.run(&bytes, false, codec);
+        let rest = bytes.get(done.map_err(SegmentError::Compress)?..);
+        let done = work.finish(rest.unwrap_or_default(), End::Blocks, codec);
         done.map_err(SegmentError::Compress)?;
         let Segment { extents, data, .. } = work.done;
         let piece = Arc::new(Piece {
@@ -103,26 +105,31 @@ pub(crate) fn compress(
 ) -> Result<Segment, SegmentError> {
     let phase = (begin % cut.block as u64) as usize;
     let mut work = Work::new(cut, phase);
+    // Bytes before `at` that are not compressed yet.
     let mut own: Vec<u8> = Vec::new();
     let mut at = begin;
     for (number, step) in steps.iter().enumerate() {
         let range = at..at + step.length;
         at = range.end;
+        let Some(id) = step.piece else {
+            own.extend(read(range)?);
+            continue;
+        };
+        let piece = pieces.get(id, range.clone(), cut, codec, read)?;
         let ends_file = cut.ends_file && number + 1 == steps.len();
-        if let Some(id) = step.piece {
-            codec.forget();
-            let done = work.run(&own, codec).map_err(SegmentError::Compress)?;
-            own.drain(..done);
-            if own.is_empty() {
-                let piece = pieces.get(id, range.clone(), cut, codec, read)?;
-                let used = work.borrow(id, &piece.extents, ends_file);
-                if used < step.length {
-                    own = read(range.start + used..range.end)?;
-                }
-                continue;
-            }
+        let (mut from, mut extents) = (range.start, &piece.extents[..]);
+        codec.forget();
+        while !work.all(&mut own, codec)?
+            && let Some((first, later)) = extents.split_first()
+        {
+            let next = from + u64::from(first.length);
+            own.extend(read(from..next)?);
+            (from, extents) = (next, later);
         }
-        own.extend(read(range)?);
+        if own.is_empty() {
+            from += work.borrow(id, extents, ends_file);
+        }
+        own.extend(read(from..range.end)?);
     }
     codec.forget();
     let done = work.finish(&own, cut.end, codec);
@@ -131,6 +138,14 @@ pub(crate) fn compress(
 }
 
 impl Work<'_> {
+    /// Compresses `own`, of which only what could not stand before other extents stays;
+    /// whether nothing does.
+    fn all(&mut self, own: &mut Vec<u8>, codec: &mut dyn Codec) -> Result<bool, SegmentError> {
+        let done = self.run(own, true, codec);
+        own.drain(..done.map_err(SegmentError::Compress)?);
+        Ok(own.is_empty())
+    }
+
     /// Refers to the extents of piece `id`, but a last one after which another could not
     /// begin; bytes of the file that they are.
     fn borrow(&mut self, id: u32, extents: &[Extent], ends_file: bool) -> u64 {
@@ -145,10 +160,12 @@ impl Work<'_> {
             used += u64::from(extent.length);
             self.done.extents.push(*extent);
         }
-        self.done.borrowed.push(Borrowed {
-            extents: first..self.done.extents.len(),
-            piece: id,
-        });
+        if used > 0 {
+            self.done.borrowed.push(Borrowed {
+                extents: first..self.done.extents.len(),
+                piece: id,
+            });
+        }
         used
     }
 }

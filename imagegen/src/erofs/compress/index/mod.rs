@@ -10,6 +10,8 @@ mod encoded;
 mod full;
 
 #[cfg(test)]
+mod naive;
+#[cfg(test)]
 mod tests;
 
 use zerocopy::IntoBytes;
