@@ -43,8 +43,8 @@ pub(super) fn slack(room: Room) -> usize {
     (room.bytes / 100).max(32)
 }
 
-/// One whole compression of an input: how many bytes, or none if they are more than the
-/// room takes.
+/// One whole compression of an input: how many bytes, or none if they are more than `out`
+/// takes.
 pub(super) trait Whole {
     fn compress(&mut self, input: &[u8], out: &mut [u8]) -> Result<Option<usize>, CodecError>;
 }
@@ -74,12 +74,13 @@ impl Search {
         let mut too_many = input.len() + 1;
         let mut next = self.pace.input_for(goal);
         out.clear();
-        self.attempt.resize(room.bytes, 0);
+        // With more room than there is, it is known how much too large an attempt was.
+        self.attempt.resize(room.bytes * 2, 0);
         for _ in 0..ATTEMPTS {
             let now = next.clamp(fits + 1, too_many - 1);
             let Some(seen) = input.get(..now) else { break };
             match codec.compress(seen, &mut self.attempt)? {
-                Some(size) => {
+                Some(size) if size <= room.bytes => {
                     out.clear();
                     out.extend_from_slice(self.attempt.get(..size).unwrap_or_default());
                     (fits, fitting) = (now, size);
@@ -89,13 +90,18 @@ impl Search {
                     self.pace.note(now, size);
                     next = self.pace.input_for(goal);
                 }
-                None => {
-                    // No input that does not fit at its own size is worth more attempts.
-                    if now <= room.bytes {
-                        return Ok(plain(room.bytes, room, input.len()));
-                    }
+                // No input that does not fit at its own size is worth more attempts.
+                size if now <= room.bytes || size.is_some_and(|size| size >= now) => {
+                    return Ok(plain(now.max(room.bytes), room, input.len()));
+                }
+                Some(size) => {
                     too_many = now;
-                    next = fits + (now - fits) * 4 / 5;
+                    self.pace.note(now, size);
+                    next = self.pace.input_for(goal);
+                }
+                None => {
+                    too_many = now;
+                    next = fits + (now - fits) / 2;
                 }
             }
             if fits + 1 >= too_many {
