@@ -61,7 +61,7 @@ impl Source {
     /// The image, which all judges find to hold the tree.
     fn judged(&self, options: &Options) -> Image {
         let image = self.image(options);
-        fsck::assert_clean(&image.path(), options, self.size);
+        fsck::assert_clean(&image.path(), None, options, self.size);
         if mount::possible("erofs") {
             assert_same(&self.meant, &crate::seen(&image));
         }
