@@ -29,12 +29,6 @@ fn compare(dump: &str, other: Other, formats: &[Format], dir: &Path, what: &str)
         };
         let what = format!("{what}, {format:?}");
         let ours = ours(dump, format).unwrap_or_else(|error| panic!("{what}: {error}"));
-        if ours != theirs {
-            let kept = std::env::temp_dir().join("composefs-different.dump");
-            std::fs::write(&kept, dump).unwrap();
-            std::fs::write(kept.with_extension("ours"), &ours).unwrap();
-            std::fs::write(kept.with_extension("theirs"), &theirs).unwrap();
-        }
         equal(&ours, &theirs, &what);
     }
     true
