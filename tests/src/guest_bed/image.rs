@@ -27,14 +27,22 @@ use crate::ensure;
 /// Smallest that Debian 12's mkfs.xfs makes, and some more.
 const SOURCE_MIB: u64 = 320;
 
-/// Mounts a device.
+/// Mounts a device that holds XFS.
 ///
 /// # Errors
 /// If the kernel refuses.
 pub fn mount(device: &Device, options: &str, dir: &Path) -> Outcome {
+    mount_as("xfs", device, options, dir)
+}
+
+/// Mounts a device that holds this kind of file system.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn mount_as(kind: &str, device: &Device, options: &str, dir: &Path) -> Outcome {
     std::fs::create_dir_all(dir).trying(|| format!("make {}", dir.display()))?;
     let mut command = tools::program("mount");
-    command.args(["-t", "xfs", "-o", options]);
+    command.args(["-t", kind, "-o", options]);
     tools::run(command.arg(&device.path).arg(dir)).map(drop)
 }
 
@@ -91,6 +99,12 @@ impl Original {
         mount(original.disk.device(), "ro", dir)?;
         original.view = view(dir)?;
         Ok(original)
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir.0
     }
 
     /// Writes an image of it.
@@ -159,11 +173,11 @@ impl Wanted {
     }
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> Fault {
+pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> Fault {
     Fault::wrong(format!("{what}: {error}"))
 }
 
-fn opened(device: &Device) -> Outcome<File> {
+pub(super) fn opened(device: &Device) -> Outcome<File> {
     File::open(&device.path).trying(|| format!("open {}", device.path.display()))
 }
 

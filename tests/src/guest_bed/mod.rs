@@ -24,10 +24,13 @@
 //! | [`view`] | all that can be seen of a mounted tree |
 //! | [`mixed`] | a heavy mixed load on a mounted tree |
 //! | `image` | images of imagegen and who judges them |
+//! | `erofs` | the same of EROFS |
 
 pub mod cut;
 pub mod device;
 pub mod disk;
+#[cfg(feature = "guest")]
+pub mod erofs;
 pub mod fio;
 #[cfg(feature = "guest")]
 pub mod image;

@@ -49,7 +49,8 @@ pub enum Contents {
         size: u64,
         /// Where data lies.
         data: Vec<Range<u64>>,
-        /// CRC32C of that.
+        /// CRC32C of that, with places and without blocks of zeroes: holes or not, equal
+        /// contents have the same.
         sum: u32,
     },
     /// A symbolic link's target.
@@ -185,15 +186,7 @@ fn contents(path: &Path, meta: &Metadata) -> Outcome<Contents> {
         let file = File::open(path).trying(story)?;
         let size = meta.len();
         let data = data(&file, size).trying(story)?;
-        let mut sum = 0;
-        let mut buffer = vec![0; 256 << 10];
-        for range in &data {
-            for at in range.clone().step_by(buffer.len()) {
-                let part = (range.end - at).min(buffer.len() as u64) as usize;
-                file.read_exact_at(&mut buffer[..part], at).trying(story)?;
-                sum = crc32c::crc32c_append(sum, &buffer[..part]);
-            }
-        }
+        let sum = sum(&file, &data).trying(story)?;
         Ok(Contents::File { size, data, sum })
     } else if kind.is_symlink() {
         fs::read_link(path).trying(story).map(Contents::Target)
@@ -202,6 +195,34 @@ fn contents(path: &Path, meta: &Metadata) -> Outcome<Contents> {
     } else {
         Ok(Contents::Nothing)
     }
+}
+
+/// As in [`Contents::File`]; blocks of 4096 bytes count.
+fn sum(file: &File, data: &[Range<u64>]) -> std::io::Result<u32> {
+    const BLOCK: u64 = 4096;
+    let mut sum = 0;
+    let mut buffer = vec![0; 256 << 10];
+    for range in data {
+        let mut at = range.start;
+        while at < range.end {
+            // Up to a multiple of the buffer, so that blocks are whole.
+            let end = (at / BLOCK * BLOCK + buffer.len() as u64).min(range.end);
+            let part = &mut buffer[..(end - at) as usize];
+            file.read_exact_at(part, at)?;
+            let mut rest = &*part;
+            while !rest.is_empty() {
+                let to_border = (BLOCK - at % BLOCK) as usize;
+                let (block, after) = rest.split_at(to_border.min(rest.len()));
+                if block.iter().any(|byte| *byte != 0) {
+                    sum = crc32c::crc32c_append(sum, &at.to_le_bytes());
+                    sum = crc32c::crc32c_append(sum, block);
+                }
+                at += block.len() as u64;
+                rest = after;
+            }
+        }
+    }
+    Ok(sum)
 }
 
 /// Where data lies in a file.

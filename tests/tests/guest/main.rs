@@ -6,6 +6,7 @@
 //! look at the kernel's log. Randomised ones print their seed; `CSNAP_SEED` repeats it.
 
 mod alone;
+mod erofs;
 mod errors;
 mod failures;
 mod file_systems;
