@@ -32,8 +32,8 @@ unit: ## unit and model tests only
 	$(CARGO) test --workspace
 
 e2e: setup ## the real programs judged by fio, qemu and libnbd
-	$(CARGO) build --bins -p ublk-target -p ctl
-	$(CARGO) test -p csnap-tests --features e2e --test e2e -- --test-threads=2
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace --test e2e -- --test-threads=2
 
 # In the guest the suite is another, and needs the guest's own command.
 bench: setup build ## side by side with qemu, and the engine alone (GUEST=1: with dm-snapshot, on ublk)
@@ -69,10 +69,10 @@ guest-setup: ## fetch and build what the virtual machine needs (as root, once)
 
 guest-test: ## csnap on block devices in the virtual machine, on both kernels, and its own tests
 	@scripts/guest-setup
-	$(CARGO) test -p csnap-tests --features guest --test guest_harness -- --test-threads=1
-	$(CARGO) build --release --bins -p ublk-target -p ctl
-	$(CARGO) test -p csnap-tests --features guest --test guest_units
-	$(CARGO) test -p csnap-tests --features guest --test guest_cuts -- --test-threads=1 --nocapture
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace --test guest_harness -- --test-threads=1
+	$(CARGO) test --workspace --test guest_units
+	$(CARGO) test --workspace --test guest_cuts -- --test-threads=1 --nocapture
 	@scripts/guest-tests
 
 lint: ## formatting, clippy, licences and dependencies

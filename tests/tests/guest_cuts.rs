@@ -4,7 +4,7 @@
 //!
 //! The guest runs the load; its log is replayed here, where thousands of states take
 //! seconds. Each is recovered by the engine and compared, some by csnapd in the guest,
-//! too. Needs `guest prepare` and the release build; run by `make guest-test`.
+//! too. Needs `guest prepare` and the programs of the same build; run by `make guest-test`.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // all of it is a test
 
 use std::collections::BTreeSet;
@@ -85,14 +85,14 @@ fn guest(series: Series, disks: Vec<machine::Disk>, arguments: &str) -> Heard {
     let program = format!("/root/csnap/bin/guest_cut {arguments}");
     let words: Vec<&str> = program.split_whitespace().collect();
     let mut job = Job::new(series, &words);
-    let release = |name: &str| target_dir().join("release").join(name);
+    let program = |name: &str| target_dir().join("debug").join(name);
     let put = |host: PathBuf, name: &str| Put {
         host,
         guest: Path::new("/root/csnap/bin").join(name),
     };
     job.payload.puts = vec![
-        put(release("csnapd"), "csnapd"),
-        put(release("csnapctl"), "csnapctl"),
+        put(program("csnapd"), "csnapd"),
+        put(program("csnapctl"), "csnapctl"),
         put(env!("CARGO_BIN_EXE_guest_cut").into(), "guest_cut"),
     ];
     job.disks = disks;

@@ -86,12 +86,9 @@ fn a_file_system_of_fstab_stays_over_restart_crash_and_stop() {
     job.payload.environment = vec![("LINE".into(), line_of_fstab(root))];
     job.payload.puts = vec![
         put(&installed, "/root/installed"),
+        put(&target_dir().join("debug/csnapd"), "/usr/local/sbin/csnapd"),
         put(
-            &target_dir().join("release/csnapd"),
-            "/usr/local/sbin/csnapd",
-        ),
-        put(
-            &target_dir().join("release/csnapctl"),
+            &target_dir().join("debug/csnapctl"),
             "/usr/local/bin/csnapctl",
         ),
     ];

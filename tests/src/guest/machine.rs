@@ -101,8 +101,10 @@ pub struct Hardware {
 /// Kernel arguments of every guest. A problem of the kernel ends the guest at once;
 /// the limits suit a machine that may be 20 times slower than usual, and shared. The
 /// kernel's check of its timer counts ticks in a few milliseconds: on a busy host it
-/// finds none and panics.
+/// finds none and panics. The emulator now and then loses a timer's interrupt: ticks that
+/// are not asked for one by one go on after it.
 const ARGUMENTS: &str = "console=ttyS0 panic=-1 oops=panic no_timer_check random.trust_cpu=on \
+    nohz=off highres=off \
     printk.time=1 sysctl.kernel.hung_task_timeout_secs=120 sysctl.kernel.hung_task_panic=1 \
     sysctl.kernel.watchdog_thresh=60 sysctl.kernel.softlockup_panic=1 \
     rcupdate.rcu_cpu_stall_timeout=120 sysctl.kernel.panic_on_rcu_stall=1 \

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::cache::{Cache, make_dir};
 use super::console::Event;
-use super::error::{Error, Result};
+use super::error::{Error, Result, Trying};
 use super::kernels::{Kernel, Series, cached};
 use super::machine::{Disk, Hardware, Machine, make_sparse, read};
 use super::payload::Payload;
@@ -24,7 +24,7 @@ pub struct Job {
     pub cpus: u32,
     /// Longest life of the guest, boot included.
     pub timeout: Duration,
-    /// Longest silence of the program (a boot may take two minutes).
+    /// Longest silence of the program (a boot may take three minutes, and is tried twice).
     pub idle_timeout: Option<Duration>,
     /// Program, files, first program.
     pub payload: Payload,
@@ -133,24 +133,47 @@ pub fn run(cache: &Cache, job: &Job, hear: &mut dyn FnMut(&Event)) -> Result<Out
     }
     let dir = cache.new_run()?;
     let hardware = hardware(job, kernel, root, &dir)?;
-    let (sender, events) = channel();
     let start = Instant::now();
-    let mut machine = Machine::start(&hardware, &dir, &sender)?;
-    drop(sender);
-    let mut watch = Watch::new(job, start);
-    let end = watch.follow(&mut machine, &events, hear)?;
-    machine.kill();
+    let mut life = live(job, &hardware, &dir, hear)?;
+    if life.end == End::Silent && life.boot.is_none() {
+        // What the program has not begun it can begin again.
+        let log = dir.join("kernel-hung.log");
+        let story = || format!("rename the log to {}", log.display());
+        std::fs::rename(dir.join("kernel.log"), &log).trying(story)?;
+        let note = format!("guest: the boot hung ({}); once more\n", log.display());
+        hear(&Event::Stderr(note.into_bytes()));
+        life = live(job, &hardware, &dir, hear)?;
+    }
+    let Life { end, boot } = life;
     if let (Some(into), Some(results), End::Exited(_)) = (&job.get, &hardware.results, end) {
         unpack(results, into)?;
     }
     tidy(&dir, &hardware);
     Ok(Outcome {
         end,
-        boot: watch.boot,
+        boot,
         total: start.elapsed(),
         kernel_log: dir.join("kernel.log"),
         release: hardware.kernel.release,
     })
+}
+
+/// What became of one machine.
+struct Life {
+    end: End,
+    boot: Option<Duration>,
+}
+
+/// One machine from its start to its end.
+fn live(job: &Job, hardware: &Hardware, dir: &Path, hear: &mut dyn FnMut(&Event)) -> Result<Life> {
+    let mut watch = Watch::new(job, Instant::now());
+    let (sender, events) = channel();
+    let mut machine = Machine::start(hardware, dir, &sender)?;
+    drop(sender);
+    let end = watch.follow(&mut machine, &events, hear)?;
+    machine.kill();
+    let boot = watch.boot;
+    Ok(Life { end, boot })
 }
 
 fn hardware(job: &Job, kernel: Kernel, root: PathBuf, dir: &Path) -> Result<Hardware> {
@@ -197,7 +220,7 @@ fn tidy(dir: &Path, hardware: &Hardware) {
 }
 
 /// Longest boot.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(180);
 
 struct Watch {
     start: Instant,
@@ -262,7 +285,7 @@ impl Watch {
         // A boot is silent, and slow on a busy machine.
         let idle = match self.boot {
             Some(_) => self.idle_timeout?,
-            None => self.idle_timeout?.max(BOOT),
+            None => BOOT,
         };
         (self.heard.elapsed() > idle).then(|| self.exit.unwrap_or(End::Silent))
     }

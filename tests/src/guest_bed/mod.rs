@@ -29,10 +29,10 @@
 pub mod cut;
 pub mod device;
 pub mod disk;
-#[cfg(feature = "guest")]
+#[cfg(feature = "images")]
 pub mod erofs;
 pub mod fio;
-#[cfg(feature = "guest")]
+#[cfg(feature = "images")]
 pub mod image;
 pub mod kernel;
 pub mod kinds;

@@ -246,7 +246,7 @@ fn a_busy_tree(test: &str, kind: Kind) -> Outcome {
     let seed = super::seed();
     let mut story = Story::begin(test, kind)?;
     let busy = Busy::start(&story.live, seed)?;
-    for round in 1..=3 {
+    for round in 1..=super::rounds(3)? {
         sleep_ms(1500);
         story.take_frozen(&format!("frozen{round}"))?;
         sleep_ms(1500);
@@ -261,7 +261,8 @@ fn a_busy_tree(test: &str, kind: Kind) -> Outcome {
     umount(&story.live)?;
     kind.check(&story.device)?;
     note(&format!(
-        "{test}: {steps} steps of a busy tree, {files} files compared in 9 snapshots"
+        "{test}: {steps} steps of a busy tree, {files} files compared in {} snapshots",
+        story.kept.len()
     ))?;
     story.rig.finish()
 }
@@ -281,7 +282,7 @@ fn a_killed_daemon_does_not_disturb_a_mounted_file_system() -> Outcome {
     let seed = super::seed();
     let mut story = Story::begin("fs-kill", Kind::Xfs)?;
     let busy = Busy::start(&story.live, seed)?;
-    for _ in 0..5 {
+    for _ in 0..super::rounds(5)? {
         sleep_ms(700);
         story.rig.bed.kill9()?;
         sleep_ms(200);

@@ -8,9 +8,15 @@ use csnap_tests::e2e::ctl::exit;
 use csnap_tests::e2e::{Fault, Outcome};
 use csnap_tests::ensure;
 use csnap_tests::guest_bed::fio::{Fio, FioLoop, sleep_ms, verified};
-use csnap_tests::guest_bed::{Disk, RamOptions, Rig, Setup, kernel};
+use csnap_tests::guest_bed::{Device, Disk, RamOptions, Rig, Setup, kernel};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+/// A load that leaves the slow machine time for what is done beside it.
+fn calm_job(device: &Device, seed: u64) -> impl Fn(u32) -> String + Send + 'static {
+    let job = super::kill::fio_job(device, seed);
+    move |pass| job(pass).replacen("[one]", "rate_iops=60\n[one]", 1)
+}
 
 #[test]
 fn snapshots_are_mapped_and_unmapped_200_times_under_load() -> Outcome {
@@ -20,8 +26,8 @@ fn snapshots_are_mapped_and_unmapped_200_times_under_load() -> Outcome {
     let picture = device.image()?;
     let full = format!("{VOLUME}@s");
     rig.bed.ctl.ok(&format!("snapshot take {full}"))?;
-    let fio = FioLoop::start(&rig.bed.dir, "map", super::kill::fio_job(&device, seed));
-    for round in 0..200 {
+    let fio = FioLoop::start(&rig.bed.dir, "map", calm_job(&device, seed));
+    for round in 0..u64::from(super::rounds(200)?) {
         rig.bed.ctl.ok(&format!("snapshot map {full}"))?;
         let snapshot = rig.snapshot_device(&full)?;
         if round % 20 == 0 {
@@ -50,7 +56,7 @@ fn snapshots_are_mapped_and_unmapped_200_times_under_load() -> Outcome {
         ensure!(!fio.gave_up(), "fio gave up in round {round}");
     }
     let left = kernel::ublk_devices()?;
-    ensure!(left.len() == 1, "after 200 rounds there are {left:?}");
+    ensure!(left.len() == 1, "at the end there are {left:?}");
     fio.finish()?;
     rig.finish()
 }
@@ -59,12 +65,11 @@ fn snapshots_are_mapped_and_unmapped_200_times_under_load() -> Outcome {
 fn volumes_come_and_go_40_times_beside_one_under_load() -> Outcome {
     let rig = Rig::new("volumes", &Setup::default())?;
     let device = rig.device()?;
-    let job = super::kill::fio_job(&device, super::seed());
-    let fio = FioLoop::start(&rig.bed.dir, "volumes", job);
+    let fio = FioLoop::start(&rig.bed.dir, "volumes", calm_job(&device, super::seed()));
     let second = Disk::ram(RamOptions::plain(16))?;
     second.device().fill(5)?;
     let path = second.device().path.display().to_string();
-    for round in 0..40 {
+    for round in 0..super::rounds(40)? {
         rig.bed.ctl.ok(&format!("volume create other {path}"))?;
         let link = Path::new("/dev/csnap/other");
         ensure!(link.exists(), "round {round}: no {}", link.display());
@@ -83,7 +88,7 @@ fn a_store_is_detached_and_attached_20_times() -> Outcome {
     let mut rig = Rig::new("detach", &Setup::default())?;
     rig.take_at_rest("s")?;
     let store = rig.bed.store.display().to_string();
-    for round in 0..20 {
+    for round in 0..super::rounds(20)? {
         kernel::settle()?;
         rig.bed.ctl.ok(&format!("store detach {store}"))?;
         let left = kernel::ublk_devices()?;

@@ -24,4 +24,10 @@ mod udev;
 mod upgrade;
 mod verify;
 
-use csnap_tests::e2e::{seed, setting};
+use csnap_tests::e2e::{Outcome, seed, setting};
+
+/// How many of `all` rounds to do: `CSNAP_PART` in a hundred of them, at least one.
+fn rounds(all: u32) -> Outcome<u32> {
+    let part = setting("CSNAP_PART", 100)?.min(100);
+    Ok((all * part / 100).max(1))
+}

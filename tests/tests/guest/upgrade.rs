@@ -18,7 +18,7 @@ fn restarted_under_load_no_request_is_lost() -> Outcome {
     let ledger = load::ledger(16);
     let fio = FioLoop::start(&rig.bed.dir, "upgrade", super::kill::fio_job(&device, seed));
     let own = BlockLoad::start(&device, &ledger, seed)?;
-    let rounds = super::setting("CSNAP_ROUNDS", 8)?;
+    let rounds = super::rounds(8)?;
     let mut times = Vec::new();
     for _ in 0..rounds {
         sleep_ms(400);
