@@ -32,6 +32,7 @@ unit: ## unit and model tests only
 	$(CARGO) test --workspace
 
 e2e: setup ## the real programs judged by fio, qemu and libnbd
+	@scripts/judges
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --test e2e -- --test-threads=2
 

@@ -6,7 +6,9 @@ use crate::same::{V0, V1, V2};
 use imagegen::erofs::composefs::{
     Collect, ComposefsError, Format, HardLinks, Prepared, Store, Tree, collect,
 };
-use imagegen::tree::{Directory, Progress, Source, Tar, WalkOptions};
+use imagegen::tree::{Directory, Oci, OciOptions, Progress, Source, Tar, WalkOptions};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -208,8 +210,29 @@ fn an_object_of_another_size_is_not_taken_for_it() {
     assert!(refused.contains("no object of that digest"), "{refused}");
 }
 
+/// An OCI image layout in the directory `path` whose one layer is this archive.
+fn layout(path: &Path, layer: &[u8]) -> Oci {
+    fs::create_dir_all(path.join("blobs/sha256")).unwrap();
+    let blob = |kind: &str, bytes: &[u8]| {
+        let digest = Sha256::digest(bytes);
+        let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(path.join("blobs/sha256").join(&digits), bytes).unwrap();
+        let kind = format!("application/vnd.oci.image.{kind}");
+        json!({"mediaType": kind, "digest": format!("sha256:{digits}"), "size": bytes.len()})
+    };
+    let layers = [blob("layer.v1.tar", layer)];
+    let config = blob("config.v1+json", b"{}");
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
+    let manifests = [blob("manifest.v1+json", manifest.to_string().as_bytes())];
+    let index = json!({"schemaVersion": 2, "manifests": manifests});
+    fs::write(path.join("index.json"), index.to_string()).unwrap();
+    let version = json!({"imageLayoutVersion": "1.0.0"});
+    fs::write(path.join("oci-layout"), version.to_string()).unwrap();
+    Oci::open(path, &OciOptions::default()).unwrap()
+}
+
 #[test]
-fn a_tar_file_gives_the_image_of_its_directory_with_any_number_of_threads() {
+fn a_tar_file_and_a_layer_give_the_image_of_their_directory_with_any_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     populate(&path("tree"));
@@ -226,6 +249,7 @@ fn a_tar_file_gives_the_image_of_its_directory_with_any_number_of_threads() {
     .arg(path("tar"))
     .arg(".");
     succeed(&mut tar);
+    let layer = layout(&path("oci"), &fs::read(path("tar")).unwrap());
     let tar = Tar::open(&path("tar")).unwrap();
     let directory = directory(&path("tree"));
     for hard_links in [HardLinks::Keep, HardLinks::Split] {
@@ -233,9 +257,11 @@ fn a_tar_file_gives_the_image_of_its_directory_with_any_number_of_threads() {
         for threads in [2, 5] {
             assert!(one == tree(&directory, hard_links, None, threads).unwrap());
         }
-        let ours = image(&tar, Format::Auto, hard_links, None);
         let wanted = image(&directory, Format::Auto, hard_links, None);
-        equal(&ours, &wanted, &format!("{hard_links:?}"));
+        for source in [&tar as &dyn Source, &layer] {
+            let ours = image(source, Format::Auto, hard_links, None);
+            equal(&ours, &wanted, &format!("{hard_links:?}"));
+        }
     }
 }
 

@@ -95,6 +95,25 @@ pub fn missing(names: &[&str]) -> Option<String> {
     ))
 }
 
+/// A program of the newest `package` that `scripts/judges` fetched, with its own loader and
+/// libraries; none if it is not there.
+///
+/// # Errors
+/// If the target directory is not known.
+pub fn judge(package: &str, name: &str) -> Outcome<Option<Command>> {
+    let root = target_dir()?.join(format!("tools/{package}-newest/root/usr"));
+    let found = ["sbin", "bin"]
+        .map(|dir| root.join(dir).join(name))
+        .into_iter()
+        .find(|path| path.is_file());
+    Ok(found.map(|path| {
+        let mut command = program(root.join("lib64/ld-linux-x86-64.so.2"));
+        command.arg("--library-path");
+        command.arg(root.join("lib/x86_64-linux-gnu")).arg(path);
+        command
+    }))
+}
+
 /// Counts `test` as skipped, for the summary of `make test`.
 ///
 /// # Errors

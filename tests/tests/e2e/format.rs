@@ -73,6 +73,34 @@ fn a_formatted_origin_is_a_sound_file_system_through_its_volume_and_its_snapshot
 }
 
 #[test]
+fn a_read_only_origin_is_a_sound_image_through_its_snapshot() -> Outcome {
+    const TEST: &str = "a_read_only_origin_is_a_sound_image_through_its_snapshot";
+    need_tools!(TEST, "nbdcopy", "diff");
+    let Some(mut fsck) = tools::judge("erofs-utils", "fsck.erofs")? else {
+        return tools::skip(TEST, "no newest fsck.erofs; run scripts/judges");
+    };
+    let bed = bed("format-erofs", None)?;
+    let (tree, origin) = (tree(&bed)?, bed.origin.display().to_string());
+    let made = bed.ctl.json(&format!(
+        "volume create {VOLUME} {origin} --format erofs --from {tree} --compress zstd,3"
+    ))?;
+    let made = &made["volumes"][0]["file_system"];
+    ensure!(
+        made["kind"] == "erofs" && made["inodes"] == 4,
+        "made {made}"
+    );
+    let snapshot = bed.take_mapped("first")?;
+    // The volume gets other contents where the image begins.
+    Client::connect(&bed.nbd_socket(), VOLUME)?.write(0, vec![9; 64 << 10])?;
+    let (copy, out) = (bed.path("copy.img"), bed.path("extracted"));
+    tools::run(tools::program("nbdcopy").arg(bed.uri(&snapshot)).arg(&copy))?;
+    let extract = format!("--extract={}", out.display());
+    tools::run(fsck.arg(extract).arg(&copy))?;
+    tools::run(tools::program("diff").arg("-r").args([&tree]).arg(&out))?;
+    bed.finish()
+}
+
+#[test]
 fn an_origin_that_holds_data_is_not_formatted() -> Outcome {
     let bed = bed("format-data", Some(3))?;
     let origin = bed.origin.display().to_string();
