@@ -389,6 +389,9 @@ fn an_origin_may_be_read_only_and_compressed() {
     assert_eq!(packed["oldest_kernel"], "linux-6.10");
     assert!(packed["size"].as_u64().unwrap() < 24 * MIB, "{packed}");
     assert_ne!(plain["uuid"], packed["uuid"]);
+    let line = "third origin --format erofs --from tree --compress lz4 --dedupe --force";
+    let shared = world.makes(line);
+    assert_eq!(shared["file_system"]["oldest_kernel"], "linux-6.1");
 }
 
 #[test]

@@ -190,6 +190,18 @@ fn data_of_an_erofs_image_lies_where_it_was_asked_for() {
         vec![7; 3 << 20]
     );
     assert!(length("indexed") < 64 << 10);
+    // No part takes another's place, whatever it is called.
+    let before = fs::read(dir.join("tree.tar")).unwrap();
+    let archive = ["--force", "--tar-index", "tree/../tree.tar", "tree.tar"];
+    assert!(said(&erofs(dir, 2, &archive)).contains("a file of its own"));
+    assert_eq!(fs::read(dir.join("tree.tar")).unwrap(), before);
+    erofs(dir, 2, &["--force", "--blob=./one", "one", "tree"]);
+    erofs(
+        dir,
+        2,
+        &["--verity", "--verity-file=one", "--blob=one", "two", "tree"],
+    );
+    assert!(!dir.join("one").exists() && !dir.join("two").exists());
 }
 
 #[test]

@@ -153,6 +153,26 @@ impl ErofsMake {
         })
     }
 
+    /// What the image is made of and beside, each with what it is for.
+    pub(crate) fn places(&self) -> Result<Vec<(&'static str, &Path)>, Failure> {
+        let mut places = vec![("the image", self.inputs.image()?)];
+        if self.format.tar_index {
+            let archives = self
+                .inputs
+                .sources
+                .iter()
+                .filter_map(|source| match source {
+                    Spec::Path(path) => Some(("the archive that keeps the data", &**path)),
+                    _ => None,
+                });
+            places.extend(archives);
+        }
+        let blob = self.format.blob.as_deref().map(|path| ("--blob", path));
+        let hashes = self.verity.file().map(|path| ("--verity-file", path));
+        places.extend(blob.into_iter().chain(hashes));
+        Ok(places)
+    }
+
     /// Where the data of files goes.
     fn data(&self) -> Result<DataIn, Failure> {
         if self.format.blob.is_some() {

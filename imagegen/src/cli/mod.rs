@@ -3,7 +3,8 @@
 //!
 //! [`inputs`] are the arguments that images of all formats take. [`make`] and [`read`] (of
 //! XFS) and [`erofs_make`] hold the others and turn them into what the library takes,
-//! without touching anything; [`sources`], [`xfs`] and [`erofs`] call the library.
+//! without touching anything; [`places`] is where images go; [`sources`], [`xfs`] and
+//! [`erofs`] call the library.
 
 mod composefs;
 mod composefs_info;
@@ -16,6 +17,7 @@ mod failure;
 mod inputs;
 mod make;
 mod output;
+mod places;
 mod progress;
 mod read;
 mod sources;

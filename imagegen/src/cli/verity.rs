@@ -124,6 +124,11 @@ impl Verity {
         }
     }
 
+    /// Where the hash tree goes, if not behind the image.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.verity_file.as_deref()
+    }
+
     /// Bytes that an image of `bytes` has in the end.
     pub(crate) fn room(&self, bytes: u64) -> Result<u64, Failure> {
         match (self.verity, &self.verity_file) {

@@ -189,8 +189,9 @@ impl Target {
         if sync {
             let synced = self.file().sync_all();
             if synced.is_err() && matches!(self.place, Place::Device(_)) {
-                // Not to be taken for whole; the device may well refuse this too.
-                let _ = self.file().write_all_at(&[0; 512], 0);
+                // Not to be taken for whole, be it XFS or EROFS; the device may well refuse
+                // this too.
+                let _ = self.file().write_all_at(&[0; 4096], 0);
             }
             synced.map_err(|error| failed(&self.path, "make it durable", error))?;
             self.direct.end(self.file());

@@ -56,7 +56,7 @@ pub(super) fn format(job: Job<'_>) -> Done<FileSystem> {
     });
     let made = made.map_err(|error| words.cut_off(words.erofs(&error)))?;
     let synced = target.finish(true);
-    synced.map_err(|error| words.target(&error))?;
+    synced.map_err(|error| words.cut_off(words.target(&error)))?;
     Ok(described(&request.options, &made, args, uuid))
 }
 
@@ -82,7 +82,7 @@ fn described(options: &Options, made: &Made, args: &FormatArgs, uuid: Uuid) -> F
         kind: "erofs",
         uuid: uuid.to_string(),
         label: args.label.clone().unwrap_or_default(),
-        oldest_kernel: oldest_kernel(args.compress),
+        oldest_kernel: oldest_kernel(args.compress, args.dedupe),
         size: made.bytes,
         free_bytes: 0,
         inodes: made.counts.inodes,
@@ -94,10 +94,12 @@ fn described(options: &Options, made: &Made, args: &FormatArgs, uuid: Uuid) -> F
 }
 
 /// Which kernel came with what is needed to read it: chunks with 5.15, which holes make;
-/// the others by algorithm (fs/erofs of Linux).
-fn oldest_kernel(compress: Option<Algorithm>) -> &'static str {
+/// the others by algorithm, or with what compressed files share (fs/erofs of Linux).
+fn oldest_kernel(compress: Option<Algorithm>, dedupe: bool) -> &'static str {
     match compress.map(Algorithm::family) {
-        None | Some(Family::Lz4 | Family::Lz4hc) => "linux-5.15",
+        None => "linux-5.15",
+        Some(Family::Lz4 | Family::Lz4hc | Family::Lzma) if dedupe => "linux-6.1",
+        Some(Family::Lz4 | Family::Lz4hc) => "linux-5.15",
         Some(Family::Lzma) => "linux-5.16",
         Some(Family::Deflate) => "linux-6.6",
         Some(Family::Zstd) => "linux-6.10",

@@ -33,7 +33,7 @@ pub(super) fn format(job: Job<'_>) -> Done<FileSystem> {
     });
     let made = made.map_err(|error| words.cut_off(words.make(&error)))?;
     let synced = target.finish(true);
-    synced.map_err(|error| words.target(&error))?;
+    synced.map_err(|error| words.cut_off(words.target(&error)))?;
     Ok(described(&plan, &made, kernel))
 }
 
