@@ -1,6 +1,10 @@
 //! A look ahead of the writer: the events of a walk come out as they went in, while files
 //! that come later are compressed already.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 

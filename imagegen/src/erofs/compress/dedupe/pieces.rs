@@ -222,3 +222,60 @@ impl Work<'_> {
         used
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::erofs::compress::codec::codec;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    const CUT: Cut = Cut {
+        block: 4096,
+        cluster: 4096,
+        interlaced: false,
+        end: End::Blocks,
+        ends_file: true,
+    };
+
+    /// What is compressed of the piece, after `before` bytes that nobody shares.
+    fn after(pieces: &Pieces, before: usize, piece: &[u8]) -> Segment {
+        let file = [&vec![1; before], piece].concat();
+        let steps = [(before, None), (piece.len(), Some(0))].map(|(length, piece)| Step {
+            length: length as u64,
+            piece,
+        });
+        let steps = if before > 0 { &steps[..] } else { &steps[1..] };
+        let mut codec = codec("zstd".parse().unwrap(), 4096).unwrap();
+        let read = |range: Range<u64>| Ok(file[range.start as usize..range.end as usize].to_vec());
+        compress(steps, 0, pieces, &CUT, codec.as_mut(), &read).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_refers_to_is_not_kept() {
+        let mut noise = vec![0; 100_000];
+        ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut noise);
+        let pieces = Pieces::new(1);
+        let state = || {
+            let piece = pieces.made[0].lock().clone().unwrap();
+            let data = piece.data.lock();
+            format!("{data:?}").chars().take(6).collect::<String>()
+        };
+        // Noise that begins within a block cannot be used from elsewhere.
+        assert!(after(&pieces, 100, &noise).borrowed.is_empty());
+        assert_eq!(state(), "Droppe");
+        assert_eq!(after(&pieces, 0, &noise).borrowed.len(), 1);
+        assert_eq!(state(), "Wanted");
+        assert!(after(&pieces, 100, &noise).borrowed.is_empty());
+        assert_eq!(state(), "Wanted");
+        let put = |data: &[u8]| {
+            assert!(data.starts_with(&noise));
+            Ok::<_, ()>(77)
+        };
+        assert_eq!(pieces.place(0, put), Ok(Some(77)));
+        assert_eq!(pieces.place(0, |_| Err(())), Ok(Some(77)));
+        assert_eq!(after(&pieces, 0, &noise).borrowed.len(), 1);
+        assert_eq!(state(), "Placed");
+    }
+}
