@@ -144,7 +144,7 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
                 }
                 // Of a file that did not need it.
                 Some(Unit::Segment(_, held)) => self.release(held),
-                None => return self.end.take()?.err().map(Err),
+                None => return self.end.replace(Ok(()))?.err().map(Err),
             }
         }
     }

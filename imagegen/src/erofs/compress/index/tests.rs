@@ -117,7 +117,7 @@ fn blocks_beyond_32_bits_take_encoded_extents() {
     let map = |extents, tail| FileMap {
         extents,
         tail,
-        algorithms: [3, 0],
+        algorithms: [0, 2],
         big: false,
         interlaced: false,
     };
