@@ -15,6 +15,7 @@
 //! wrappers.
 #![forbid(unsafe_code)]
 
+mod digest;
 pub mod erofs;
 pub mod medium;
 mod on_disk;

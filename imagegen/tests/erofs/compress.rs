@@ -240,12 +240,39 @@ fn what_does_not_compress_stays_as_it_is() {
     let plain = source.image(&Options::default()).made.bytes;
     for name in ALGORITHMS {
         let image = source.judged(&by(name, 4096, 65_536));
-        // A file of several segments has an index: 2 bytes a block.
         let bytes = image.made.bytes;
-        assert!(
-            bytes <= plain + 2 * 4096,
-            "{name}: {bytes} instead of {plain}"
-        );
+        assert!(bytes <= plain + 4096, "{name}: {bytes} instead of {plain}");
+    }
+}
+
+/// What is not compressed is read without an index, however many segments it has.
+#[test]
+fn what_does_not_compress_is_flat() {
+    let random = &mut ChaCha8Rng::seed_from_u64(13);
+    let source = Source::new(|root| {
+        for size in [9 * MIB, 9 * MIB + 100, 9 * MIB + 4095] {
+            let mut noise = vec![0; size];
+            random.fill_bytes(&mut noise);
+            fs::write(root.join(format!("{size}")), &noise).unwrap();
+        }
+    });
+    for feature in [0, 1, 2, 3, 4, 6] {
+        let image = source.judged(&with_feature(&by("lz4", 4096, 65_536), feature));
+        let image = imagegen::erofs::read::Image::open(crate::open(image.path())).unwrap();
+        let root = image.root().unwrap();
+        let compressed: Vec<bool> = image
+            .entries(&root)
+            .unwrap()
+            .map(Result::unwrap)
+            .filter(|entry| !entry.is_dots())
+            .map(|entry| image.inode(entry.nid).unwrap().is_compressed())
+            .collect();
+        // Ends that go to the packed inode, or all of the files, need an index to say so.
+        let wanted = match feature {
+            2 | 3 => [true; 3],
+            _ => [false; 3],
+        };
+        assert_eq!(compressed, wanted, "feature {feature}");
     }
 }
 

@@ -5,8 +5,10 @@
 #![allow(clippy::single_range_in_vec_init)] // a file has a list of ranges
 
 mod boundaries;
+mod changed;
 mod chunks;
 mod compress;
+mod far;
 mod fsck;
 mod image;
 mod kinds;

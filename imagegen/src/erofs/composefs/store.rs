@@ -123,7 +123,7 @@ impl Store {
     }
 }
 
-/// Writes the data of a file that is all hole.
+/// Writes the data of a file into `target`, which is all hole yet.
 fn fill(target: &Target, content: &Content, buffer: &mut Buffer) -> Result<(), Failure> {
     match &content.bytes {
         Bytes::Unread => Ok(()),

@@ -1,24 +1,31 @@
 //! A look ahead of the writer: the events of a walk come out as they went in, while files
 //! that come later are compressed already.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::algorithm::Algorithm;
 use super::choice::{Method, SAMPLE, trial};
 use super::codec::CodecError;
-use super::dedupe::Shared;
+use super::dedupe::{Shared, Stamp};
 use super::parts::{self, Part};
 use super::pool::{Codecs, Pool, Promise};
 use super::segment::{Cut, End, SEGMENT, Segment, compress};
 use super::selection::Selection;
 use crate::medium::{Failure, read_part};
-use crate::tree::{Bytes, Content, Event, Kind, Time, TreeError};
+use crate::tree::{Bytes, Content, Event, Kind, TreeError};
 
 /// Segments that wait or are compressed, for each thread.
 const SEGMENTS: u64 = 3;
 /// Events that wait.
 const EVENTS: usize = 4096;
+/// Of these, files that are open on their own: a process has descriptors for far fewer files
+/// than there may be threads to wait for.
+const FILES: usize = 256;
 
 /// Why a segment is not there.
 #[derive(Debug)]
@@ -64,10 +71,19 @@ impl Promised {
 /// An event, and what is compressed of it.
 type Item = (Event, Option<Packing>);
 
-/// What waits, with the bytes it holds.
+/// What waits, with what it holds.
 enum Unit {
-    Event(Box<Item>, u64),
-    Segment(Promised, u64),
+    Event(Box<Item>, Held),
+    Segment(Promised, Held),
+}
+
+/// What is held until something is dealt with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Held {
+    /// Bytes of contents, compressed or not.
+    bytes: u64,
+    /// Files that are open.
+    files: usize,
 }
 
 /// A file of which not all segments were given to threads.
@@ -90,8 +106,8 @@ pub(crate) struct Ahead<'a, 'scope> {
     /// Of the files that consist of pieces, how many came.
     planned: usize,
     waiting: VecDeque<Unit>,
-    /// Bytes that they hold.
-    bytes: u64,
+    /// What they hold together.
+    held: Held,
     open: Option<Open>,
     /// What ended the events.
     end: Option<Result<(), TreeError>>,
@@ -111,7 +127,7 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
             shared,
             planned: 0,
             waiting: VecDeque::new(),
-            bytes: 0,
+            held: Held::default(),
             open: None,
             end: None,
         }
@@ -122,13 +138,13 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
         loop {
             self.fill();
             match self.waiting.pop_front() {
-                Some(Unit::Event(item, bytes)) => {
-                    self.bytes -= bytes;
+                Some(Unit::Event(item, held)) => {
+                    self.release(held);
                     return Some(Ok(*item));
                 }
                 // Of a file that did not need it.
-                Some(Unit::Segment(_, bytes)) => self.bytes -= bytes,
-                None => return self.end.take()?.err().map(Err),
+                Some(Unit::Segment(_, held)) => self.release(held),
+                None => return self.end.replace(Ok(()))?.err().map(Err),
             }
         }
     }
@@ -137,8 +153,8 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
     pub(crate) fn segment(&mut self) -> Result<Packed, SegmentError> {
         self.fill();
         match self.waiting.pop_front() {
-            Some(Unit::Segment(promise, bytes)) => {
-                self.bytes -= bytes;
+            Some(Unit::Segment(promise, held)) => {
+                self.release(held);
                 promise.wait()
             }
             Some(unit @ Unit::Event(..)) => {
@@ -181,41 +197,65 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
             false => (SEGMENT * SEGMENTS * self.pool.threads() as u64, EVENTS),
             true => (1, 1),
         };
-        while self.bytes < most && self.waiting.len() < events {
+        while self.held.bytes < most && self.waiting.len() < events {
             if let Some(open) = self.open.take() {
                 self.begin(open);
                 continue;
             }
-            if self.end.is_some() {
+            if self.end.is_some() || self.held.files >= FILES {
                 return;
             }
             match self.events.next() {
-                None => self.end = Some(Ok(())),
+                None => self.end = Some(self.complete()),
                 Some(Err(error)) => self.end = Some(Err(error)),
                 Some(Ok(event)) => self.event(event),
             }
         }
     }
 
+    /// That all files came that the walk before saw.
+    fn complete(&self) -> Result<(), TreeError> {
+        match &self.shared {
+            Some(shared) if shared.files.len() != self.planned => {
+                Err(TreeError::changed(b"/", "files were added or removed"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn release(&mut self, held: Held) {
+        self.held.bytes -= held.bytes;
+        self.held.files -= held.files;
+    }
+
+    fn wait_for(&mut self, unit: Unit) {
+        let (Unit::Event(_, held) | Unit::Segment(_, held)) = &unit;
+        self.held.bytes += held.bytes;
+        self.held.files += held.files;
+        self.waiting.push_back(unit);
+    }
+
     fn event(&mut self, event: Event) {
         let selected = self.selection.of(&event);
+        let mut held = held(&event);
         let item = match (event, selected) {
             (Event::Node(mut node), Some(how)) => {
                 let packing = match &mut node.kind {
-                    Kind::File(content) => Some(self.file(content, node.meta.mtime, how)),
+                    Kind::File(content) => Some(self.file(content, how)),
                     _ => None,
                 };
                 (Event::Node(node), packing)
             }
             (event, _) => (event, None),
         };
-        let bytes = held(&item.0);
-        self.bytes += bytes;
-        self.waiting.push_back(Unit::Event(Box::new(item), bytes));
+        if self.open.is_some() {
+            held.bytes = 0; // they count with the file's parts
+        }
+        self.wait_for(Unit::Event(Box::new(item), held));
     }
 
     /// Takes a file's contents.
-    fn file(&mut self, content: &mut Content, mtime: Time, how: (Method, u32)) -> Packing {
+    fn file(&mut self, content: &mut Content, how: (Method, u32)) -> Packing {
         let known = Content {
             size: content.size,
             data: content.data.clone(),
@@ -234,7 +274,7 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
             Some(shared) if self.selection.shares(content.size, how.1) => {
                 let plan = shared.files.get(self.planned);
                 self.planned += 1;
-                let same = plan.filter(|plan| (plan.size, plan.mtime) == (content.size, mtime));
+                let same = plan.filter(|plan| plan.stamp == Stamp::of(&content));
                 packing.changed = same.is_none();
                 same.map(|plan| parts::of_steps(&plan.steps, block))
             }
@@ -271,7 +311,11 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
             .shared
             .as_ref()
             .map(|shared| Arc::clone(&shared.pieces));
-        let bytes = part.own();
+        let range = part.range();
+        let held = Held {
+            bytes: range.end - range.start, // also of pieces, which may have to be made
+            files: 0,
+        };
         let promise = self.pool.submit(move |codecs| {
             let read = |range| read_part(&content, &range).map_err(SegmentError::Read);
             let packed = match (pieces, method) {
@@ -291,9 +335,7 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
             drop(content); // before it is known that this is done: nobody else has it then
             Ok(packed)
         });
-        self.bytes += bytes;
-        let promise = Promised(promise);
-        self.waiting.push_back(Unit::Segment(promise, bytes));
+        self.wait_for(Unit::Segment(Promised(promise), held));
         if !ends_file {
             self.open = Some(open);
         }
@@ -312,16 +354,20 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
     }
 }
 
-/// Bytes of contents that an event holds.
-fn held(event: &Event) -> u64 {
-    let Event::Node(node) = event else { return 0 };
-    match &node.kind {
-        Kind::File(Content {
-            bytes: Bytes::Read(bytes),
-            ..
-        }) => bytes.len() as u64,
-        _ => 0,
+/// What an event holds.
+fn held(event: &Event) -> Held {
+    let mut held = Held::default();
+    if let Event::Node(node) = event
+        && let Kind::File(content) = &node.kind
+    {
+        match &content.bytes {
+            Bytes::Unread => {}
+            Bytes::Read(bytes) => held.bytes = bytes.len() as u64,
+            // An archive with many files is open anyway.
+            Bytes::At { file, .. } => held.files = usize::from(Arc::strong_count(file) == 1),
+        }
     }
+    held
 }
 
 fn pack(

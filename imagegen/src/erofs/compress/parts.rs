@@ -25,12 +25,6 @@ impl Part {
         self.begin..self.begin + length
     }
 
-    /// Bytes that have to be read at least.
-    pub(super) fn own(&self) -> u64 {
-        let own = self.steps.iter().filter(|step| step.piece.is_none());
-        own.map(|step| step.length).sum()
-    }
-
     /// Compresses it.
     pub(super) fn pack(
         &self,
@@ -114,7 +108,7 @@ mod tests {
         assert_eq!(of_size(3 * SEGMENT).len(), 3);
         let sizes = of_size(2 * SEGMENT + 1)
             .iter()
-            .map(Part::own)
+            .map(|part| part.range().end - part.begin)
             .collect::<Vec<_>>();
         assert_eq!(sizes, [SEGMENT, SEGMENT, 1]);
         let parts = of_steps(

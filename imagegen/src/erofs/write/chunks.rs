@@ -8,7 +8,8 @@ use super::fault::Fault;
 use super::head::Device;
 use super::inode::Lying;
 use super::options::{DataIn, Options};
-use super::space::Space;
+use super::space::{Full, Space};
+use crate::digest;
 use crate::medium::{Stretch, send};
 use crate::tree::{Bytes, Content};
 use rustc_hash::FxHashMap;
@@ -27,7 +28,7 @@ pub(crate) struct Chunks {
     /// Logarithm of the bytes of a chunk, if all files come in chunks.
     asked: Option<u32>,
     /// First block of every chunk by its contents, if equal ones share it.
-    places: Option<FxHashMap<[u8; 16], u64>>,
+    places: Option<FxHashMap<digest::Short, u64>>,
     /// Blocks of the second file, if data goes there.
     blob: Option<Space>,
     /// Whether files stay in the archive they come from.
@@ -140,7 +141,7 @@ impl Chunks {
         let mut stretches: Vec<Stretch> = Vec::new();
         let mut sums = Sums::new(&content);
         for range in ranges(content.size, bits) {
-            let chunk = self.chunk(&content, &range, &mut sums, placing.space, &mut stretches);
+            let chunk = self.chunk(&content, &range, &mut sums, placing.space, &mut stretches)?;
             chunks.push(chunk);
         }
         let outlet = &mut *placing.outlet;
@@ -160,19 +161,19 @@ impl Chunks {
         sums: &mut Sums<'_>,
         space: &mut Space,
         stretches: &mut Vec<Stretch>,
-    ) -> u64 {
-        let sum = sums.next(range);
+    ) -> Result<u64, Full> {
         if !touches(&content.data, range) {
-            return NOWHERE;
+            return Ok(NOWHERE); // and none of the digests is of its blocks
         }
+        let sum = sums.next(range);
         let space = self.blob.as_mut().unwrap_or(space);
         let count = space.blocks_of(range.end - range.start);
         let known = self.places.as_ref().and_then(|places| places.get(&sum?));
         if let Some(block) = known {
             self.shared += count;
-            return *block;
+            return Ok(*block);
         }
-        let block = space.take(count);
+        let block = space.take(count)?;
         if let (Some(places), Some(sum)) = (&mut self.places, sum) {
             places.insert(sum, block);
         }
@@ -189,7 +190,7 @@ impl Chunks {
                 at,
             }),
         }
-        block
+        Ok(block)
     }
 }
 
@@ -246,9 +247,8 @@ fn body(bits: u32, chunks: &[u64], device: u16) -> Body {
         lying: Lying {
             layout: layout::CHUNKS,
             data: flags.fold(bits, |data, (_, flag)| data | flag),
-            high: 0,
+            ..Lying::default()
         },
-        block: 0,
         map,
         map_align: unit,
         tail: Vec::new(),
@@ -268,7 +268,7 @@ impl<'a> Sums<'a> {
     }
 
     /// That of the next chunk: the same if its bytes and its length are.
-    fn next(&mut self, range: &Range<u64>) -> Option<[u8; 16]> {
+    fn next(&mut self, range: &Range<u64>) -> Option<digest::Short> {
         if self.content.digests.is_empty() {
             return None;
         }
@@ -286,9 +286,6 @@ impl<'a> Sums<'a> {
                 digest.update([0]);
             }
         }
-        let digest = digest.finalize();
-        let mut sum = [0; 16];
-        sum.copy_from_slice(&digest[..16]);
-        Some(sum)
+        Some(digest::short(digest))
     }
 }

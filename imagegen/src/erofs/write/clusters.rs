@@ -24,6 +24,8 @@ pub(crate) struct Clusters {
     extents: Vec<Extent>,
     algorithm: Option<Algorithm>,
     rest: Option<Rest>,
+    /// Others may use the same clusters.
+    shares: bool,
 }
 
 /// What an image lets an index be.
@@ -94,6 +96,7 @@ impl Clusters {
         shift(&mut segment.extents, own..all, at);
         self.extents.append(&mut segment.extents);
         self.rest = segment.rest;
+        self.shares |= !segment.borrowed.is_empty();
         Ok(())
     }
 
@@ -106,7 +109,12 @@ impl Clusters {
         ahead: &Ahead<'_, '_>,
         placing: &mut Placing<'_, '_, '_>,
     ) -> Result<Body, Fault> {
-        match (self.rest.take(), fragments) {
+        let rest = self.rest.take();
+        let rest = match self.flat(rest, placing) {
+            Ok(body) => return Ok(body),
+            Err(rest) => rest,
+        };
+        match (rest, fragments) {
             (None, _) => self.body(shape, Tail::None, Vec::new(), beside, placing),
             (
                 Some(Rest::Inline {
@@ -129,7 +137,42 @@ impl Clusters {
         }
     }
 
-    /// With a tail behind the index, if it fits into a block there.
+    /// The body of a file of which nothing was compressed, and whose blocks lie one after
+    /// the other: it is flat as it is, and is read without an index. Else its rest.
+    fn flat(
+        &self,
+        rest: Option<Rest>,
+        placing: &Placing<'_, '_, '_>,
+    ) -> Result<Body, Option<Rest>> {
+        let block = placing.space.block_size() as u64;
+        let Some((last, others)) = self.extents.split_last() else {
+            return Err(rest);
+        };
+        let plain = |extent: &Extent| extent.kind == Kind::Plain && !extent.partial;
+        let whole = |extent: &Extent| plain(extent) && u64::from(extent.length) == block;
+        let first = self.extents.first().map_or(0, |extent| extent.at);
+        let places = (first..).step_by(block as usize);
+        let chained = self.extents.iter().zip(places).all(|(e, at)| e.at == at);
+        // Flat contents of two files must not lie in the same blocks.
+        if self.shares || !others.iter().all(whole) || !plain(last) || !chained {
+            return Err(rest);
+        }
+        let number = Some(first / block);
+        match rest {
+            None => Ok(Body::flat(number, Vec::new())),
+            Some(Rest::Inline {
+                kind: Kind::Plain,
+                bytes,
+                ..
+            }) if whole(last) && placing.inline && bytes.len() <= placing.room => {
+                Ok(Body::flat(number, bytes))
+            }
+            rest => Err(rest),
+        }
+    }
+
+    /// With a tail behind the index, if it fits into a block there and an index can tell
+    /// where the rest lies.
     fn inline(
         mut self,
         shape: Shape,
@@ -143,14 +186,17 @@ impl Clusters {
             size: bytes.len() as u16, // less than a block
             kind,
         };
-        let size = bytes.len();
-        let body = self.body(shape, tail, bytes, beside, placing)?;
-        let slot = body.slot(beside);
-        // Slots of more than a block begin at one.
-        if slot <= block || (slot - size) / block == (slot - 1) / block {
-            return Ok(body);
+        let mut cluster = bytes;
+        if !index::is_far(&self.map(shape, tail), block_bits(placing)) {
+            let size = cluster.len();
+            let body = self.body(shape, tail, cluster, beside, placing)?;
+            let slot = body.slot(beside);
+            // Slots of more than a block begin at one.
+            if slot <= block || (slot - size) / block == (slot - 1) / block {
+                return Ok(body);
+            }
+            cluster = body.tail;
         }
-        let mut cluster = body.tail;
         let padding = block - cluster.len();
         match kind {
             Kind::Plain => cluster.resize(block, 0),
@@ -167,6 +213,16 @@ impl Clusters {
         self.body(shape, Tail::None, Vec::new(), beside, placing)
     }
 
+    fn map(&self, shape: Shape, tail: Tail) -> FileMap<'_> {
+        FileMap {
+            extents: &self.extents,
+            tail,
+            algorithms: [self.algorithm.map_or(0, Algorithm::number), 0],
+            big: shape.big,
+            interlaced: shape.interlaced,
+        }
+    }
+
     fn body(
         &self,
         shape: Shape,
@@ -175,18 +231,11 @@ impl Clusters {
         beside: usize,
         placing: &Placing<'_, '_, '_>,
     ) -> Result<Body, Fault> {
-        let map = FileMap {
-            extents: &self.extents,
-            tail,
-            algorithms: [self.algorithm.map_or(0, Algorithm::number), 0],
-            big: shape.big,
-            interlaced: shape.interlaced,
-        };
         let form = Form {
-            block_bits: placing.space.block_size().trailing_zeros() as u8, // at most 16
+            block_bits: block_bits(placing),
             bit48: shape.bit48,
         };
-        let index = index::encode(&map, form, beside as u64)?;
+        let index = index::encode(&self.map(shape, tail), form, beside as u64)?;
         let sizes = self.extents.iter().map(|extent| u64::from(extent.size));
         let blocks = placing.space.blocks_of(sizes.sum());
         Ok(Body {
@@ -194,13 +243,17 @@ impl Clusters {
                 layout: index.layout,
                 data: blocks as u32,
                 high: (blocks >> 32) as u16,
+                numbers_block: false,
             },
-            block: 0,
             map: index.bytes,
             map_align: 8,
             tail: bytes,
         })
     }
+}
+
+fn block_bits(placing: &Placing<'_, '_, '_>) -> u8 {
+    placing.space.block_size().trailing_zeros() as u8 // at most 16
 }
 
 /// Extents whose places counted from `at`.
@@ -228,7 +281,7 @@ pub(crate) fn fragment(
 fn put(data: &[u8], placing: &mut Placing<'_, '_, '_>) -> Result<u64, Fault> {
     let first = placing
         .space
-        .take(placing.space.blocks_of(data.len() as u64));
+        .take(placing.space.blocks_of(data.len() as u64))?;
     let at = placing.space.byte_of(first);
     if !data.is_empty() {
         placing.outlet.data.put(at, data)?;

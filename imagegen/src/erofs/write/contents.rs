@@ -24,8 +24,6 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct Body {
     pub(crate) lying: Lying,
-    /// First block if it is flat, for what it means to the inode's form; 0 for none.
-    pub(crate) block: u64,
     /// After the attributes, from a multiple of `map_align` bytes of the image on: indexes.
     pub(crate) map: Vec<u8>,
     /// 1, 4 or 8.
@@ -58,11 +56,18 @@ impl Body {
                 },
                 data: block.map_or(NO_BLOCK, |block| block as u32),
                 high: block.map_or(0, |block| (block >> 32) as u16),
+                numbers_block: block.is_some(),
             },
-            block: block.unwrap_or(0),
             tail,
             ..Self::default()
         }
+    }
+
+    /// Of contents without a byte. Where block numbers have 48 bits, so has that of none.
+    fn empty(bit48: bool) -> Self {
+        let mut body = Self::flat(None, Vec::new());
+        body.lying.high = if bit48 { u16::MAX } else { 0 };
+        body
     }
 
     /// Bytes of a slot for an inode of `inode` bytes with this body.
@@ -177,7 +182,7 @@ impl Contents {
         }
         match self.chunks.of(&content, placing.space) {
             Some(chunk_bits) => self.chunks.place(content, chunk_bits, placing),
-            None => flat(content, placing),
+            None => flat(content, self.bit48, placing),
         }
     }
 
@@ -204,7 +209,10 @@ impl Contents {
     }
 }
 
-fn flat(content: Content, placing: &mut Placing<'_, '_, '_>) -> Result<Body, Fault> {
+fn flat(content: Content, bit48: bool, placing: &mut Placing<'_, '_, '_>) -> Result<Body, Fault> {
+    if content.size == 0 {
+        return Ok(Body::empty(bit48));
+    }
     let (size, block) = (content.size, placing.space.block_size() as u64);
     let beside = (size % block) as usize;
     let inline = placing.inline && beside > 0 && beside <= placing.room;
@@ -217,7 +225,7 @@ fn flat(content: Content, placing: &mut Placing<'_, '_, '_>) -> Result<Body, Fau
         return Ok(Body::flat(None, tail));
     }
     let count = placing.space.blocks_of(in_blocks);
-    let first = placing.space.take(count);
+    let first = placing.space.take(count)?;
     let stretch = Stretch {
         file: 0..count * block,
         at: placing.space.byte_of(first),

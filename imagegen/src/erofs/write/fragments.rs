@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
-use sha2::{Digest, Sha256};
 
 use super::super::compress::algorithm::{Algorithm, Family};
 use super::super::compress::choice::{Compression, Method};
@@ -14,6 +13,7 @@ use super::super::compress::{Ahead, Promised};
 use super::clusters::{Clusters, Shape};
 use super::contents::{Body, Placing};
 use super::fault::Fault;
+use crate::digest;
 use crate::medium::read_part;
 use crate::tree::Content;
 
@@ -30,7 +30,7 @@ pub(crate) struct Fragments {
     waiting: VecDeque<Promised>,
     placed: Clusters,
     size: u64,
-    known: FxHashMap<[u8; 16], u64>,
+    known: FxHashMap<digest::Long, u64>,
 }
 
 impl Fragments {
@@ -62,9 +62,7 @@ impl Fragments {
         ahead: &Ahead<'_, '_>,
         placing: &mut Placing<'_, '_, '_>,
     ) -> Result<u64, Fault> {
-        let digest = Sha256::digest(&bytes);
-        let mut key = [0; 16];
-        key.copy_from_slice(&digest[..16]);
+        let key = digest::long(&bytes);
         if let Some(at) = self.known.get(&key) {
             return Ok(*at);
         }

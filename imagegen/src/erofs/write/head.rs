@@ -54,6 +54,15 @@ pub(crate) struct Device {
     pub(crate) blocks: u64,
 }
 
+impl Totals {
+    /// Whether a number has more bits than its field has without [`incompat::BIT48`].
+    pub(crate) fn needs_bit48(&self) -> bool {
+        let devices = self.devices.iter().map(|device| device.blocks);
+        let most = devices.fold(self.blocks, u64::max);
+        most > u64::from(u32::MAX) || self.root_nid > u64::from(u16::MAX)
+    }
+}
+
 impl<'a> Head<'a> {
     /// Of an image with so many devices besides the primary one.
     pub(crate) fn new(
@@ -162,4 +171,41 @@ fn slot(device: &Device, address: u64) -> DeviceSlot {
 
 fn put(bytes: &mut [u8], at: usize, part: &[u8]) {
     bytes[at..at + part.len()].copy_from_slice(part);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_for_its_field_needs_more_bits() {
+        let needs = |blocks, device: Option<u64>, root_nid| {
+            let device = device.map(|blocks| Device {
+                tag: Vec::new(),
+                blocks,
+            });
+            let totals = Totals {
+                uuid: Uuid::nil(),
+                clock: Clock {
+                    epoch: 0,
+                    nanoseconds: 0,
+                    counts: false,
+                },
+                devices: Vec::from_iter(device),
+                blocks,
+                inodes: 1,
+                root_nid,
+                packed_nid: 0,
+                compat: 0,
+                incompat: 0,
+                build_time: 0,
+            };
+            totals.needs_bit48()
+        };
+        let (block, nid) = (u64::from(u32::MAX), u64::from(u16::MAX));
+        assert!(!needs(block, Some(block), nid));
+        assert!(needs(block + 1, None, 1));
+        assert!(needs(1, Some(block + 1), 1));
+        assert!(needs(1, None, nid + 1));
+    }
 }

@@ -1,6 +1,6 @@
 //! Inodes as bytes, and which of the two forms one has.
 
-use super::super::format::inode::{COMPACT, Compact, EXTENDED, Extended, format};
+use super::super::format::inode::{COMPACT, Compact, EXTENDED, Extended, NO_BLOCK, format};
 use super::options::InodeForm;
 use crate::tree::{Device, Kind, Meta, Time};
 use rustix::fs::FileType;
@@ -107,6 +107,16 @@ pub(crate) struct Lying {
     pub(crate) data: u32,
     /// Upper half of a block number, or of a count of blocks.
     pub(crate) high: u16,
+    /// Both are the number of a block, the first of flat contents.
+    pub(crate) numbers_block: bool,
+}
+
+impl Lying {
+    /// Whether a short inode needs its upper half, which it has in place of its links: also
+    /// if the lower one alone would say that there is no block.
+    fn is_far(self) -> bool {
+        self.numbers_block && (self.high != 0 || self.data == NO_BLOCK)
+    }
 }
 
 /// An inode as bytes; `xattrs` are those of its attributes.
@@ -122,9 +132,9 @@ pub(crate) fn encode(
     let xattr_count = super::xattrs::count(xattrs);
     match form {
         Form::Compact { mtime } => {
-            let (format, links_or_high) = match lying.high {
-                0 => (lying_bits, status.links as u16),
-                high => (lying_bits | format::NLINK_1, high),
+            let (format, links_or_high) = match lying.is_far() {
+                false => (lying_bits, status.links as u16),
+                true => (lying_bits | format::NLINK_1, lying.high),
             };
             let inode = Compact {
                 format: format.into(),
@@ -231,6 +241,7 @@ mod tests {
             layout: 0,
             data: FAR as u32,
             high: (FAR >> 32) as u16,
+            numbers_block: true,
         }
     }
 
@@ -255,6 +266,29 @@ mod tests {
             assert_eq!(inode.nlink.get(), links);
             let refused = Form::of(&other, InodeForm::Compact, &clock(true)).unwrap_err();
             assert!(refused.contains("place"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_block_whose_lower_half_is_that_of_none_is_told_in_full() {
+        let file = Status {
+            block: 1 << 32,
+            ..status(1, FileType::RegularFile)
+        };
+        let form = Form::of(&file, InodeForm::Auto, &clock(true)).unwrap();
+        let nowhere = Lying {
+            data: NO_BLOCK,
+            ..Lying::default()
+        };
+        let there = Lying {
+            numbers_block: true,
+            ..nowhere
+        };
+        for (lying, bits, links_or_high) in [(there, format::NLINK_1, 0), (nowhere, 0, 1)] {
+            let bytes = encode(form, &file, lying, 0, 3);
+            let inode = Compact::read_from_bytes(&bytes).unwrap();
+            assert_eq!(inode.format.get(), bits);
+            assert_eq!(inode.nlink_or_high.get(), links_or_high);
         }
     }
 

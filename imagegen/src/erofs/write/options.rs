@@ -2,6 +2,7 @@
 
 use super::super::compress::choice::{Choice, Compression};
 use super::super::format::compressed::{BLOCK_COUNT, CLUSTER_MAX};
+use super::space::MOST_BLOCKS;
 use uuid::Uuid;
 
 /// Blocks of a cluster that an index can tell.
@@ -181,6 +182,10 @@ impl Options {
                 let reason = "needs --block-size 512, the archive's, and no --dedupe";
                 Err(OptionError::new("--tar-index", "", reason))
             }
+            DataIn::Archive { bytes } if bytes / 512 >= MOST_BLOCKS => {
+                let reason = format!("the archive has {bytes} bytes, more than can be numbered");
+                Err(OptionError::new("--tar-index", "", reason))
+            }
             _ => Ok(()),
         }
     }
@@ -219,8 +224,5 @@ pub(crate) fn identity(given: Option<Uuid>, options: &Options, tree: &[u8; 32]) 
     let mut digest = Sha256::new();
     digest.update(tree);
     digest.update(format!("erofs {options:?}"));
-    let digest: [u8; 32] = digest.finalize().into();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    uuid::Builder::from_custom_bytes(crate::digest::short(digest)).into_uuid()
 }

@@ -95,7 +95,7 @@ impl Slots {
         let number = match found {
             Some((_, number)) => number,
             None => {
-                let block = self.next_block(space);
+                let block = self.next_block(space)?;
                 self.push(space.byte_of(block), outlet)?
             }
         };
@@ -130,7 +130,7 @@ impl Slots {
         outlet: &mut Outlet<'_, '_>,
     ) -> Result<Slot, Failure> {
         let count = length.div_ceil(self.block);
-        let taken = space.take(count as u64);
+        let taken = space.take(count as u64)?;
         let mut at = space.byte_of(taken);
         let mut first = None;
         let mut left = length;
@@ -149,15 +149,15 @@ impl Slots {
 
     /// The next block of the segment, or the first of a new one: no more of them than will
     /// be used, as far as is known.
-    fn next_block(&mut self, space: &mut Space) -> u64 {
+    fn next_block(&mut self, space: &mut Space) -> Result<u64, Failure> {
         if self.segment.is_empty() {
             let count = space.blocks_of(self.expected.min(SEGMENT)).max(1);
-            let first = space.take(count);
+            let first = space.take(count)?;
             self.segment = first..first + count;
         }
         let block = self.segment.start;
         self.segment.start += 1;
-        block
+        Ok(block)
     }
 
     /// Adds the block at `at` to the window; its number.

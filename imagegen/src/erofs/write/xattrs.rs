@@ -8,9 +8,9 @@ use super::super::format::xattr::{
     ALIGN, ENTRY, Entry, FILTER_SEED, HEADER, Header, LONG_PREFIX, PREFIXES,
 };
 use super::options::OptionError;
+use crate::digest;
 use crate::tree::{Xattr, show};
 use rustc_hash::FxHashMap;
-use sha2::{Digest, Sha256};
 use twox_hash::XxHash32;
 use zerocopy::IntoBytes;
 
@@ -128,7 +128,7 @@ pub(crate) struct Sorted {
 pub(crate) struct Xattrs {
     prefixes: Prefixes,
     filter: bool,
-    seen: FxHashMap<[u8; 16], Seen>,
+    seen: FxHashMap<digest::Long, Seen>,
 }
 
 impl Xattrs {
@@ -184,9 +184,7 @@ impl Xattrs {
         if shared >= MOST_SHARED {
             return Ok(None);
         }
-        let digest = Sha256::digest(entry);
-        let mut key = [0; 16];
-        key.copy_from_slice(&digest[..16]);
+        let key = digest::long(entry);
         match self.seen.get(&key) {
             Some(Seen::Shared(number)) => Ok(Some(*number)),
             Some(Seen::Once) => {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 
 use super::exact_at;
+use crate::digest::{Short, short};
 use crate::tree::TreeError;
 
 /// Bytes of a block.
@@ -65,9 +66,8 @@ impl Hasher {
     }
 }
 
-fn digest(block: &[u8]) -> [u8; 16] {
-    let whole = Sha256::digest(block);
-    std::array::from_fn(|byte| whole[byte])
+fn digest(block: &[u8]) -> Short {
+    short(Sha256::new_with_prefix(block))
 }
 
 /// Of a file whose data is `bytes`, one range after the other.

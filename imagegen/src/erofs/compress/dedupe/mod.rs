@@ -11,12 +11,14 @@
 
 mod chunks;
 mod pieces;
+mod stamp;
 mod survey;
 
 #[cfg(test)]
 mod tests;
 
 pub(super) use pieces::{Pieces, Reader, compress};
+pub(super) use stamp::Stamp;
 use survey::Survey;
 
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use super::SegmentError;
 use super::pool::Pool;
 use super::selection::Selection;
-use crate::tree::{Event, Kind, Time, TreeError};
+use crate::tree::{Event, Kind, TreeError};
 
 /// A part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +40,7 @@ pub(crate) struct Step {
 /// A file as the survey saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FilePlan {
-    pub(crate) size: u64,
-    pub(crate) mtime: Time,
+    pub(crate) stamp: Stamp,
     /// All of it.
     pub(crate) steps: Vec<Step>,
 }
@@ -71,7 +72,7 @@ pub(crate) fn survey(
             && let Kind::File(content) = node.kind
             && selection.shares(content.size, cluster)
         {
-            let added = survey.add(content, node.meta.mtime, (method, cluster));
+            let added = survey.add(content, (method, cluster));
             added.map_err(SurveyError::Read)?;
         }
     }

@@ -1,7 +1,7 @@
 //! Compressing files that consist of pieces.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -19,10 +19,21 @@ pub(in super::super) type Reader<'a> = &'a dyn Fn(Range<u64>) -> Result<Vec<u8>,
 pub(crate) struct Piece {
     /// Its clusters, whose places count from the piece's first byte in the image.
     extents: Vec<Extent>,
-    /// Their bytes, until they have a place.
-    data: Mutex<Option<Vec<u8>>>,
-    /// The place.
-    at: OnceLock<u64>,
+    /// Their bytes.
+    data: Mutex<Data>,
+}
+
+/// Where the bytes of a piece's clusters are.
+#[derive(Debug)]
+enum Data {
+    /// Nobody refers to them yet: kept only as long as somebody may want to.
+    Idle(Vec<u8>),
+    /// Nobody referred to them when they were made, which would have to be done again.
+    Dropped,
+    /// A file refers to them, and they wait for their place.
+    Wanted(Vec<u8>),
+    /// They have their place, or will never have one because that failed.
+    Placed(Option<u64>),
 }
 
 /// All pieces, compressed when they are needed.
@@ -50,12 +61,19 @@ impl Pieces {
             .get(id as usize)
             .and_then(|made| made.lock().clone());
         let Some(piece) = piece else { return Ok(None) };
-        let data = piece.data.lock().take();
-        if let Some(data) = data {
-            let at = put(&data)?;
-            return Ok(Some(*piece.at.get_or_init(|| at)));
+        let mut data = piece.data.lock();
+        match std::mem::replace(&mut *data, Data::Placed(None)) {
+            Data::Placed(at) => {
+                *data = Data::Placed(at);
+                Ok(at)
+            }
+            Data::Wanted(bytes) => {
+                let at = put(&bytes)?;
+                *data = Data::Placed(Some(at));
+                Ok(Some(at))
+            }
+            Data::Idle(_) | Data::Dropped => Ok(None), // which compress would have changed
         }
-        Ok(piece.at.get().copied())
     }
 
     /// The piece `id`; made of the bytes of `range`, if it was not.
@@ -75,22 +93,51 @@ impl Pieces {
         if let Some(piece) = &*made {
             return Ok(Arc::clone(piece));
         }
-        let bytes = read(range)?;
-        codec.forget();
-        let mut work = Work::new(cut, 0);
-        let done = work.run(&bytes, false, codec);
-        let rest = bytes.get(done.map_err(SegmentError::Compress)?..);
-        let done = work.finish(rest.unwrap_or_default(), End::Blocks, codec);
-        done.map_err(SegmentError::Compress)?;
-        let Segment { extents, data, .. } = work.done;
+        let Segment { extents, data, .. } = clusters(&read(range)?, cut, codec)?;
         let piece = Arc::new(Piece {
             extents,
-            data: Mutex::new(Some(data)),
-            at: OnceLock::new(),
+            data: Mutex::new(Data::Idle(data)),
         });
         *made = Some(Arc::clone(&piece));
         Ok(piece)
     }
+}
+
+impl Piece {
+    /// Somebody refers to it: its clusters are kept until they have a place. `make` makes
+    /// them again, if they are gone.
+    fn want(
+        &self,
+        make: impl FnOnce() -> Result<Segment, SegmentError>,
+    ) -> Result<(), SegmentError> {
+        let mut data = self.data.lock();
+        *data = match std::mem::replace(&mut *data, Data::Dropped) {
+            Data::Idle(bytes) | Data::Wanted(bytes) => Data::Wanted(bytes),
+            Data::Dropped => Data::Wanted(make()?.data),
+            Data::Placed(at) => Data::Placed(at),
+        };
+        Ok(())
+    }
+
+    /// Somebody does not refer to it who might have: nothing of it is kept but where its
+    /// clusters end, unless another does. Pieces that nobody can refer to may be many.
+    fn leave(&self) {
+        let mut data = self.data.lock();
+        if let Data::Idle(_) = *data {
+            *data = Data::Dropped;
+        }
+    }
+}
+
+/// The clusters of a piece that consists of `bytes`: the same whoever makes them.
+fn clusters(bytes: &[u8], cut: &Cut, codec: &mut dyn Codec) -> Result<Segment, SegmentError> {
+    codec.forget();
+    let mut work = Work::new(cut, 0);
+    let done = work.run(bytes, false, codec);
+    let rest = bytes.get(done.map_err(SegmentError::Compress)?..);
+    let done = work.finish(rest.unwrap_or_default(), End::Blocks, codec);
+    done.map_err(SegmentError::Compress)?;
+    Ok(work.done)
 }
 
 /// Compresses a part of a file that begins at byte `begin` of it and consists of `steps`;
@@ -126,9 +173,15 @@ pub(crate) fn compress(
             own.extend(read(from..next)?);
             (from, extents) = (next, later);
         }
-        if own.is_empty() {
-            from += work.borrow(id, extents, ends_file);
+        let used = match own.is_empty() {
+            true => work.borrow(id, extents, ends_file),
+            false => 0,
+        };
+        match used {
+            0 => piece.leave(),
+            _ => piece.want(|| clusters(&read(range.clone())?, cut, codec))?,
         }
+        from += used;
         own.extend(read(from..range.end)?);
     }
     codec.forget();
@@ -167,5 +220,62 @@ impl Work<'_> {
             });
         }
         used
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::erofs::compress::codec::codec;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    const CUT: Cut = Cut {
+        block: 4096,
+        cluster: 4096,
+        interlaced: false,
+        end: End::Blocks,
+        ends_file: true,
+    };
+
+    /// What is compressed of the piece, after `before` bytes that nobody shares.
+    fn after(pieces: &Pieces, before: usize, piece: &[u8]) -> Segment {
+        let file = [&vec![1; before], piece].concat();
+        let steps = [(before, None), (piece.len(), Some(0))].map(|(length, piece)| Step {
+            length: length as u64,
+            piece,
+        });
+        let steps = if before > 0 { &steps[..] } else { &steps[1..] };
+        let mut codec = codec("zstd".parse().unwrap(), 4096).unwrap();
+        let read = |range: Range<u64>| Ok(file[range.start as usize..range.end as usize].to_vec());
+        compress(steps, 0, pieces, &CUT, codec.as_mut(), &read).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_refers_to_is_not_kept() {
+        let mut noise = vec![0; 100_000];
+        ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut noise);
+        let pieces = Pieces::new(1);
+        let state = || {
+            let piece = pieces.made[0].lock().clone().unwrap();
+            let data = piece.data.lock();
+            format!("{data:?}").chars().take(6).collect::<String>()
+        };
+        // Noise that begins within a block cannot be used from elsewhere.
+        assert!(after(&pieces, 100, &noise).borrowed.is_empty());
+        assert_eq!(state(), "Droppe");
+        assert_eq!(after(&pieces, 0, &noise).borrowed.len(), 1);
+        assert_eq!(state(), "Wanted");
+        assert!(after(&pieces, 100, &noise).borrowed.is_empty());
+        assert_eq!(state(), "Wanted");
+        let put = |data: &[u8]| {
+            assert!(data.starts_with(&noise));
+            Ok::<_, ()>(77)
+        };
+        assert_eq!(pieces.place(0, put), Ok(Some(77)));
+        assert_eq!(pieces.place(0, |_| Err(())), Ok(Some(77)));
+        assert_eq!(after(&pieces, 0, &noise).borrowed.len(), 1);
+        assert_eq!(state(), "Placed");
     }
 }

@@ -10,13 +10,14 @@ use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 use super::chunks::chunks;
-use super::{FilePlan, Step};
+use super::{FilePlan, Stamp, Step};
+use crate::digest;
 use crate::erofs::compress::SegmentError;
 use crate::erofs::compress::choice::Method;
 use crate::erofs::compress::pool::{Pool, Promise};
 use crate::erofs::compress::segment::SEGMENT;
 use crate::medium::read_part;
-use crate::tree::{Content, Time};
+use crate::tree::Content;
 use std::sync::Arc;
 
 /// Bytes of a file that are cut on their own.
@@ -54,19 +55,18 @@ struct Chunk {
 }
 
 /// Digests and lengths of a region's chunks.
-type Cut = Result<Vec<([u8; 16], u32)>, SegmentError>;
+type Cut = Result<Vec<(digest::Short, u32)>, SegmentError>;
 
 /// A file as its chunks.
 struct File {
-    size: u64,
-    mtime: Time,
+    stamp: Stamp,
     chunks: Vec<u32>,
 }
 
 /// What was seen so far.
 pub(crate) struct Survey<'p, 'scope> {
     pool: &'p Pool<'scope>,
-    known: FxHashMap<[u8; 16], u32>,
+    known: FxHashMap<digest::Short, u32>,
     chunks: Vec<Chunk>,
     files: Vec<File>,
     /// Regions being cut, with the numbers of their files.
@@ -89,13 +89,11 @@ impl<'p, 'scope> Survey<'p, 'scope> {
     pub(crate) fn add(
         &mut self,
         content: Content,
-        mtime: Time,
         (method, cluster): (Method, u32),
     ) -> Result<(), SegmentError> {
         let number = self.files.len();
         self.files.push(File {
-            size: content.size,
-            mtime,
+            stamp: Stamp::of(&content),
             chunks: Vec::new(),
         });
         let content = Arc::new(content);
@@ -105,7 +103,8 @@ impl<'p, 'scope> Survey<'p, 'scope> {
             let key = format!("{method:?} {cluster}");
             let promise = self.pool.submit(move |_| -> Cut {
                 let bytes = read_part(&content, &range).map_err(SegmentError::Read)?;
-                let digests = chunks(&bytes).map(|chunk| (digest(&key, chunk), chunk.len() as u32));
+                let digests =
+                    chunks(&bytes).map(|chunk| (known_by(&key, chunk), chunk.len() as u32));
                 Ok(digests.collect())
             });
             self.waiting.push_back((number, promise));
@@ -130,7 +129,7 @@ impl<'p, 'scope> Survey<'p, 'scope> {
         Ok(())
     }
 
-    fn chunk(&mut self, digest: [u8; 16], length: u32) -> u32 {
+    fn chunk(&mut self, digest: digest::Short, length: u32) -> u32 {
         let next = self.chunks.len() as u32; // chunks of 8 KiB: enough for 32 TiB
         let id = *self.known.entry(digest).or_insert(next);
         if id == next {
@@ -158,8 +157,7 @@ impl<'p, 'scope> Survey<'p, 'scope> {
         let mut pieces = FxHashMap::default();
         let files = std::mem::take(&mut self.files);
         let plans = files.iter().map(|file| FilePlan {
-            size: file.size,
-            mtime: file.mtime,
+            stamp: file.stamp,
             steps: self.steps(&file.chunks, &mut pieces),
         });
         let plans = plans.collect();
@@ -226,13 +224,11 @@ impl<'p, 'scope> Survey<'p, 'scope> {
     }
 }
 
-/// What a chunk is known by. Nobody compares the bytes, so nobody may be able to make two
-/// of the same digest.
-fn digest(key: &str, chunk: &[u8]) -> [u8; 16] {
+/// What a chunk is known by. Nobody compares the bytes: see [`digest::Short`] for what that
+/// means.
+fn known_by(key: &str, chunk: &[u8]) -> digest::Short {
     let mut digest = Sha256::new();
     digest.update(key);
     digest.update(chunk);
-    let mut short = [0; 16];
-    short.copy_from_slice(&digest.finalize()[..16]);
-    short
+    digest::short(digest)
 }

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{FilePlan, Survey};
 use crate::erofs::compress::choice::Method;
 use crate::erofs::compress::pool::Pool;
-use crate::tree::{Bytes, Content, Time};
+use crate::tree::{Bytes, Content};
 
 fn content(bytes: &[u8]) -> Content {
     Content {
@@ -25,7 +25,7 @@ fn plans(files: &[Vec<u8>]) -> (Vec<FilePlan>, usize) {
         let mut survey = Survey::new(&pool);
         for file in files {
             let how = (Method::Auto, 4096);
-            survey.add(content(file), Time::default(), how).unwrap();
+            survey.add(content(file), how).unwrap();
         }
         let found = survey.finish().unwrap();
         pool.finish();

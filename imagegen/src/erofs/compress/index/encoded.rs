@@ -15,7 +15,7 @@ use crate::erofs::format::compressed::{
 pub(super) fn encode(map: &FileMap<'_>, form: Form, header_at: u64) -> Result<Vec<u8>, IndexError> {
     let shape = Shape::of(map, form);
     let records_at = (header_at + 8).next_multiple_of(shape.record as u64) - header_at;
-    let mut bytes = header(map, form, shape)?;
+    let mut bytes = header(map, shape)?;
     bytes.resize(records_at as usize, 0); // less than 40
     if shape.record == 4 {
         let first = map.extents.first().map_or(0, |extent| extent.at);
@@ -82,7 +82,7 @@ fn equal_bits(map: &FileMap<'_>, block_bits: u8) -> Option<u8> {
     (equal && u64::from(last.length) <= whole && bits - block_bits < 16).then(|| bits - block_bits)
 }
 
-fn header(map: &FileMap<'_>, _: Form, shape: Shape) -> Result<Vec<u8>, IndexError> {
+fn header(map: &FileMap<'_>, shape: Shape) -> Result<Vec<u8>, IndexError> {
     let mut flags =
         advise::EXTENTS | (shape.record.ilog2() as u16 - 2) << advise::EXTENT_SIZE_SHIFT;
     if map.interlaced {

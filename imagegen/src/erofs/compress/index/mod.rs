@@ -2,7 +2,8 @@
 //!
 //! There are three forms. Compact indexes are the smallest, but extents of a pack must lie
 //! one after the other; full indexes take 8 bytes a block and all there is; encoded extents
-//! are for images with 48-bit block numbers, and for data that does not begin at blocks.
+//! are for images with 48-bit block numbers, the only ones to tell of blocks beyond 2^32, and
+//! for data that does not begin at blocks.
 
 mod clusters;
 mod compact;
@@ -34,7 +35,7 @@ pub struct Index {
 pub struct Form {
     /// Logarithm of the block size.
     pub block_bits: u8,
-    /// Encoded extents are allowed.
+    /// Encoded extents are allowed also where indexes do.
     pub bit48: bool,
 }
 
@@ -52,7 +53,8 @@ pub enum IndexError {
 /// Encodes `map` for an inode whose attributes end at `end` (in bytes, modulo 32).
 ///
 /// # Errors
-/// If no form can tell it.
+/// If no form can tell it: a tail behind the index of extents that need 48-bit numbers, or
+/// a defect of the map.
 pub fn encode(map: &FileMap<'_>, form: Form, end: u64) -> Result<Index, IndexError> {
     if let (true, Tail::Fragment { at, .. }) = (map.extents.is_empty(), map.tail) {
         let word = at | u64::from(WHOLE_IN_PACKED) << 56;
@@ -62,10 +64,10 @@ pub fn encode(map: &FileMap<'_>, form: Form, end: u64) -> Result<Index, IndexErr
         });
     }
     let header_at = end.next_multiple_of(8) % 32;
-    let unaligned = unaligned(map, form);
-    if form.bit48 && !matches!(map.tail, Tail::Inline { .. }) {
+    let (unaligned, far) = (unaligned(map, form), is_far(map, form.block_bits));
+    if (form.bit48 || far) && !matches!(map.tail, Tail::Inline { .. }) {
         let bytes = encoded::encode(map, form, header_at)?;
-        if unaligned || bytes.len() <= full::length(map, form) {
+        if unaligned || far || bytes.len() <= full::length(map, form) {
             return Ok(Index {
                 layout: layout::COMPRESSED_FULL,
                 bytes,
@@ -85,6 +87,13 @@ pub fn encode(map: &FileMap<'_>, form: Form, end: u64) -> Result<Index, IndexErr
         layout: layout::COMPRESSED_FULL,
         bytes: full::encode(map, form)?,
     })
+}
+
+/// Whether a cluster lies at a block whose number only encoded extents can tell. An image
+/// that has such blocks has 48-bit numbers, whether it was asked for or not.
+pub(crate) fn is_far(map: &FileMap<'_>, block_bits: u8) -> bool {
+    let far = |e: &super::extent::Extent| e.at >> block_bits > u64::from(u32::MAX);
+    map.extents.iter().any(far)
 }
 
 /// Whether a cluster does not begin or end at a block.

@@ -97,6 +97,43 @@ fn check(map: &FileMap<'_>, form: Form, end: u64) -> u16 {
     index.layout
 }
 
+/// Blocks that have more than 32 bits in their number are found without the option, too.
+#[test]
+fn blocks_beyond_32_bits_take_encoded_extents() {
+    let block = 4096_u64;
+    let extent = |number: u64| Extent {
+        length: 10_000,
+        size: block as u32,
+        at: number * block,
+        kind: Kind::First,
+        partial: false,
+    };
+    let near = [extent(7), extent(u32::MAX.into())];
+    let far = [extent(7), extent(1 << 32)];
+    let form = Form {
+        block_bits: 12,
+        bit48: false,
+    };
+    let map = |extents, tail| FileMap {
+        extents,
+        tail,
+        algorithms: [0, 2],
+        big: false,
+        interlaced: false,
+    };
+    let fragment = Tail::Fragment {
+        length: 100,
+        at: 1 << 33,
+    };
+    for tail in [Tail::None, fragment] {
+        check(&map(&near[..], tail), form, 64);
+        assert_eq!(
+            check(&map(&far[..], tail), form, 64),
+            layout::COMPRESSED_FULL
+        );
+    }
+}
+
 #[test]
 fn what_is_encoded_is_decoded() {
     let seed = rand::rng().next_u64();

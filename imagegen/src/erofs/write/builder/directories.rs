@@ -13,6 +13,9 @@ use crate::tree::Node;
 /// Bytes of a directory's blocks that are held, to be written together.
 const TOGETHER: usize = 256 << 10;
 
+/// What changed if a directory has not as many of them as it had.
+const OTHER_DIRECTORIES: &str = "directories were added or removed";
+
 /// A directory whose children are coming.
 pub(super) struct Open {
     pub(super) slot: Slot,
@@ -21,6 +24,8 @@ pub(super) struct Open {
     xattrs: Vec<u8>,
     number: u32,
     entries: Entries,
+    /// Directories in it that did not come yet.
+    missing: u32,
     /// How many of its bytes lie in blocks.
     in_blocks: u64,
     /// Of these, how many were sent.
@@ -39,6 +44,10 @@ impl Builder<'_, '_> {
         self.counts.directories += 1;
         let xattrs = self.encode_xattrs(&node.xattrs)?;
         let (kind, entry) = inode::kinds(&node.kind);
+        if let Some(parent) = self.open.last_mut() {
+            let missing = parent.missing.checked_sub(1);
+            parent.missing = missing.ok_or(Fault::Changed(OTHER_DIRECTORIES))?;
+        }
         let mut status = Status {
             kind,
             meta: node.meta,
@@ -65,6 +74,7 @@ impl Builder<'_, '_> {
             xattrs,
             number,
             entries: Entries::new(self.space.block_size(), nid, parent),
+            missing: listing.subdirectories,
             in_blocks,
             sent: 0,
             path: before,
@@ -91,18 +101,36 @@ impl Builder<'_, '_> {
             listing.bytes
         };
         let count = self.space.blocks_of(in_blocks);
-        status.block = if count > 0 { self.space.take(count) } else { 0 };
         let length = if inline { slot + tail } else { slot };
-        let slot = self
-            .slots
-            .reserve(length, &mut self.space, &mut self.outlet)?;
+        // The superblock may have 16 bits for the root's place, which comes first therefore.
+        let first = match self.open.is_empty() {
+            true => Some(self.reserve(length)?),
+            false => None,
+        };
+        status.block = if count > 0 {
+            self.space.take(count)?
+        } else {
+            0
+        };
+        let slot = match first {
+            Some(slot) => slot,
+            None => self.reserve(length)?,
+        };
         Ok((in_blocks, slot))
+    }
+
+    fn reserve(&mut self, length: usize) -> Result<Slot> {
+        let (space, outlet) = (&mut self.space, &mut self.outlet);
+        Ok(self.slots.reserve(length, space, outlet)?)
     }
 
     pub(super) fn leave(&mut self) -> Result<()> {
         let Some(mut open) = self.open.pop() else {
             return Err(Fault::Invalid("more directories left than entered".into()));
         };
+        if open.missing > 0 {
+            return Err(Fault::Changed(OTHER_DIRECTORIES));
+        }
         let entries = std::mem::replace(&mut open.entries, Entries::new(0, 0, 0));
         let rest = entries.finish();
         if open.sent + rest.len() as u64 != open.status.size {

@@ -7,13 +7,12 @@ mod directories;
 mod objects;
 
 use super::super::compress::{Ahead, Packing};
-use super::super::format::inode::layout;
 use super::super::format::superblock::{compat, incompat};
 use super::contents::{Body, Contents, Placing};
 use super::error::WriteError;
 use super::fault::Fault;
 use super::head::Totals;
-use super::inode::{self, Clock, Form, Lying, Status};
+use super::inode::{self, Clock, Form, Status};
 use super::options::Options;
 use super::outlet::Outlet;
 use super::outline::Outline;
@@ -134,9 +133,7 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         if !self.linked.is_empty() {
             return Err(Fault::Changed("links were removed").at(b""));
         }
-        let counts = self.counts;
         let packed_nid = self.packed(ahead).map_err(|fault| fault.at(b""))?;
-        self.counts.inodes = counts.inodes;
         let head = self
             .slots
             .finish(&self.head, &mut self.space, &mut self.outlet)?;
@@ -158,7 +155,7 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         if self.xattrs.any() && self.begin.options.xattr_filter {
             totals.compat |= compat::XATTR_FILTER;
         }
-        if self.begin.options.bit48 || blocks > u64::from(u32::MAX) {
+        if self.begin.options.bit48 || totals.needs_bit48() {
             totals.incompat |= incompat::BIT48;
         }
         Ok((self.counts, head, totals))
@@ -193,7 +190,8 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         };
         let (space, outlet) = (&mut self.space, &mut self.outlet);
         let slot = self.slots.reserve(body.slot(form.bytes()), space, outlet)?;
-        let number = self.next_number();
+        // It has a number, but is not counted: it is none of the tree.
+        let number = (self.counts.inodes + 1) as u32;
         self.fill(&slot, form, &status, &[], &body, number)?;
         Ok(slot.nid())
     }
@@ -208,18 +206,7 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         body: &Body,
         number: u32,
     ) -> Result<()> {
-        let mut lying = body.lying;
-        if self.begin.options.bit48 && lying == Body::flat(None, Vec::new()).lying {
-            lying = Lying {
-                high: u16::MAX,
-                ..lying
-            };
-        }
-        if matches!(form, Form::Compact { .. }) && body.block == 0 && lying.layout != layout::CHUNKS
-        {
-            lying.high = 0;
-        }
-        let mut bytes = inode::encode(form, status, lying, xattrs.len(), number);
+        let mut bytes = inode::encode(form, status, body.lying, xattrs.len(), number);
         bytes.extend_from_slice(xattrs);
         if !body.map.is_empty() {
             bytes.resize(bytes.len().next_multiple_of(body.map_align.max(1)), 0);
@@ -232,6 +219,10 @@ impl<'a, 'scope> Builder<'a, 'scope> {
     fn encode_xattrs(&mut self, xattrs: &[Xattr]) -> Result<Vec<u8>> {
         let (slots, space, outlet) = (&mut self.slots, &mut self.space, &mut self.outlet);
         self.xattrs.encode(xattrs, |entry| -> Result<Option<u32>> {
+            // Beyond what the number can say, a place would only be lost.
+            if space.byte_of(space.blocks()) / 4 > u64::from(u32::MAX) {
+                return Ok(None);
+            }
             let slot = slots.reserve(entry.len(), space, outlet)?;
             slots.fill(&slot, entry, outlet)?;
             Ok(u32::try_from(slot.at / 4).ok())

@@ -120,7 +120,7 @@ impl Builder<'_, '_> {
         if length <= room {
             return Ok(Body::flat(None, target.to_vec()));
         }
-        let block = self.space.take(self.space.blocks_of(length as u64));
+        let block = self.space.take(self.space.blocks_of(length as u64))?;
         self.outlet.data.put(self.space.byte_of(block), target)?;
         Ok(Body::flat(Some(block), Vec::new()))
     }
