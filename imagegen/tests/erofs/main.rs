@@ -10,6 +10,7 @@ mod compress;
 mod fsck;
 mod image;
 mod kinds;
+mod metabox;
 mod random;
 mod same;
 #[path = "../tools/mod.rs"]

@@ -8,7 +8,7 @@ use super::super::outline::Listing;
 use super::super::slots::Slot;
 use super::{Builder, Result};
 use crate::medium::Sink;
-use crate::tree::Node;
+use crate::tree::{Kind, Node};
 
 /// Bytes of a directory's blocks that are held, to be written together.
 const TOGETHER: usize = 256 << 10;
@@ -37,7 +37,8 @@ impl Builder<'_, '_> {
             return Err(Fault::Changed("directories were added"));
         };
         self.counts.directories += 1;
-        let xattrs = self.encode_xattrs(&node.xattrs)?;
+        let area = self.area(&node.kind);
+        let xattrs = self.encode_xattrs(&node.xattrs, area)?;
         let (kind, entry) = inode::kinds(&node.kind);
         let mut status = Status {
             kind,
@@ -93,9 +94,7 @@ impl Builder<'_, '_> {
         let count = self.space.blocks_of(in_blocks);
         status.block = if count > 0 { self.space.take(count) } else { 0 };
         let length = if inline { slot + tail } else { slot };
-        let slot = self
-            .slots
-            .reserve(length, &mut self.space, &mut self.outlet)?;
+        let slot = self.reserve(length, self.area(&Kind::Directory))?;
         Ok((in_blocks, slot))
     }
 
