@@ -38,8 +38,9 @@ pub(crate) struct Compress {
     /// -E all-fragments)
     #[arg(long, conflicts_with = "fragments")]
     all_fragments: bool,
-    /// Inodes with what lies beside them, in clusters of SIZE (16k): smaller where there are
-    /// many files, slower to look at; --48bit, and from Linux 6.17 on (mkfs.erofs: -m)
+    /// Inodes with what lies beside them, in clusters of SIZE [default: 4k, or a block]: smaller
+    /// where there are many files, slower to look at; with --48bit, from Linux 6.17 on
+    /// (mkfs.erofs: -m)
     #[arg(
         long,
         value_name = "ALGORITHM[,LEVEL][:SIZE]",
@@ -171,8 +172,8 @@ mod tests {
             let metadata = compress.metadata(4096).unwrap();
             (metadata.algorithm.to_string(), metadata.cluster)
         };
-        assert_eq!(asked("zstd"), ("zstd,3".into(), 16_384));
-        assert_eq!(asked("lz4hc,12:4k"), ("lz4hc,12".into(), 4096));
+        assert_eq!(asked("zstd"), ("zstd,3".into(), 4096));
+        assert_eq!(asked("lz4hc,12:16k"), ("lz4hc,12".into(), 16_384));
         for wrong in ["none", "auto", "zstd,99", "zstd:", "zstd:x"] {
             assert!(parsed(&["--metadata-compress", wrong]).is_err(), "{wrong}");
         }

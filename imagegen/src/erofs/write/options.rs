@@ -10,7 +10,7 @@ const BLOCK_COUNT_MAX: u32 = BLOCK_COUNT as u32 - 1;
 
 /// Bytes of clusters of inodes, if nothing else is asked for: larger ones save little, and
 /// make looking at a single file slower.
-const USUAL_CLUSTER: u32 = 16 << 10;
+const USUAL_CLUSTER: u32 = 4 << 10;
 
 /// How an image is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -63,10 +63,11 @@ impl Builder<'_, '_> {
             bytes.extend_from_slice(&body.map);
         }
         bytes.extend_from_slice(&body.tail);
-        Ok(match (slot.area, &mut self.metabox) {
+        match (slot.area, &mut self.metabox) {
             (Area::Metabox, Some(metabox)) => metabox.fill(slot, &bytes)?,
             _ => self.slots.fill(slot, &bytes, &mut self.outlet)?,
-        })
+        }
+        Ok(())
     }
 
     /// The bytes behind an inode in `area` with these attributes.
