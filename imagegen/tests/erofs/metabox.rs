@@ -10,6 +10,7 @@ use crate::mount::{self, run};
 use crate::tools::{Suite, erofs_utils};
 use crate::trees::observe::{assert_same, observe_bytes};
 use imagegen::erofs::compress::choice::{Compression, Fragments, Method};
+use imagegen::erofs::make::{Request, plan, rehearse};
 use imagegen::erofs::read;
 use imagegen::erofs::write::{DataIn, Metadata, Options};
 use imagegen::tree::{Directory, WalkOptions};
@@ -162,6 +163,22 @@ fn directories_that_wait_longer_than_others_are_held() {
     let image = judge(&deep(), &by("lz4", 4096, 16_384));
     let read = read::Image::open(File::open(image.path()).unwrap()).unwrap();
     assert!(read.metabox().unwrap().size > 5 << 20);
+}
+
+/// Ends of files make the metabox what it is, so a rehearsal has to read them.
+#[test]
+fn a_rehearsal_finds_the_size() {
+    let options = by("zstd", 4096, 4096);
+    let tree = deep();
+    let request = Request {
+        options: options.clone(),
+        uuid: None,
+    };
+    let plan = plan(&tree, &request).unwrap();
+    let rehearsed = rehearse(&tree, &request, &plan).unwrap();
+    let image = Image::make(&tree, &options).unwrap();
+    assert_eq!(rehearsed, image.made);
+    assert!(image.made.bytes <= plan.at_most());
 }
 
 #[test]
