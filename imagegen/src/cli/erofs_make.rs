@@ -141,6 +141,7 @@ impl ErofsMake {
                 chunk_size: format.chunk_size.or(usual_chunk),
                 dedupe: self.content.dedupe,
                 compression,
+                metadata: self.compress.metadata(block_size),
                 inline_tails: !format.no_inline,
                 label: format.label.clone().into_bytes(),
                 build_time: format.build_time,

@@ -75,6 +75,8 @@ fn detail(request: &Request, least: Detail) -> Detail {
         // How large they are is known only when they are compressed.
         (_, Some(_), _) => Detail::Contents,
         (_, None, true) => Detail::Digests,
+        // The same with the ends of files beside their inodes.
+        (_, None, false) if options.metadata.is_some() => Detail::Contents,
         (_, None, false) => least,
     }
 }

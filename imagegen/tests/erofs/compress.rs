@@ -7,7 +7,7 @@ use crate::mount;
 use crate::trees::mixture::{mixture, words};
 use crate::trees::observe::{View, assert_same, observe_bytes};
 use imagegen::erofs::compress::choice::{Compression, Fragments, Method, Rule};
-use imagegen::erofs::write::Options;
+use imagegen::erofs::write::{Metadata, Options};
 use imagegen::tree::{Directory, WalkOptions};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -121,7 +121,7 @@ fn by(name: &str, block: u32, cluster: u32) -> Options {
 }
 
 /// The ways in which ends and equal parts of files are kept.
-const FEATURES: usize = 9;
+const FEATURES: usize = 10;
 
 /// `options` with one of the [`FEATURES`].
 fn with_feature(options: &Options, feature: usize) -> Options {
@@ -130,13 +130,15 @@ fn with_feature(options: &Options, feature: usize) -> Options {
     match feature {
         0 => {}
         1 => compression.inline_tails = true,
-        2 | 5 | 8 => compression.fragments = Fragments::Tails,
+        2 | 5 | 8 | 9 => compression.fragments = Fragments::Tails,
         3 => compression.fragments = Fragments::All,
         7 => compression.inline_tails = true,
         _ => {}
     }
     options.bit48 = [4, 5].contains(&feature);
-    options.dedupe = [6, 7, 8].contains(&feature);
+    options.dedupe = [6, 7, 8, 9].contains(&feature);
+    let usual = Metadata::new("zstd".parse().unwrap(), options.block_size);
+    options.metadata = (feature == 9).then_some(usual);
     options
 }
 

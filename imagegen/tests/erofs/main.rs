@@ -12,6 +12,7 @@ mod far;
 mod fsck;
 mod image;
 mod kinds;
+mod metabox;
 mod random;
 mod same;
 #[path = "../tools/mod.rs"]

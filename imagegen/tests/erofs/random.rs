@@ -7,7 +7,7 @@
 use crate::judge;
 use crate::model::Object;
 use crate::trees::random::{Grown, grown, runner, tree};
-use imagegen::erofs::write::{InodeForm, Options};
+use imagegen::erofs::write::{InodeForm, Metadata, Options};
 use proptest::prelude::*;
 
 fn options() -> impl Strategy<Value = Options> {
@@ -15,7 +15,9 @@ fn options() -> impl Strategy<Value = Options> {
     let inodes = prop::sample::select(vec![InodeForm::Auto, InodeForm::Extended]);
     let chunks = prop_oneof![2 => Just(None), 1 => (0..6_u32).prop_map(Some)];
     let switches = any::<[bool; 4]>();
-    (sizes, inodes, chunks, switches).prop_map(|((bits, larger), inodes, chunks, switches)| {
+    let metadata = prop::sample::select(vec!["", "", "lz4", "zstd"]);
+    let all = (sizes, inodes, chunks, switches, metadata);
+    all.prop_map(|((bits, larger), inodes, chunks, switches, metadata)| {
         let [bit48, dedupe, inline_tails, xattr_filter] = switches;
         let prefixes = [&b"user.1"[..], b"trusted.2"];
         let chunk = chunks.map(|more| (1_u64 << (bits + more)).max(4096));
@@ -25,6 +27,10 @@ fn options() -> impl Strategy<Value = Options> {
             bit48,
             chunk_size: chunk,
             dedupe: dedupe && chunk.is_some(),
+            metadata: metadata.parse().ok().map(|algorithm| Metadata {
+                algorithm,
+                cluster: 1 << (bits + larger),
+            }),
             inline_tails,
             xattr_filter,
             xattr_prefixes: prefixes

@@ -101,6 +101,11 @@ impl Chunks {
         Some(body(bits, &Vec::from_iter(chunks), 1))
     }
 
+    /// Whether a file may come in chunks.
+    pub(crate) fn expects(&self, content: &Content, space: &Space) -> bool {
+        content.size > 0 && (self.indexed || self.of(content, space).is_some())
+    }
+
     /// Blocks that were not needed, because they are shared.
     pub(crate) fn shared(&self) -> u64 {
         self.shared

@@ -100,6 +100,12 @@ impl Clusters {
         Ok(())
     }
 
+    /// The segments of `later` follow.
+    pub(crate) fn append(&mut self, mut later: Self) {
+        self.extents.append(&mut later.extents);
+        self.algorithm = self.algorithm.or(later.algorithm);
+    }
+
     /// All segments are there: what the inode, `beside` bytes with its attributes, says.
     pub(crate) fn finish(
         mut self,

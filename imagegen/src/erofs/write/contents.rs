@@ -117,7 +117,7 @@ impl Contents {
             chunks: Chunks::new(options),
             fragments: packs.map(Fragments::new),
             packs_all: packs.is_some_and(|c| c.fragments == Packs::All),
-            bit48: options.bit48,
+            bit48: options.has_bit48(),
             interlaced: packs.is_some() && !options.dedupe,
             incompat: flags.fold(0, |bits, (_, bit)| bits | bit),
         }
@@ -139,6 +139,11 @@ impl Contents {
     /// Blocks that were not needed, because they are shared.
     pub(crate) fn shared(&self) -> u64 {
         self.chunks.shared()
+    }
+
+    /// Whether a file may come in chunks.
+    pub(crate) fn expects_chunks(&self, content: &Content, space: &Space) -> bool {
+        self.chunks.expects(content, space)
     }
 
     /// Gives contents their places, and sends them there; their inode has `beside` bytes
@@ -186,7 +191,8 @@ impl Contents {
         }
     }
 
-    fn shape(&self, cluster: u32, placing: &Placing<'_, '_, '_>) -> Shape {
+    /// What the index of a file in clusters of up to `cluster` bytes may be.
+    pub(crate) fn shape(&self, cluster: u32, placing: &Placing<'_, '_, '_>) -> Shape {
         Shape {
             bit48: self.bit48,
             interlaced: self.interlaced,

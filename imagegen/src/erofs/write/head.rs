@@ -2,7 +2,9 @@
 //! names. Made last, because it says how much there is.
 
 use super::super::compress::config::Configurations;
-use super::super::format::superblock::{AT, DeviceSlot, MAGIC, SIZE, Superblock, compat, incompat};
+use super::super::format::superblock::{
+    AT, DeviceSlot, MAGIC, SIZE, SLOT, Slot0, Superblock, compat, incompat,
+};
 use super::inode::Clock;
 use super::options::Options;
 use super::xattrs::Prefixes;
@@ -12,8 +14,8 @@ use zerocopy::IntoBytes;
 /// Bytes of a device's slot, which is also the unit of their place.
 const DEVICE_SLOT: usize = size_of::<DeviceSlot>();
 
-/// Where configurations of algorithms lie, in bytes.
-const CONFIGURATIONS_AT: usize = AT as usize + SIZE;
+/// Where extension slots lie, in bytes.
+const SLOTS_AT: usize = AT as usize + SIZE;
 
 /// Where the parts of the head lie, in bytes of the image.
 #[derive(Debug)]
@@ -21,6 +23,9 @@ pub(crate) struct Head<'a> {
     options: &'a Options,
     prefixes: &'a Prefixes,
     configurations: &'a Configurations,
+    /// Extension slots of the superblock.
+    slots: usize,
+    configurations_at: usize,
     devices_at: usize,
     devices: usize,
     prefixes_at: usize,
@@ -40,6 +45,8 @@ pub(crate) struct Totals {
     pub(crate) root_nid: u64,
     /// The packed inode; 0 for none.
     pub(crate) packed_nid: u64,
+    /// The metabox; 0 for none.
+    pub(crate) metabox_nid: u64,
     pub(crate) compat: u32,
     pub(crate) incompat: u32,
     /// Seconds since the epoch.
@@ -71,7 +78,9 @@ impl<'a> Head<'a> {
         prefixes: &'a Prefixes,
         configurations: &'a Configurations,
     ) -> Self {
-        let after = CONFIGURATIONS_AT + configurations.bytes.len();
+        let slots = usize::from(options.metadata.is_some());
+        let configurations_at = SLOTS_AT + slots * SLOT;
+        let after = configurations_at + configurations.bytes.len();
         let first = match devices {
             0 => after.next_multiple_of(4),
             _ => after.next_multiple_of(DEVICE_SLOT),
@@ -81,6 +90,8 @@ impl<'a> Head<'a> {
             options,
             prefixes,
             configurations,
+            slots,
+            configurations_at,
             devices_at: first,
             devices,
             prefixes_at: after,
@@ -93,7 +104,14 @@ impl<'a> Head<'a> {
     pub(crate) fn write(&self, bytes: &mut [u8], totals: &Totals) {
         let mut superblock = self.superblock(totals);
         put(bytes, AT as usize, superblock.as_bytes());
-        put(bytes, CONFIGURATIONS_AT, &self.configurations.bytes);
+        if self.slots > 0 {
+            let slot = Slot0 {
+                metabox_nid: totals.metabox_nid.into(),
+                ..Slot0::default()
+            };
+            put(bytes, SLOTS_AT, slot.as_bytes());
+        }
+        put(bytes, self.configurations_at, &self.configurations.bytes);
         let mut address = totals.blocks;
         for (number, device) in totals.devices.iter().enumerate() {
             let at = self.devices_at + number * DEVICE_SLOT;
@@ -119,6 +137,7 @@ impl<'a> Head<'a> {
             magic: MAGIC.into(),
             feature_compat: (totals.compat | compat::SB_CHKSUM | compat::MTIME).into(),
             block_bits: options.block_bits() as u8,
+            extension_slots: self.slots as u8,
             inodes: totals.inodes.into(),
             epoch: (clock.epoch as u64).into(),
             fixed_nanoseconds: clock.nanoseconds.into(),
@@ -185,6 +204,7 @@ mod tests {
                 blocks,
             });
             let totals = Totals {
+                metabox_nid: 0,
                 uuid: Uuid::nil(),
                 clock: Clock {
                     epoch: 0,

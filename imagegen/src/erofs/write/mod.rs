@@ -4,8 +4,8 @@
 //! objects are linked. Then a [walk](crate::tree) yields objects in order; `contents` gives
 //! each file its blocks out of `space` and sends its bytes through an `outlet` to threads
 //! that write them, the `builder` gives each inode a place in `slots`, which lie between
-//! the data and leave as soon as they are full. The `head` that makes all of it a file
-//! system is written last.
+//! the data and leave as soon as they are full, or in the `metabox`, where they are compressed.
+//! The `head` that makes all of it a file system is written last.
 //!
 //! Nothing is as large as the image or the tree: what grows with the tree are the sizes of
 //! its directories, and digests of attributes and of shared contents.
@@ -20,6 +20,7 @@ mod fault;
 mod fragments;
 mod head;
 mod inode;
+mod metabox;
 mod options;
 mod outlet;
 mod outline;
@@ -30,9 +31,10 @@ mod xattrs;
 pub use builder::Counts;
 pub use error::WriteError;
 pub(crate) use options::identity;
-pub use options::{DataIn, InodeForm, OptionError, Options};
+pub use options::{DataIn, InodeForm, Metadata, OptionError, Options};
 pub(crate) use outline::Outline;
 
+use super::compress::choice::Compression;
 use super::compress::config::Configurations;
 use super::compress::{self, Ahead, Choice, Plan, Pool, Selection, Shared, SurveyError};
 use crate::medium::{Crew, Medium};
@@ -103,7 +105,8 @@ pub(crate) fn write(
             image: &image,
             blob: blob.as_ref(),
         };
-        let pool = Pool::start(scope, options.compression.as_ref().map(|_| options.threads));
+        let compresses = options.compression.is_some() || options.metadata.is_some();
+        let pool = Pool::start(scope, compresses.then_some(options.threads));
         let mut ahead = Ahead::new(events, &pool, selection, shared);
         let built = build(begin, head.end, &mut ahead, crews);
         // What a thread met goes first: the builder may have seen no more than that it ended.
@@ -181,14 +184,12 @@ fn selection(options: &Options) -> Result<Selection, WriteError> {
 
 /// What the superblock says of the algorithms that files may have.
 fn configurations(options: &Options) -> Configurations {
-    match &options.compression {
-        None => Configurations::default(),
-        Some(compression) => Configurations::new(
-            &compression.algorithms(),
-            compression.largest_cluster(),
-            options.block_size,
-        ),
-    }
+    let (data, metadata) = (options.compression.as_ref(), options.metadata);
+    let mut algorithms = data.map(Compression::algorithms).unwrap_or_default();
+    algorithms.extend(metadata.map(|metadata| metadata.algorithm));
+    let cluster = data.map_or(0, Compression::largest_cluster);
+    let cluster = cluster.max(metadata.map_or(0, |metadata| metadata.cluster));
+    Configurations::new(&algorithms, cluster, options.block_size)
 }
 
 /// What short inodes say of times: with seconds of their own they count from the first
@@ -196,12 +197,12 @@ fn configurations(options: &Options) -> Configurations {
 fn clock(options: &Options, outline: &Outline) -> Clock {
     let first = outline.times.map_or(0, |(first, _)| first);
     Clock {
-        epoch: if options.bit48 {
+        epoch: if options.has_bit48() {
             first
         } else {
             outline.usual.seconds
         },
         nanoseconds: outline.usual.nanoseconds,
-        counts: options.bit48,
+        counts: options.has_bit48(),
     }
 }

@@ -1,5 +1,6 @@
 //! What is asked of an image.
 
+use super::super::compress::algorithm::Algorithm;
 use super::super::compress::choice::{Choice, Compression};
 use super::super::format::compressed::{BLOCK_COUNT, CLUSTER_MAX};
 use super::space::MOST_BLOCKS;
@@ -7,6 +8,10 @@ use uuid::Uuid;
 
 /// Blocks of a cluster that an index can tell.
 const BLOCK_COUNT_MAX: u32 = BLOCK_COUNT as u32 - 1;
+
+/// Bytes of clusters of inodes, if nothing else is asked for: larger ones save little, and
+/// make looking at a single file slower.
+const USUAL_CLUSTER: u32 = 4 << 10;
 
 /// How an image is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +29,9 @@ pub struct Options {
     pub dedupe: bool,
     /// How files are compressed, if they are.
     pub compression: Option<Compression>,
+    /// How inodes with what lies beside them are compressed, if they are: from Linux 6.17 on.
+    /// Block numbers have 48 bits then.
+    pub metadata: Option<Metadata>,
     /// Whether the ends of files lie beside their inodes where they fit.
     pub inline_tails: bool,
     /// At most 16 bytes.
@@ -39,6 +47,24 @@ pub struct Options {
     pub data: DataIn,
     /// Threads that write; 0 for as many as there are processors.
     pub threads: usize,
+}
+
+/// How inodes are compressed, together, as the contents of an inode called the metabox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// By what.
+    pub algorithm: Algorithm,
+    /// Bytes of a physical cluster at most: a multiple of the block size. Whoever reads an
+    /// inode reads and decompresses as much.
+    pub cluster: u32,
+}
+
+impl Metadata {
+    /// By `algorithm`, in clusters as they are usual in blocks of `block` bytes.
+    pub fn new(algorithm: Algorithm, block: u32) -> Self {
+        let cluster = block.max(USUAL_CLUSTER);
+        Self { algorithm, cluster }
+    }
 }
 
 /// Where the data of files goes; everything else lies in the image.
@@ -79,6 +105,7 @@ impl Default for Options {
             chunk_size: None,
             dedupe: false,
             compression: None,
+            metadata: None,
             inline_tails: true,
             label: Vec::new(),
             build_time: None,
@@ -123,6 +150,12 @@ impl Options {
         self.block_size.trailing_zeros()
     }
 
+    /// Whether block numbers have 48 bits because of what was asked for.
+    pub(crate) fn has_bit48(&self) -> bool {
+        // Two bytes do not hold the number of a root in the metabox.
+        self.bit48 || self.metadata.is_some()
+    }
+
     /// Finds what cannot be before anything is read or written.
     ///
     /// # Errors
@@ -139,6 +172,7 @@ impl Options {
         }
         self.check_data()?;
         self.check_compression()?;
+        self.check_metadata()?;
         self.check_chunks()
     }
 
@@ -152,16 +186,37 @@ impl Options {
         }
         let rules = compression.rules.iter().filter_map(|rule| rule.cluster);
         for cluster in rules.chain([compression.cluster]) {
-            let most = CLUSTER_MAX.min(BLOCK_COUNT_MAX * self.block_size);
-            if cluster == 0 || !cluster.is_multiple_of(self.block_size) || cluster > most {
-                let block = self.block_size;
-                let reason = format!("must be a multiple of a block, {block}, up to {most}");
-                return Err(OptionError::new("--cluster-size", cluster, reason));
-            }
+            self.check_cluster("--cluster-size", cluster)?;
         }
         Choice::new(compression)
             .map_err(|error| OptionError::new("--compress-rule", error.pattern, error.cause))?;
         Ok(())
+    }
+
+    fn check_cluster(&self, option: &'static str, cluster: u32) -> Result<(), OptionError> {
+        let most = CLUSTER_MAX.min(BLOCK_COUNT_MAX * self.block_size);
+        if cluster == 0 || !cluster.is_multiple_of(self.block_size) || cluster > most {
+            let block = self.block_size;
+            let reason =
+                format!("clusters must be a multiple of a block, {block}, up to {most} bytes");
+            return Err(OptionError::new(option, cluster, reason));
+        }
+        Ok(())
+    }
+
+    fn check_metadata(&self) -> Result<(), OptionError> {
+        let Some(metadata) = self.metadata else {
+            return Ok(());
+        };
+        if self.compression.as_ref().is_some_and(|c| c.inline_tails) {
+            let reason = "erofs-utils 1.9 does not find compressed ends of files beside compressed inodes; take --fragments instead";
+            return Err(OptionError::new(
+                "--ztailpacking",
+                "with --metadata-compress",
+                reason,
+            ));
+        }
+        self.check_cluster("--metadata-compress", metadata.cluster)
     }
 
     fn check_data(&self) -> Result<(), OptionError> {

@@ -1,5 +1,6 @@
 //! Finished bytes on their way to the threads that write.
 
+use super::slots::Blocks;
 use crate::medium::{Copy, Crew, Failure, Sink, Stream};
 
 /// Where all bytes leave the writer but the superblock's.
@@ -44,6 +45,12 @@ impl<'a, 'scope> Outlet<'a, 'scope> {
         let lanes = [&mut self.metadata, &mut self.data];
         let mut lanes = lanes.into_iter().chain(&mut self.blob);
         lanes.try_for_each(|lane| lane.stream.flush(lane.crew))
+    }
+}
+
+impl Blocks for Outlet<'_, '_> {
+    fn put(&mut self, at: u64, block: &[u8]) -> Result<(), Failure> {
+        self.metadata.put(at, block)
     }
 }
 

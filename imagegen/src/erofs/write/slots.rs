@@ -7,9 +7,9 @@
 //! its children, its contents after them, and its block waits for that.
 
 use super::super::format::NID_UNIT;
-use super::outlet::Outlet;
+use super::super::format::directory::IN_METABOX;
 use super::space::Space;
-use crate::medium::{Failure, Sink};
+use crate::medium::Failure;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -18,6 +18,21 @@ use std::ops::Range;
 const WINDOW: usize = 4 << 20;
 /// Bytes of blocks for inodes that follow each other at most, data on both sides.
 const SEGMENT: u64 = 256 << 10;
+
+/// Where blocks go that are full.
+pub(crate) trait Blocks {
+    /// Takes the block that begins at byte `at`; each comes once.
+    fn put(&mut self, at: u64, block: &[u8]) -> Result<(), Failure>;
+}
+
+/// What holds inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Area {
+    /// The image itself.
+    Image,
+    /// The contents of the metabox.
+    Metabox,
+}
 
 /// A block that is not written yet.
 #[derive(Debug)]
@@ -38,20 +53,27 @@ pub(crate) struct Slot {
     /// Where it begins in that.
     offset: usize,
     length: usize,
-    /// Where it begins in the image, in bytes.
+    /// Where it lies.
+    pub(crate) area: Area,
+    /// Where it begins there, in bytes.
     pub(crate) at: u64,
 }
 
 impl Slot {
     /// Number of the inode that begins there.
     pub(crate) fn nid(&self) -> u64 {
-        self.at / NID_UNIT
+        let number = self.at / NID_UNIT;
+        match self.area {
+            Area::Image => number,
+            Area::Metabox => number | IN_METABOX,
+        }
     }
 }
 
 /// Blocks of inodes.
 #[derive(Debug)]
 pub(crate) struct Slots {
+    area: Area,
     block: usize,
     window: VecDeque<Block>,
     /// Number of the window's first block.
@@ -68,8 +90,9 @@ pub(crate) struct Slots {
 
 impl Slots {
     /// With none, where about `expected` bytes will be reserved.
-    pub(crate) fn new(block: usize, expected: u64) -> Self {
+    pub(crate) fn new(area: Area, block: usize, expected: u64) -> Self {
         Self {
+            area,
             block,
             window: VecDeque::new(),
             first: 0,
@@ -85,18 +108,18 @@ impl Slots {
         &mut self,
         length: usize,
         space: &mut Space,
-        outlet: &mut Outlet<'_, '_>,
+        out: &mut dyn Blocks,
     ) -> Result<Slot, Failure> {
         self.expected = self.expected.saturating_sub(length as u64);
         if length > self.block {
-            return self.reserve_blocks(length, space, outlet);
+            return self.reserve_blocks(length, space, out);
         }
         let found = self.rooms.range((length, 0)..).next().copied();
         let number = match found {
             Some((_, number)) => number,
             None => {
                 let block = self.next_block(space)?;
-                self.push(space.byte_of(block), outlet)?
+                self.push(space.byte_of(block), out)?
             }
         };
         Ok(self.place(number, length))
@@ -118,6 +141,7 @@ impl Slots {
             number,
             offset,
             length,
+            area: self.area,
             at: block.at + offset as u64,
         }
     }
@@ -127,7 +151,7 @@ impl Slots {
         &mut self,
         length: usize,
         space: &mut Space,
-        outlet: &mut Outlet<'_, '_>,
+        out: &mut dyn Blocks,
     ) -> Result<Slot, Failure> {
         let count = length.div_ceil(self.block);
         let taken = space.take(count as u64)?;
@@ -135,7 +159,7 @@ impl Slots {
         let mut first = None;
         let mut left = length;
         while left > 0 {
-            let number = self.push(at, outlet)?;
+            let number = self.push(at, out)?;
             let slot = self.place(number, left.min(self.block));
             first.get_or_insert(slot);
             at += self.block as u64;
@@ -161,9 +185,9 @@ impl Slots {
     }
 
     /// Adds the block at `at` to the window; its number.
-    fn push(&mut self, at: u64, outlet: &mut Outlet<'_, '_>) -> Result<u64, Failure> {
+    fn push(&mut self, at: u64, out: &mut dyn Blocks) -> Result<u64, Failure> {
         if self.window.len() >= (WINDOW / self.block).max(16) {
-            self.pop(outlet)?;
+            self.pop(out)?;
         }
         let number = self.first + self.window.len() as u64;
         self.window.push_back(Block {
@@ -177,7 +201,7 @@ impl Slots {
     }
 
     /// The oldest block leaves the window.
-    fn pop(&mut self, outlet: &mut Outlet<'_, '_>) -> Result<(), Failure> {
+    fn pop(&mut self, out: &mut dyn Blocks) -> Result<(), Failure> {
         let Some(block) = self.window.pop_front() else {
             return Ok(());
         };
@@ -185,7 +209,7 @@ impl Slots {
         self.first += 1;
         self.rooms.remove(&(self.block - block.used, number));
         match block.pending {
-            0 => outlet.metadata.put(block.at, &block.bytes),
+            0 => out.put(block.at, &block.bytes),
             _ => {
                 self.held.insert(number, block);
                 Ok(())
@@ -198,7 +222,7 @@ impl Slots {
         &mut self,
         slot: &Slot,
         bytes: &[u8],
-        outlet: &mut Outlet<'_, '_>,
+        out: &mut dyn Blocks,
     ) -> Result<(), Failure> {
         debug_assert!(bytes.len() <= slot.length);
         let (mut number, mut offset, mut left) = (slot.number, slot.offset, slot.length);
@@ -206,7 +230,7 @@ impl Slots {
         while left > 0 {
             let now = left.min(self.block - offset);
             let (part, rest) = bytes.split_at(now.min(bytes.len()));
-            self.fill_block(number, offset, part, outlet)?;
+            self.fill_block(number, offset, part, out)?;
             (bytes, left) = (rest, left - now);
             (number, offset) = (number + 1, 0);
         }
@@ -218,7 +242,7 @@ impl Slots {
         number: u64,
         offset: usize,
         bytes: &[u8],
-        outlet: &mut Outlet<'_, '_>,
+        out: &mut dyn Blocks,
     ) -> Result<(), Failure> {
         let found = match number.checked_sub(self.first) {
             Some(place) => self.window.get_mut(place as usize),
@@ -233,7 +257,7 @@ impl Slots {
             && block.pending == 0
             && let Some(block) = self.held.remove(&number)
         {
-            outlet.metadata.put(block.at, &block.bytes)?;
+            out.put(block.at, &block.bytes)?;
         }
         Ok(())
     }
@@ -241,23 +265,23 @@ impl Slots {
     /// All that was reserved is filled, but the slot `last`: writes the rest, and returns the
     /// bytes of the blocks that one lies in.
     pub(crate) fn finish(
-        mut self,
-        last: &Slot,
+        &mut self,
+        last: Option<&Slot>,
         space: &mut Space,
-        outlet: &mut Outlet<'_, '_>,
+        out: &mut dyn Blocks,
     ) -> Result<Vec<u8>, Failure> {
         while !self.window.is_empty() {
-            self.pop(outlet)?;
+            self.pop(out)?;
         }
         if !space.give_back(self.segment.clone()) {
             for block in self.segment.clone() {
-                outlet
-                    .metadata
-                    .put(space.byte_of(block), &vec![0; self.block])?;
+                out.put(space.byte_of(block), &vec![0; self.block])?;
             }
         }
         let mut bytes = Vec::new();
-        let mut number = last.number;
+        let Some(mut number) = last.map(|last| last.number) else {
+            return Ok(bytes);
+        };
         while let Some(block) = self.held.remove(&number) {
             bytes.extend_from_slice(&block.bytes);
             number += 1;

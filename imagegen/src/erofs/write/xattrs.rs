@@ -129,6 +129,7 @@ pub(crate) struct Xattrs {
     prefixes: Prefixes,
     filter: bool,
     seen: FxHashMap<digest::Long, Seen>,
+    any: bool,
 }
 
 impl Xattrs {
@@ -138,17 +139,20 @@ impl Xattrs {
             prefixes,
             filter,
             seen: FxHashMap::default(),
+            any: false,
         }
     }
 
-    /// The bytes behind an inode with these attributes. `share` gives bytes a place of their
-    /// own, aligned to 4, and returns its number, or none if it lies too far.
+    /// The bytes behind an inode with these attributes, all of them its own unless `sharing`.
+    /// `share` gives bytes a place of their own, aligned to 4, and returns its number, or none
+    /// if it lies too far.
     ///
     /// # Errors
     /// What cannot be kept, or what `share` says.
     pub(crate) fn encode<E: From<String>>(
         &mut self,
         xattrs: &[Xattr],
+        sharing: bool,
         mut share: impl FnMut(&[u8]) -> Result<Option<u32>, E>,
     ) -> Result<Vec<u8>, E> {
         if xattrs.is_empty() {
@@ -158,7 +162,11 @@ impl Xattrs {
         for xattr in xattrs {
             let (entry, bit) = self.entry(xattr)?;
             sorted.filter |= 1 << bit;
-            match self.number(&entry, sorted.shared.len(), &mut share)? {
+            let room = match sharing {
+                true => MOST_SHARED - sorted.shared.len(),
+                false => 0,
+            };
+            match self.number(&entry, room, &mut share)? {
                 Some(number) => sorted.shared.push(number),
                 None => sorted.own.extend_from_slice(&entry),
             }
@@ -174,14 +182,16 @@ impl Xattrs {
         Ok(bytes)
     }
 
-    /// The number under which an entry is shared, if it is.
+    /// The number under which an entry is shared, if it is, by an inode with room for so many
+    /// numbers.
     fn number<E>(
         &mut self,
         entry: &[u8],
-        shared: usize,
+        room: usize,
         share: &mut impl FnMut(&[u8]) -> Result<Option<u32>, E>,
     ) -> Result<Option<u32>, E> {
-        if shared >= MOST_SHARED {
+        self.any = true;
+        if room == 0 {
             return Ok(None);
         }
         let key = digest::long(entry);
@@ -237,7 +247,7 @@ impl Xattrs {
 
     /// Whether there are any.
     pub(crate) fn any(&self) -> bool {
-        !self.seen.is_empty()
+        self.any
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::outline::Listing;
 use super::super::slots::Slot;
 use super::{Builder, Result};
 use crate::medium::Sink;
-use crate::tree::Node;
+use crate::tree::{Kind, Node};
 
 /// Bytes of a directory's blocks that are held, to be written together.
 const TOGETHER: usize = 256 << 10;
@@ -42,7 +42,8 @@ impl Builder<'_, '_> {
             return Err(Fault::Changed("directories were added"));
         };
         self.counts.directories += 1;
-        let xattrs = self.encode_xattrs(&node.xattrs)?;
+        let area = self.area(&node.kind);
+        let xattrs = self.encode_xattrs(&node.xattrs, area)?;
         let (kind, entry) = inode::kinds(&node.kind);
         if let Some(parent) = self.open.last_mut() {
             let missing = parent.missing.checked_sub(1);
@@ -102,9 +103,10 @@ impl Builder<'_, '_> {
         };
         let count = self.space.blocks_of(in_blocks);
         let length = if inline { slot + tail } else { slot };
+        let area = self.area(&Kind::Directory);
         // The superblock may have 16 bits for the root's place, which comes first therefore.
         let first = match self.open.is_empty() {
-            true => Some(self.reserve(length)?),
+            true => Some(self.reserve(length, area)?),
             false => None,
         };
         status.block = if count > 0 {
@@ -114,14 +116,9 @@ impl Builder<'_, '_> {
         };
         let slot = match first {
             Some(slot) => slot,
-            None => self.reserve(length)?,
+            None => self.reserve(length, area)?,
         };
         Ok((in_blocks, slot))
-    }
-
-    fn reserve(&mut self, length: usize) -> Result<Slot> {
-        let (space, outlet) = (&mut self.space, &mut self.outlet);
-        Ok(self.slots.reserve(length, space, outlet)?)
     }
 
     pub(super) fn leave(&mut self) -> Result<()> {

@@ -4,27 +4,28 @@
 //! directory's is filled when all is known of what is in it.
 
 mod directories;
+mod inodes;
 mod objects;
 
 use super::super::compress::{Ahead, Packing};
 use super::super::format::superblock::{compat, incompat};
-use super::contents::{Body, Contents, Placing};
+use super::contents::Contents;
 use super::error::WriteError;
 use super::fault::Fault;
 use super::head::Totals;
-use super::inode::{self, Clock, Form, Status};
+use super::inode::{Clock, Form, Status};
+use super::metabox::Metabox;
 use super::options::Options;
 use super::outlet::Outlet;
 use super::outline::Outline;
-use super::slots::{Slot, Slots};
+use super::slots::{Area, Slot, Slots};
 use super::space::Space;
 use super::xattrs::{Prefixes, Xattrs};
 use crate::medium::Crew;
-use crate::tree::{Event, Links, Meta, Xattr};
+use crate::tree::{Event, Links};
 use directories::Open;
 use objects::Linked;
 use rustc_hash::FxHashMap;
-use rustix::fs::FileType;
 use uuid::Uuid;
 
 type Result<T> = std::result::Result<T, Fault>;
@@ -67,6 +68,7 @@ pub(crate) struct Builder<'a, 'scope> {
     begin: Begin<'a>,
     space: Space,
     slots: Slots,
+    metabox: Option<Metabox>,
     outlet: Outlet<'a, 'scope>,
     xattrs: Xattrs,
     contents: Contents,
@@ -89,12 +91,16 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         let options = begin.options;
         let block = options.block_size as usize;
         let mut space = Space::new(options.block_bits());
-        let mut slots = Slots::new(block, begin.outline.metadata + head as u64);
+        let inodes = begin.outline.metadata;
+        let metabox = Metabox::new(options, inodes);
+        let here = metabox.as_ref().map_or(inodes, |_| 0);
+        let mut slots = Slots::new(Area::Image, block, here + head as u64);
         let mut outlet = Outlet::new(crews.image, crews.blob, block);
         let head = slots.reserve(head, &mut space, &mut outlet)?;
         Ok(Self {
             space,
             slots,
+            metabox,
             outlet,
             xattrs: Xattrs::new(begin.prefixes.clone(), options.xattr_filter),
             contents: Contents::new(options),
@@ -121,6 +127,7 @@ impl<'a, 'scope> Builder<'a, 'scope> {
             Event::Link { name, id } => self.link(&name, id),
             Event::Leave => self.leave(),
         };
+        let done = done.and_then(|()| self.compress_inodes(ahead));
         done.map_err(|fault| fault.at(&self.path))
     }
 
@@ -134,9 +141,9 @@ impl<'a, 'scope> Builder<'a, 'scope> {
             return Err(Fault::Changed("links were removed").at(b""));
         }
         let packed_nid = self.packed(ahead).map_err(|fault| fault.at(b""))?;
-        let head = self
-            .slots
-            .finish(&self.head, &mut self.space, &mut self.outlet)?;
+        let metabox_nid = self.boxed(ahead).map_err(|fault| fault.at(b""))?;
+        let last = Some(&self.head);
+        let head = self.slots.finish(last, &mut self.space, &mut self.outlet)?;
         self.outlet.flush()?;
         self.counts.shared_blocks = self.contents.shared();
         let blocks = self.space.blocks();
@@ -148,6 +155,7 @@ impl<'a, 'scope> Builder<'a, 'scope> {
             inodes: self.counts.inodes,
             root_nid: self.root_nid,
             packed_nid,
+            metabox_nid,
             compat: 0,
             incompat: self.contents.incompat(),
             build_time: build_time(&self.begin),
@@ -155,78 +163,14 @@ impl<'a, 'scope> Builder<'a, 'scope> {
         if self.xattrs.any() && self.begin.options.xattr_filter {
             totals.compat |= compat::XATTR_FILTER;
         }
-        if self.begin.options.bit48 || totals.needs_bit48() {
+        if self.begin.options.has_bit48() || totals.needs_bit48() {
             totals.incompat |= incompat::BIT48;
         }
-        Ok((self.counts, head, totals))
-    }
-
-    /// The packed inode, if there is one: its number, else 0.
-    fn packed(&mut self, ahead: &Ahead<'_, '_>) -> Result<u64> {
-        let form = Form::Extended;
-        let mut placing = Placing {
-            space: &mut self.space,
-            outlet: &mut self.outlet,
-            inline: false,
-            room: 0,
-        };
-        let packed = self.contents.finish(form.bytes(), ahead, &mut placing)?;
-        let Some((size, body)) = packed else {
-            return Ok(0);
-        };
-        let status = Status {
-            kind: inode::kind_of(FileType::RegularFile),
-            meta: Meta {
-                mode: 0,
-                uid: 0,
-                gid: 0,
-                project: 0,
-                mtime: self.begin.outline.usual,
-                ctime: self.begin.outline.usual,
-            },
-            links: 1,
-            size,
-            block: 0,
-        };
-        let (space, outlet) = (&mut self.space, &mut self.outlet);
-        let slot = self.slots.reserve(body.slot(form.bytes()), space, outlet)?;
-        // It has a number, but is not counted: it is none of the tree.
-        let number = (self.counts.inodes + 1) as u32;
-        self.fill(&slot, form, &status, &[], &body, number)?;
-        Ok(slot.nid())
-    }
-
-    /// Fills an inode's place.
-    fn fill(
-        &mut self,
-        slot: &Slot,
-        form: Form,
-        status: &Status,
-        xattrs: &[u8],
-        body: &Body,
-        number: u32,
-    ) -> Result<()> {
-        let mut bytes = inode::encode(form, status, body.lying, xattrs.len(), number);
-        bytes.extend_from_slice(xattrs);
-        if !body.map.is_empty() {
-            bytes.resize(bytes.len().next_multiple_of(body.map_align.max(1)), 0);
-            bytes.extend_from_slice(&body.map);
+        if self.begin.options.metadata.is_some() {
+            totals.incompat |= incompat::METABOX;
+            totals.compat |= compat::SHARED_XATTRS_IN_METABOX;
         }
-        bytes.extend_from_slice(&body.tail);
-        Ok(self.slots.fill(slot, &bytes, &mut self.outlet)?)
-    }
-
-    fn encode_xattrs(&mut self, xattrs: &[Xattr]) -> Result<Vec<u8>> {
-        let (slots, space, outlet) = (&mut self.slots, &mut self.space, &mut self.outlet);
-        self.xattrs.encode(xattrs, |entry| -> Result<Option<u32>> {
-            // Beyond what the number can say, a place would only be lost.
-            if space.byte_of(space.blocks()) / 4 > u64::from(u32::MAX) {
-                return Ok(None);
-            }
-            let slot = slots.reserve(entry.len(), space, outlet)?;
-            slots.fill(&slot, entry, outlet)?;
-            Ok(u32::try_from(slot.at / 4).ok())
-        })
+        Ok((self.counts, head, totals))
     }
 
     fn form(&self, status: &Status) -> Result<Form> {

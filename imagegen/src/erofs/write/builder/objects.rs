@@ -25,7 +25,8 @@ impl Builder<'_, '_> {
         ahead: &mut Ahead<'_, '_>,
     ) -> Result<()> {
         let before = self.go_to(&node.name);
-        let xattrs = self.encode_xattrs(&node.xattrs)?;
+        let area = self.area(&node.kind);
+        let xattrs = self.encode_xattrs(&node.xattrs, area)?;
         let (kind, entry) = inode::kinds(&node.kind);
         let size = match &node.kind {
             Kind::File(content) => content.size,
@@ -45,9 +46,7 @@ impl Builder<'_, '_> {
             Kind::File(content) => self.file(content, packing, beside, ahead)?,
             kind => self.body(kind, beside)?,
         };
-        let slot = self
-            .slots
-            .reserve(body.slot(beside), &mut self.space, &mut self.outlet)?;
+        let slot = self.reserve(body.slot(beside), area)?;
         let number = self.next_number();
         self.fill(&slot, form, &status, &xattrs, &body, number)?;
         self.enter_name(&node.name, slot.nid(), entry)?;
