@@ -74,21 +74,36 @@ fn ls(arguments: &Ls) -> Result<(), Failure> {
         json: arguments.json,
     };
     let mut out = BufWriter::new(stdout().lock());
-    let damaged = match list::list(&opened.image, inode, name, options, &mut out) {
-        Ok(damaged) => damaged,
-        Err(list::ListError::Write(cause)) => return Err(cause.into()),
-        Err(error) => vec![error],
-    };
-    out.flush()?;
+    let listed = list::list(&opened.image, inode, name, options, &mut out);
+    let output = listed.output.and_then(|()| out.flush());
     let shown = opened.path.display();
-    let lines: Vec<_> = damaged
-        .iter()
-        .map(|error| format!("{shown}: {error}"))
-        .collect();
-    match lines.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::Damaged(lines.join("\n"))),
+    let lines = listed.damaged.iter();
+    let lines = lines.map(|error| format!("{shown}: {error}")).collect();
+    let text = several(lines, listed.found);
+    let damage = |error: &list::ListError| matches!(error.cause, ReadError::Damaged { .. });
+    let failure = match listed.damaged.iter().any(damage) {
+        _ if listed.found == 0 => None,
+        true => Some(Failure::Damaged(text)),
+        false => Some(Failure::Unreadable(text)),
+    };
+    finish(failure, output)
+}
+
+/// What the command comes to: that nobody reads the answer must not hide what was found.
+fn finish(failure: Option<Failure>, output: std::io::Result<()>) -> Result<(), Failure> {
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(output?),
     }
+}
+
+/// Findings, a line each, with the number of those that were not kept.
+fn several(mut lines: Vec<String>, found: u64) -> String {
+    let more = found.saturating_sub(lines.len() as u64);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
 }
 
 fn cat(arguments: &Cat) -> Result<(), Failure> {
@@ -130,25 +145,42 @@ fn extract(arguments: &Extract) -> Result<(), Failure> {
 
 /// Says what was extracted and what was not.
 fn said(arguments: &Extract, report: &Report) -> Result<(), Failure> {
+    let shown = arguments.from.image.display();
+    let lines = |list: &[extract::Problem], found| {
+        let lines = list.iter();
+        let lines = lines.map(|problem| format!("{shown}: {}: {}", problem.path, problem.text));
+        several(lines.collect(), found)
+    };
+    let damaged = lines(&report.damaged, report.damaged_found);
+    let failed = lines(&report.failed, report.failed_found);
+    let failure = match (report.damaged_found, report.failed_found) {
+        (0, 0) => None,
+        (0, _) => Some(Failure::Unreadable(failed)),
+        (_, 0) => Some(Failure::Damaged(damaged)),
+        _ => Some(Failure::Damaged(format!("{damaged}\n{failed}"))),
+    };
+    finish(failure, summary(arguments, report))
+}
+
+fn summary(arguments: &Extract, report: &Report) -> std::io::Result<()> {
     if arguments.json {
         let mut out = stdout().lock();
-        serde_json::to_writer(&mut out, report).map_err(std::io::Error::from)?;
-        writeln!(out)?;
-    } else if !arguments.quiet {
-        let mut out = std::io::stderr().lock();
-        for problem in &report.skipped {
-            writeln!(out, "{}: {}", problem.path, problem.text)?;
-        }
-        let (objects, data) = (report.objects, report.data);
-        writeln!(out, "{objects} objects, {data} bytes of contents")?;
+        serde_json::to_writer(&mut out, report)?;
+        return writeln!(out);
     }
-    if report.is_sound() {
+    if arguments.quiet {
         return Ok(());
     }
-    let shown = arguments.from.image.display();
-    let lines = report.damaged.iter();
-    let lines = lines.map(|problem| format!("{shown}: {}: {}", problem.path, problem.text));
-    Err(Failure::Damaged(lines.collect::<Vec<_>>().join("\n")))
+    let mut out = std::io::stderr().lock();
+    for problem in &report.skipped {
+        writeln!(out, "{}: {}", problem.path, problem.text)?;
+    }
+    let more = report.skipped_found - report.skipped.len() as u64;
+    if more > 0 {
+        writeln!(out, "and {more} more that could not be restored")?;
+    }
+    let (objects, data) = (report.objects, report.data);
+    writeln!(out, "{objects} objects, {data} bytes of contents")
 }
 
 fn dump(arguments: &Dump) -> Result<(), Failure> {
@@ -169,15 +201,12 @@ fn dump(arguments: &Dump) -> Result<(), Failure> {
             return Ok(out.flush()?);
         }
     };
-    let sound = dumper::inode(image, &inode, path, arguments.json, &mut out)?;
-    out.flush()?;
-    let shown = opened.path.display();
-    match sound {
-        true => Ok(()),
-        false => Err(Failure::Damaged(format!(
-            "{shown}: not all of it can be read"
-        ))),
-    }
+    let shown = dumper::inode(image, &inode, path, arguments.json, &mut out);
+    let output = shown.output.and_then(|()| out.flush());
+    let image = opened.path.display();
+    let failure =
+        (!shown.sound).then(|| Failure::Damaged(format!("{image}: not all of it can be read")));
+    finish(failure, output)
 }
 
 fn check(arguments: &Check) -> Result<(), Failure> {
@@ -188,22 +217,25 @@ fn check(arguments: &Check) -> Result<(), Failure> {
     let devices = devices.collect::<Result<Vec<_>, _>>()?;
     let quiet = arguments.quiet || arguments.json;
     let report = progress::shown(&all, quiet, |seen| checker::check(image, devices, seen));
-    if !arguments.quiet {
-        let mut out = BufWriter::new(stdout().lock());
-        report.write(arguments.json, &mut out)?;
-        out.flush()?;
-    }
+    let output = match arguments.quiet {
+        true => Ok(()),
+        false => {
+            let mut out = BufWriter::new(stdout().lock());
+            let written = report.write(arguments.json, &mut out);
+            written.and_then(|()| out.flush())
+        }
+    };
     let shown = from.image.display();
-    match report.exit_code() {
-        0 => Ok(()),
-        1 => Err(Failure::Damaged(format!("{shown}: problems were found"))),
+    let failure = match report.exit_code() {
+        0 => None,
+        1 => Some(Failure::Damaged(format!("{shown}: problems were found"))),
         _ => {
             let why = report.failure.unwrap_or_default();
-            Err(Failure::Unreadable(format!(
-                "{shown}: it could not be checked: {why}"
-            )))
+            let text = format!("{shown}: it could not be checked: {why}");
+            Some(Failure::Unreadable(text))
         }
-    }
+    };
+    finish(failure, output)
 }
 
 /// How much there is to do, as the superblock says.

@@ -1,6 +1,7 @@
 //! What directories hold, as lines of text or JSON.
 
-use super::read::{Image, Inode, ReadError, Step, kind, show};
+use super::MOST_FINDINGS;
+use super::read::{Image, Inode, ReadError, Step, brief, kind};
 use crate::medium::Source;
 use crate::shown;
 use crate::tree::Time;
@@ -18,20 +19,25 @@ pub struct Options {
     pub json: bool,
 }
 
-/// What ends a list.
+/// What a list leaves out.
 #[derive(Debug, thiserror::Error)]
-pub enum ListError {
-    /// The image.
-    #[error("{path}: {cause}")]
-    Read {
-        /// Which object, for people.
-        path: String,
-        /// What is wrong.
-        cause: ReadError,
-    },
-    /// The output.
-    #[error("cannot write the list: {0}")]
-    Write(#[from] io::Error),
+#[error("{path}: {cause}")]
+pub struct ListError {
+    /// Which object, for people.
+    pub path: String,
+    /// What is wrong.
+    pub cause: ReadError,
+}
+
+/// What came of a list.
+#[derive(Debug)]
+pub struct Listed {
+    /// What could not be read; the first 10,000.
+    pub damaged: Vec<ListError>,
+    /// How many there were in all.
+    pub found: u64,
+    /// Whether the output took all of it; the list ends where it did not.
+    pub output: io::Result<()>,
 }
 
 /// An object in JSON: sizes in bytes, times since 1970; what is not UTF-8 in names is
@@ -87,43 +93,29 @@ impl Row {
 
 /// Lists what `inode` holds, or `inode` itself under `name` if it is no directory. What is
 /// damaged is left out and comes back, with its path, once all else was listed.
-///
-/// # Errors
-/// If `out` takes no more.
 pub fn list<S: Source>(
     image: &Image<S>,
     inode: Inode,
     name: &[u8],
     options: Options,
     out: &mut dyn Write,
-) -> Result<Vec<ListError>, ListError> {
+) -> Listed {
     let mut list = List {
         image,
         options,
         out,
         damaged: Vec::new(),
+        found: 0,
     };
-    if !inode.is_directory() {
-        list.object(shown::name(name), &inode)?;
-        return Ok(list.damaged);
+    let output = match inode.is_directory() {
+        true => list.directory(inode),
+        false => list.object(name, &inode),
+    };
+    Listed {
+        damaged: list.damaged,
+        found: list.found,
+        output,
     }
-    let mut walk = image.walk(inode);
-    while let Some(step) = walk.next() {
-        let path = walk.path();
-        match step {
-            Step::Enter(_) if path.is_empty() => {}
-            Step::Enter(inode) => {
-                list.object(shown::name(path), &inode)?;
-                if !options.recursive {
-                    walk.skip();
-                }
-            }
-            Step::Node(inode) => list.object(shown::name(path), &inode)?,
-            Step::Leave => {}
-            Step::Broken(cause) => list.broken(path, cause),
-        }
-    }
-    Ok(list.damaged)
 }
 
 struct List<'a, S> {
@@ -131,28 +123,53 @@ struct List<'a, S> {
     options: Options,
     out: &'a mut dyn Write,
     damaged: Vec<ListError>,
+    found: u64,
 }
 
 impl<S: Source> List<'_, S> {
-    fn broken(&mut self, path: &[u8], cause: ReadError) {
-        let path = show(path);
-        self.damaged.push(ListError::Read { path, cause });
+    fn directory(&mut self, inode: Inode) -> io::Result<()> {
+        let mut walk = self.image.walk(inode);
+        while let Some(step) = walk.next() {
+            let path = walk.path();
+            match step {
+                Step::Enter(_) if path.is_empty() => {}
+                Step::Enter(inode) => {
+                    self.object(path, &inode)?;
+                    if !self.options.recursive {
+                        walk.skip();
+                    }
+                }
+                Step::Node(inode) => self.object(path, &inode)?,
+                Step::Leave => {}
+                Step::Broken(cause) => self.broken(path, cause),
+            }
+        }
+        Ok(())
     }
 
-    fn object(&mut self, path: String, inode: &Inode) -> Result<(), ListError> {
-        if !self.options.long && !self.options.json {
-            return Ok(writeln!(self.out, "{path}")?);
+    fn broken(&mut self, path: &[u8], cause: ReadError) {
+        self.found += 1;
+        if self.damaged.len() < MOST_FINDINGS {
+            let path = brief(path);
+            self.damaged.push(ListError { path, cause });
         }
-        let row = match Row::new(self.image, path.clone(), inode) {
+    }
+
+    fn object(&mut self, path: &[u8], inode: &Inode) -> io::Result<()> {
+        let name = shown::name(path);
+        if !self.options.long && !self.options.json {
+            return writeln!(self.out, "{name}");
+        }
+        let row = match Row::new(self.image, name, inode) {
             Ok(row) => row,
             Err(cause) => {
-                self.damaged.push(ListError::Read { path, cause });
+                self.broken(path, cause);
                 return Ok(());
             }
         };
         if self.options.json {
             serde_json::to_writer(&mut *self.out, &row).map_err(io::Error::from)?;
-            return Ok(writeln!(self.out)?);
+            return writeln!(self.out);
         }
         let size = match row.device {
             Some((major, minor)) => format!("{major}, {minor}"),

@@ -20,3 +20,6 @@ pub mod list;
 pub mod make;
 pub mod read;
 pub mod write;
+
+/// Most findings of one kind that are kept; the others are counted.
+pub(crate) const MOST_FINDINGS: usize = 10_000;

@@ -8,9 +8,13 @@ mod check;
 mod command;
 mod damages;
 mod extract;
+mod hostile;
 mod images;
+mod maps;
 mod patient;
+mod raw;
 mod read;
+mod restore;
 #[path = "../tools/mod.rs"]
 mod tools;
 #[path = "../trees/mod.rs"]

@@ -14,20 +14,37 @@ pub(super) struct Inodes<'a, S> {
     image: &'a Image<S>,
     space: &'a mut Space,
     progress: &'a Progress,
+    /// Extents that may still come, however many inodes share what describes them.
+    left: u64,
+    /// More came, which was said.
+    over: bool,
 }
+
+/// No form of a map has less than 2 bytes for an extent.
+const EXTENT_LEAST: u64 = 2;
+/// A flat inode has up to 2 extents without a byte for them.
+const FREE: u64 = 4;
+/// A metabox of this many times the image's size counts whole: maps compress well.
+const METABOX: u64 = 8;
 
 impl<'a, S: Source> Inodes<'a, S> {
     pub(super) fn new(image: &'a Image<S>, space: &'a mut Space, progress: &'a Progress) -> Self {
+        let size = image.area_size(Area::Image);
+        let metabox = image.area_size(Area::Metabox);
+        let metabox = metabox.min(size.saturating_mul(METABOX));
         Self {
             image,
             space,
             progress,
+            left: size.saturating_add(metabox) / EXTENT_LEAST,
+            over: false,
         }
     }
 
     /// Checks an inode; to be called once for each.
     pub(super) fn check(&mut self, inode: &Inode, problems: &mut Problems) {
         self.progress.objects.fetch_add(1, Ordering::Relaxed);
+        self.left = self.left.saturating_add(FREE);
         self.fields(inode, problems);
         self.xattrs(inode, problems);
         if inode.is_symlink()
@@ -127,6 +144,9 @@ impl<'a, S: Source> Inodes<'a, S> {
         };
         let end = map.metadata_end();
         for extent in map.extents() {
+            if !self.may_have_more(inode, problems) {
+                break;
+            }
             match extent {
                 Ok(extent) => self.extent(inode, &extent, problems),
                 Err(error) => {
@@ -136,6 +156,21 @@ impl<'a, S: Source> Inodes<'a, S> {
             }
         }
         Some(end)
+    }
+
+    /// Whether an image of this size can have one more extent; if not, that is said once.
+    fn may_have_more(&mut self, inode: &Inode, problems: &mut Problems) -> bool {
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None if self.over => return false,
+            None => {
+                self.over = true;
+                let text = "more extents up to it than an image of this size can hold; \
+                            those that follow are not looked at";
+                problems.inode(Kind::Space, inode.nid, text);
+            }
+        }
+        !self.over
     }
 
     fn extent(&mut self, inode: &Inode, extent: &Extent, problems: &mut Problems) {

@@ -9,8 +9,9 @@
 //! 5. counts.
 //!
 //! Time and memory are bounded by the image's size: names as [`read::Walk`] bounds them,
-//! clusters because those that overlap others are reported and not decoded. Memory: some
-//! 20 bytes for each inode and 72 for each extent.
+//! clusters because those that overlap others are reported and not decoded, extents because
+//! there may be no more than the image has bytes for (`inodes`). Memory: some 20 bytes for
+//! each inode and 72 for each extent.
 //!
 //! [`read::Walk`]: super::read::Walk
 
@@ -32,7 +33,7 @@ use std::io::{self, Write};
 /// What a check found.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The findings, in the order of the check; the first `problem::MOST`.
+    /// The findings, in the order of the check; the first 10,000.
     pub problems: Vec<Problem>,
     /// How many there were in all.
     pub found: u64,

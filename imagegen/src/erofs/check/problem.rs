@@ -1,5 +1,6 @@
 //! Findings: what kind, where, and in words.
 
+use crate::erofs::MOST_FINDINGS;
 use crate::erofs::read::{Nid, Place, ReadError};
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -67,9 +68,6 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Most findings that are kept; the others are counted.
-pub(super) const MOST: usize = 10_000;
-
 /// The findings so far.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
@@ -80,7 +78,7 @@ pub(super) struct Problems {
 impl Problems {
     fn push(&mut self, problem: Problem) {
         self.found += 1;
-        if self.list.len() < MOST {
+        if self.list.len() < MOST_FINDINGS {
             self.list.push(problem);
         }
     }

@@ -3,7 +3,7 @@
 use super::inodes::Inodes;
 use super::problem::{Kind, Problems};
 use crate::erofs::format::directory::kind::{DIRECTORY, UNKNOWN};
-use crate::erofs::read::{Entry, Image, Inode, Nid, ReadError, Step, show};
+use crate::erofs::read::{Entry, Image, Inode, Nid, ReadError, Step, brief};
 use crate::medium::Source;
 use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
@@ -22,6 +22,7 @@ pub(super) fn check<S: Source>(
     // The directories that are open, the nearest last, with the directories in each.
     let mut open: Vec<(Inode, u32)> = Vec::new();
     let mut count = 0;
+    let mut left = image.most_names();
     if !root.is_directory() {
         problems.inode(Kind::Directory, root.nid, "the root is no directory");
     }
@@ -35,7 +36,8 @@ pub(super) fn check<S: Source>(
                     *below += 1;
                     above.nid
                 });
-                directory(image, &inode, above.unwrap_or(inode.nid), problems);
+                let above = above.unwrap_or(inode.nid);
+                directory(image, &inode, above, &mut left, problems);
                 inodes.check(&inode, problems);
                 count += 1;
                 open.push((inode, 0));
@@ -60,7 +62,7 @@ pub(super) fn check<S: Source>(
                 {
                     *below += 1;
                 }
-                let path = show(walk.path());
+                let path = brief(walk.path());
                 problems.at(broken_kind(&error, entry), path, &error);
             }
         }
@@ -97,8 +99,15 @@ fn kind_agrees(entry: Option<&Entry>, inode: &Inode, problems: &mut Problems) {
     }
 }
 
-/// Order and uniqueness of the names, `.` and `..`.
-fn directory<S: Source>(image: &Image<S>, inode: &Inode, above: u64, problems: &mut Problems) {
+/// Order and uniqueness of the names, `.` and `..`. `left` names may come in all the
+/// directories together.
+fn directory<S: Source>(
+    image: &Image<S>,
+    inode: &Inode,
+    above: u64,
+    left: &mut u64,
+    problems: &mut Problems,
+) {
     let mut bad = |text: String| problems.inode(Kind::Directory, inode.nid, text);
     let Ok(entries) = image.entries(inode) else {
         return; // the walk says so
@@ -107,6 +116,10 @@ fn directory<S: Source>(image: &Image<S>, inode: &Inode, above: u64, problems: &
     let mut before: Option<Entry> = None;
     // What cannot be read the walk finds, too.
     for entry in entries.map_while(Result::ok) {
+        match left.checked_sub(1) {
+            Some(less) => *left = less,
+            None => return, // the walk says so, too
+        }
         if let Some(before) = before.filter(|before| before.name >= entry.name) {
             let (one, other) = (before.name.escape_ascii(), entry.name.escape_ascii());
             bad(format!("\"{other}\" stands after \"{one}\""));
@@ -168,7 +181,7 @@ pub(super) fn name<S: Source>(image: &Image<S>, root: Inode, problems: &mut Prob
     while !wanted.is_empty() {
         match walk.next() {
             Some(Step::Enter(inode) | Step::Node(inode)) if wanted.remove(&inode.nid) => {
-                problems.name(inode.nid, &show(walk.path()));
+                problems.name(inode.nid, &brief(walk.path()));
             }
             Some(_) => {}
             None => break,

@@ -1,16 +1,15 @@
 //! Structures of an image for people and programs: the superblock, or an inode with its
 //! attributes, the blocks of a directory, and where its contents lie.
 
+mod parts;
 mod text;
 
 use super::format::superblock::{algorithm, compat, incompat};
 use super::list::Row;
-use super::read::{
-    Area, Coding, Extent, Form, Image, Inode, Layout, Nid, ReadError, Superblock, Where,
-    XattrPlace, directory_block,
-};
+use super::read::{Area, Form, Image, Inode, Layout, Nid, Superblock, XattrPlace};
 use crate::medium::Source;
 use crate::shown;
+use parts::{Blocks, Extents, Flaws};
 use serde::Serialize;
 use std::io::{self, Write};
 use uuid::Uuid;
@@ -57,9 +56,11 @@ struct Prefix {
     infix: String,
 }
 
-/// An inode in JSON.
+/// An inode in JSON. The blocks of a directory and the extents are read while they are
+/// written: there may be more than memory holds.
 #[derive(Debug, Serialize)]
-struct Dumped {
+#[serde(bound = "S: Source")]
+struct Dumped<'a, S> {
     #[serde(flatten)]
     row: Row,
     area: &'static str,
@@ -72,12 +73,12 @@ struct Dumped {
     #[serde(skip_serializing_if = "Option::is_none")]
     name_filter: Option<u32>,
     attributes: Vec<Attribute>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    directory: Vec<Block>,
-    extents: Vec<Mapped>,
-    /// What cannot be read.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    damaged: Vec<String>,
+    #[serde(skip_serializing_if = "Blocks::is_none")]
+    directory: Blocks<'a, S>,
+    extents: Extents<'a, S>,
+    /// What cannot be read; known once all else was written.
+    #[serde(skip_serializing_if = "Flaws::is_empty")]
+    damaged: &'a Flaws,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,34 +89,13 @@ struct Attribute {
     value: String,
 }
 
-/// A block of a directory.
-#[derive(Debug, Serialize)]
-struct Block {
-    offset: u64,
-    entries: Vec<Name>,
-}
-
-#[derive(Debug, Serialize)]
-struct Name {
-    name: String,
-    nid: String,
-    kind: u8,
-}
-
-/// An extent: where in the contents, and where it is stored.
-#[derive(Debug, Serialize)]
-struct Mapped {
-    offset: u64,
-    length: u64,
-    place: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stored: Option<u64>,
-    coding: Coding,
-    partial: bool,
+/// What came of showing an inode.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Whether all of it could be read, as far as it was shown.
+    pub sound: bool,
+    /// Whether the output took it.
+    pub output: io::Result<()>,
 }
 
 /// Writes the superblock of `image` to `out`.
@@ -130,24 +110,24 @@ pub fn superblock<S: Source>(image: &Image<S>, json: bool, out: &mut dyn Write) 
     }
 }
 
-/// Writes `inode` of `image` to `out`; `path` is what it is called. Returns whether all of
-/// it could be read.
-///
-/// # Errors
-/// If `out` takes no more.
+/// Writes `inode` of `image` to `out`; `path` is what it is called.
 pub fn inode<S: Source>(
     image: &Image<S>,
     inode: &Inode,
     path: String,
     json: bool,
     out: &mut dyn Write,
-) -> io::Result<bool> {
-    let dumped = Dumped::new(image, inode, path);
-    match json {
-        true => as_json(&dumped, out)?,
-        false => text::inode(&dumped, out)?,
+) -> Outcome {
+    let flaws = Flaws::default();
+    let dumped = Dumped::new(image, inode, path, &flaws);
+    let output = match json {
+        true => as_json(&dumped, out),
+        false => text::inode(&dumped, out),
+    };
+    Outcome {
+        sound: flaws.is_empty(),
+        output,
     }
-    Ok(dumped.damaged.is_empty())
 }
 
 fn as_json<T: Serialize>(value: &T, out: &mut dyn Write) -> io::Result<()> {
@@ -250,15 +230,13 @@ fn prefixes<S: Source>(image: &Image<S>) -> Vec<Prefix> {
     prefixes.collect()
 }
 
-impl Dumped {
-    fn new<S: Source>(image: &Image<S>, inode: &Inode, path: String) -> Self {
-        let mut damaged = Vec::new();
-        let mut note = |error: ReadError| damaged.push(error.to_string());
-        let xattrs = image.xattrs(inode).map_err(&mut note).unwrap_or_default();
-        let extents = extents(image, inode, &mut note);
+impl<'a, S: Source> Dumped<'a, S> {
+    fn new(image: &'a Image<S>, inode: &'a Inode, path: String, flaws: &'a Flaws) -> Self {
+        let xattrs = image.xattrs(inode).map_err(|error| flaws.note(&error));
+        let xattrs = xattrs.unwrap_or_default();
         let row = Row::new(image, path.clone(), inode);
         let row = row.unwrap_or_else(|error| {
-            note(error);
+            flaws.note(&error);
             Row::without_target(path, inode)
         });
         let attributes = xattrs.list.iter().map(|xattr| Attribute {
@@ -283,89 +261,9 @@ impl Dumped {
             data: inode.data,
             name_filter: (inode.xattr_size > 0).then_some(xattrs.filter),
             attributes: attributes.collect(),
-            directory: blocks(image, inode, &mut note),
-            extents,
-            damaged,
-        }
-    }
-}
-
-fn extents<S: Source>(
-    image: &Image<S>,
-    inode: &Inode,
-    note: &mut impl FnMut(ReadError),
-) -> Vec<Mapped> {
-    if !inode.is_file() && !inode.is_directory() && !inode.is_symlink() {
-        return Vec::new();
-    }
-    let mut list = Vec::new();
-    match image.map(inode) {
-        Ok(map) => {
-            for extent in map.extents() {
-                match extent {
-                    Ok(extent) => list.push(Mapped::from(extent)),
-                    Err(error) => note(error),
-                }
-            }
-        }
-        Err(error) => note(error),
-    }
-    list
-}
-
-fn blocks<S: Source>(
-    image: &Image<S>,
-    inode: &Inode,
-    note: &mut impl FnMut(ReadError),
-) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    if !inode.is_directory() {
-        return blocks;
-    }
-    let mut contents = match image.contents(inode) {
-        Ok(contents) => contents,
-        // The extents say so.
-        Err(_) => return blocks,
-    };
-    for number in 0..contents.blocks() {
-        let entries = match directory_block(&mut contents, number) {
-            Ok(entries) => entries,
-            Err(error) => {
-                note(error);
-                break;
-            }
-        };
-        let names = entries.iter().map(|entry| Name {
-            name: shown::name(&entry.name),
-            nid: Nid(entry.nid).to_string(),
-            kind: entry.kind,
-        });
-        blocks.push(Block {
-            offset: number * contents.block_size() as u64,
-            entries: names.collect(),
-        });
-    }
-    blocks
-}
-
-impl From<Extent> for Mapped {
-    fn from(extent: Extent) -> Self {
-        let (place, device, at, stored) = match extent.place {
-            Where::Hole => ("hole", None, None, None),
-            Where::Device(device, at, stored) => ("device", Some(device.0), Some(at), Some(stored)),
-            Where::Metadata(Area::Image, at, stored) => ("inline", Some(0), Some(at), Some(stored)),
-            Where::Metadata(Area::Metabox, at, stored) => ("metabox", None, Some(at), Some(stored)),
-            Where::Packed(at) => ("packed", None, Some(at), None),
-        };
-        Self {
-            offset: extent.offset,
-            length: extent.length,
-            place,
-            device,
-            at,
-            stored,
-            coding: extent.coding,
-            partial: extent.partial,
+            directory: Blocks::new(image, inode, flaws),
+            extents: Extents::new(image, inode, flaws),
+            damaged: flaws,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Dumped, Super};
 use crate::erofs::list::{mode, time};
+use crate::medium::Source;
 use crate::tree::Time;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -63,7 +64,7 @@ pub(super) fn superblock(dumped: &Super, out: &mut dyn Write) -> io::Result<()> 
     Ok(())
 }
 
-pub(super) fn inode(dumped: &Dumped, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn inode<S: Source>(dumped: &Dumped<'_, S>, out: &mut dyn Write) -> io::Result<()> {
     let row = &dumped.row;
     line(out, "path", &row.path)?;
     let nid = format!("{}, byte {} of the {}", row.nid, dumped.at, dumped.area);
@@ -106,21 +107,22 @@ pub(super) fn inode(dumped: &Dumped, out: &mut dyn Write) -> io::Result<()> {
         let name = attribute.name.as_deref().unwrap_or("?");
         writeln!(out, "  {name}{shared} = {}", attribute.value)?;
     }
-    for block in &dumped.directory {
+    for block in dumped.directory.iter() {
         writeln!(out, "directory block at {}", block.offset)?;
         for entry in &block.entries {
             writeln!(out, "  {:>12} {} {}", entry.nid, entry.kind, entry.name)?;
         }
     }
     extents(dumped, out)?;
-    for flaw in &dumped.damaged {
+    for flaw in dumped.damaged.list().iter() {
         writeln!(out, "damaged: {flaw}")?;
     }
     Ok(())
 }
 
-fn extents(dumped: &Dumped, out: &mut dyn Write) -> io::Result<()> {
-    if dumped.extents.is_empty() {
+fn extents<S: Source>(dumped: &Dumped<'_, S>, out: &mut dyn Write) -> io::Result<()> {
+    let mut extents = dumped.extents.iter().peekable();
+    if extents.peek().is_none() {
         return Ok(());
     }
     writeln!(
@@ -128,7 +130,7 @@ fn extents(dumped: &Dumped, out: &mut dyn Write) -> io::Result<()> {
         "{:>14} {:>12}  {:<8} {:>16} {:>10}  CODING",
         "OFFSET", "LENGTH", "PLACE", "AT", "STORED"
     )?;
-    for extent in &dumped.extents {
+    for extent in extents {
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         let place = match extent.device {
             Some(device) if device > 0 => format!("device{device}"),

@@ -1,14 +1,18 @@
 //! A tree out of an image into a directory, never beside it: every object is made by its
 //! name alone in a directory that is open, no symbolic link is followed, and nothing that
-//! exists is written to.
+//! exists is written to. With force what is in the way goes once the object that takes its
+//! place is whole, and not before.
 //!
 //! Owners, modes, times, attributes, hard links, devices and holes are restored. What this
 //! user may not restore is said, and so is what is damaged; the rest is extracted.
 
+mod dress;
+mod modes;
 mod object;
 mod place;
 
-use super::read::{Image, Inode, ReadError, Step, show};
+use super::MOST_FINDINGS;
+use super::read::{Device, Image, Inode, ReadError, Step, brief};
 use crate::medium::Source;
 use crate::tree::Progress;
 use object::Maker;
@@ -33,10 +37,19 @@ pub struct Report {
     pub objects: u64,
     /// Bytes of contents written.
     pub data: u64,
-    /// What is damaged and therefore missing, or missing in part.
+    /// What is damaged and therefore missing, or missing in part; the first 10,000.
     pub damaged: Vec<Problem>,
-    /// What could not be restored, mostly for lack of privileges.
+    /// How many of these there were.
+    pub damaged_found: u64,
+    /// The same of what is missing for another reason: the image could not be read there, a
+    /// newer program is needed, the target takes no more links.
+    pub failed: Vec<Problem>,
+    /// How many of these there were.
+    pub failed_found: u64,
+    /// What could not be restored, mostly for lack of privileges; the first 10,000.
     pub skipped: Vec<Problem>,
+    /// How many of these there were.
+    pub skipped_found: u64,
 }
 
 /// Something that is not as in the image.
@@ -54,6 +67,17 @@ pub enum ExtractError {
     /// The target holds something.
     #[error("{}: the directory is not empty; use another, or --force", .0.display())]
     NotEmpty(PathBuf),
+    /// Devices of the image's table were not given.
+    #[error(
+        "the image keeps data on {named} devices, of which {given} were given; give all of \
+         them in the table's order (--device)"
+    )]
+    Devices {
+        /// Given ones.
+        given: usize,
+        /// Those in the table.
+        named: usize,
+    },
     /// The target cannot be opened or made.
     #[error("{}: {cause}", path.display())]
     Target {
@@ -78,8 +102,8 @@ pub enum ExtractError {
 /// object itself under `name`.
 ///
 /// # Errors
-/// If the target is not as wanted, or an object cannot be made for another reason than
-/// damage of the image or lack of privileges.
+/// If devices are missing, the target is not as wanted, or an object cannot be made for
+/// another reason than damage of the image or lack of privileges.
 pub fn extract<S: Source>(
     image: &Image<S>,
     inode: Inode,
@@ -88,6 +112,15 @@ pub fn extract<S: Source>(
     options: Options,
     progress: &Progress,
 ) -> Result<Report, ExtractError> {
+    let named = image.superblock().devices.len();
+    let given = (1..=named).filter(|number| {
+        let device = u16::try_from(*number).map(Device);
+        device.is_ok_and(|device| image.device_size(device).is_some())
+    });
+    let given = given.count();
+    if given < named {
+        return Err(ExtractError::Devices { given, named });
+    }
     let place = Place::open(target, options.force)?;
     let mut maker = Maker::new(image, place, progress);
     if !inode.is_directory() {
@@ -95,7 +128,7 @@ pub fn extract<S: Source>(
         maker.node(&inode)?;
         return Ok(maker.report);
     }
-    let mut walk = image.walk(inode);
+    let mut walk = image.walk(inode.clone());
     let mut below = 0u64;
     while let Some(step) = walk.next() {
         // What lies in a directory that could not be made is passed over with it.
@@ -113,32 +146,56 @@ pub fn extract<S: Source>(
             Step::Enter(inode) => below = u64::from(!maker.enter(inode)?),
             Step::Node(inode) => maker.node(&inode)?,
             Step::Leave => maker.leave()?,
-            Step::Broken(error) => maker.damaged(&error),
+            Step::Broken(error) => maker.unread(&error),
         }
         progress.objects.fetch_add(1, Ordering::Relaxed);
     }
     while maker.depth() > 0 {
         maker.leave()?;
     }
+    maker.restore_modes(inode)?;
     Ok(maker.report)
 }
 
 impl Problem {
     fn new(path: &[u8], text: impl ToString) -> Self {
         Self {
-            path: show(path),
+            path: brief(path),
             text: text.to_string(),
         }
     }
 }
 
 impl Report {
-    /// Whether all of the image could be read.
+    /// Whether nothing is missing, what this user may not restore left aside.
     pub fn is_sound(&self) -> bool {
-        self.damaged.is_empty()
+        self.damaged_found == 0 && self.failed_found == 0
     }
 
-    fn damaged(&mut self, path: &[u8], error: &ReadError) {
-        self.damaged.push(Problem::new(path, error));
+    /// What the reader refused: damaged, or not to be had.
+    fn unread(&mut self, path: &[u8], error: &ReadError) {
+        match error {
+            ReadError::Damaged { .. } => self.damaged(path, error),
+            _ => self.failed(path, error),
+        }
+    }
+
+    fn damaged(&mut self, path: &[u8], text: impl ToString) {
+        note(&mut self.damaged, &mut self.damaged_found, path, text);
+    }
+
+    fn failed(&mut self, path: &[u8], text: impl ToString) {
+        note(&mut self.failed, &mut self.failed_found, path, text);
+    }
+
+    fn skipped(&mut self, path: &[u8], text: impl ToString) {
+        note(&mut self.skipped, &mut self.skipped_found, path, text);
+    }
+}
+
+fn note(list: &mut Vec<Problem>, found: &mut u64, path: &[u8], text: impl ToString) {
+    *found += 1;
+    if list.len() < MOST_FINDINGS {
+        list.push(Problem::new(path, text));
     }
 }

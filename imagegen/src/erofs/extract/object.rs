@@ -1,20 +1,17 @@
-//! Single objects: made, filled, and given owner, mode, attributes and times.
+//! Single objects: made, filled, dressed (`dress`), and put in their places.
 
-use super::place::Place;
-use super::{ExtractError, Problem, Report};
-use crate::erofs::read::{Image, Inode, ReadError, Where, kind, show};
+use super::dress::Handle;
+use super::modes::Held;
+use super::place::{Made, Place};
+use super::{ExtractError, Report};
+use crate::erofs::read::{Image, Inode, ReadError, Where, brief, kind};
 use crate::medium::Source;
 use crate::tree::Progress;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    linkat, lsetxattr, makedev, mknodat, openat, symlinkat, utimensat,
-};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, makedev, mknodat, openat, symlinkat};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
@@ -23,8 +20,8 @@ const PIECE: u64 = 1 << 20;
 
 /// Makes objects in the directory that is open.
 pub(super) struct Maker<'a, S> {
-    image: &'a Image<S>,
-    place: Place,
+    pub(super) image: &'a Image<S>,
+    pub(super) place: Place,
     progress: &'a Progress,
     pub(super) report: Report,
     /// Path of the object at hand.
@@ -33,9 +30,13 @@ pub(super) struct Maker<'a, S> {
     open: Vec<(Inode, usize)>,
     /// First path of each inode that says it has several.
     linked: HashMap<u64, Box<[u8]>, FxBuildHasher>,
+    pub(super) held: Held,
 }
 
-type Done = Result<(), ExtractError>;
+/// What was made, if it was: a file to be filled, or none.
+type Begun = Result<Option<Made<Option<File>>>, ExtractError>;
+
+pub(super) type Done = Result<(), ExtractError>;
 
 impl<'a, S: Source> Maker<'a, S> {
     pub(super) fn new(image: &'a Image<S>, place: Place, progress: &'a Progress) -> Self {
@@ -47,6 +48,7 @@ impl<'a, S: Source> Maker<'a, S> {
             path: Vec::new(),
             open: Vec::new(),
             linked: HashMap::default(),
+            held: Held::default(),
         }
     }
 
@@ -54,19 +56,23 @@ impl<'a, S: Source> Maker<'a, S> {
         self.open.len()
     }
 
-    pub(super) fn damaged(&mut self, error: &ReadError) {
-        self.report.damaged(&self.path, error);
+    pub(super) fn unread(&mut self, error: &ReadError) {
+        self.report.unread(&self.path, error);
     }
 
-    fn name(&self) -> &[u8] {
+    pub(super) fn skipped(&mut self, text: impl ToString) {
+        self.report.skipped(&self.path, text);
+    }
+
+    pub(super) fn name(&self) -> &[u8] {
         let slash = self.path.iter().rposition(|byte| *byte == b'/');
         let begin = slash.map_or(0, |at| at + 1);
         self.path.get(begin..).unwrap_or_default()
     }
 
-    fn failed(&self, what: &'static str, cause: impl Into<io::Error>) -> ExtractError {
+    pub(super) fn failed(&self, what: &'static str, cause: impl Into<io::Error>) -> ExtractError {
         ExtractError::Object {
-            path: show(&self.path),
+            path: brief(&self.path),
             what,
             cause: cause.into(),
         }
@@ -99,9 +105,10 @@ impl<'a, S: Source> Maker<'a, S> {
             return Ok(());
         };
         self.path.truncate(length);
-        self.dress(&inode, b".")?;
-        let done = self.place.leave();
-        done.map_err(|error| self.failed("go back", error))
+        // First back: its mode may lock us out.
+        let child = self.place.leave();
+        let child = child.map_err(|error| self.failed("go back", error))?;
+        self.close(&inode, child)
     }
 
     /// Anything but a directory.
@@ -111,18 +118,53 @@ impl<'a, S: Source> Maker<'a, S> {
         }
         let name = self.name().to_vec();
         let made = match inode.kind() {
-            kind::FILE => self.file(inode, &name)?,
+            kind::FILE => self.file(&name)?,
             kind::SYMLINK => self.symlink(inode, &name)?,
             _ => self.special(inode, &name)?,
         };
-        if !made {
-            return Ok(());
+        let Some(made) = made else { return Ok(()) };
+        let hidden = made.hidden.as_deref();
+        match self.finish(inode, &name, made.value, hidden) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.place.discard(hidden);
+                self.skipped("what was there of that name stays");
+                return Ok(());
+            }
+            Err(error) => {
+                self.place.discard(hidden);
+                return Err(error);
+            }
         }
         self.report.objects += 1;
         if inode.links > 1 {
             self.linked.insert(inode.nid, self.path.as_slice().into());
         }
-        self.dress(inode, &name)
+        Ok(())
+    }
+
+    /// Fills and dresses what was made, then gives it its name; false if that is another's,
+    /// which is better than what could be made.
+    fn finish(
+        &mut self,
+        inode: &Inode,
+        name: &[u8],
+        file: Option<File>,
+        hidden: Option<&[u8]>,
+    ) -> Result<bool, ExtractError> {
+        let handle = match file {
+            Some(file) => {
+                if !self.fill(inode, &file)? && hidden.is_some() {
+                    return Ok(false);
+                }
+                Handle::Open(file.into())
+            }
+            None => self.located(inode, hidden.unwrap_or(name))?,
+        };
+        self.dress(inode, &handle, 0)?;
+        let settled = self.place.settle(hidden, name);
+        settled.map_err(|error| self.failed("replace what is there", error))?;
+        Ok(true)
     }
 
     /// A further name of what was made already; false if it was not.
@@ -130,12 +172,23 @@ impl<'a, S: Source> Maker<'a, S> {
         let Some(first) = self.linked.get(&inode.nid) else {
             return Ok(false);
         };
-        let parent = self.place.parent(first);
-        let (parent, old) = parent.map_err(|error| self.failed("link to it", error))?;
-        let made = self.place.make(self.name(), |here| {
-            linkat(&parent, old, here, self.name(), AtFlags::empty())
+        let name = self.name();
+        let made = self.place.parent(first).and_then(|(parent, old)| {
+            let made = self.place.make(name, |here, name| {
+                linkat(&parent, old, here, name, AtFlags::empty())
+            })?;
+            self.place.settle(made.hidden.as_deref(), name)
         });
-        self.made(made, "link to it").map(|_| true)
+        match made {
+            Ok(()) => {}
+            Err(error) if in_the_way(&error) => self.taken(&error),
+            Err(error) if is_final(&error) => return Err(self.failed("link to it", error)),
+            Err(error) => {
+                let text = format!("no link to {}: {error}", brief(first));
+                self.report.failed(&self.path, text);
+            }
+        }
+        Ok(true)
     }
 
     /// The result of making something, unless another object of the image has that name.
@@ -156,39 +209,42 @@ impl<'a, S: Source> Maker<'a, S> {
 
     fn taken(&mut self, error: &io::Error) {
         let text = format!("not made, because something of that name is there ({error})");
-        self.report.damaged.push(Problem::new(&self.path, text));
+        self.report.damaged(&self.path, text);
     }
 
-    fn file(&mut self, inode: &Inode, name: &[u8]) -> Result<bool, ExtractError> {
+    fn file(&mut self, name: &[u8]) -> Begun {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
         let opened = self
             .place
-            .make(name, |here| openat(here, name, flags, mode));
-        let Some(file) = self.made(opened, "make the file")? else {
-            return Ok(false);
-        };
-        self.fill(inode, &File::from(file))?;
-        Ok(true)
+            .make(name, |here, name| openat(here, name, flags, mode));
+        let made = self.made(opened, "make the file")?;
+        Ok(made.map(|made| Made {
+            value: Some(File::from(made.value)),
+            hidden: made.hidden,
+        }))
     }
 
-    /// Writes the contents, holes left out.
-    fn fill(&mut self, inode: &Inode, file: &File) -> Done {
-        let written = self.copy(inode, file);
-        match written {
-            Ok(Err(error)) => self.damaged(&error),
-            Ok(Ok(())) => {}
+    /// Writes the contents, holes left out; whether all are there.
+    fn fill(&mut self, inode: &Inode, file: &File) -> Result<bool, ExtractError> {
+        let whole = match self.copy(inode, file) {
+            Ok(Err(error)) => {
+                self.unread(&error);
+                false
+            }
+            Ok(Ok(())) => true,
             Err(error) => return Err(self.failed("write to it", error)),
-        }
+        };
         match file.set_len(inode.size) {
             // No file can be so long.
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
                 let text = format!("a size of {} bytes: {error}", inode.size);
-                self.report.damaged.push(Problem::new(&self.path, text));
-                Ok(())
+                self.report.damaged(&self.path, text);
+                Ok(false)
             }
-            done => done.map_err(|error| self.failed("set its size", error)),
+            Err(error) => Err(self.failed("set its size", error)),
+            Ok(()) => Ok(whole),
         }
     }
 
@@ -221,21 +277,21 @@ impl<'a, S: Source> Maker<'a, S> {
         Ok(Ok(()))
     }
 
-    fn symlink(&mut self, inode: &Inode, name: &[u8]) -> Result<bool, ExtractError> {
+    fn symlink(&mut self, inode: &Inode, name: &[u8]) -> Begun {
         let target = match self.image.link(inode) {
             Ok(target) => target,
             Err(error) => {
-                self.damaged(&error);
-                return Ok(false);
+                self.unread(&error);
+                return Ok(None);
             }
         };
         let made = self
             .place
-            .make(name, |here| symlinkat(&*target, here, name));
-        Ok(self.made(made, "make the symbolic link")?.is_some())
+            .make(name, |here, name| symlinkat(&*target, here, name));
+        self.unfilled(made, "make the symbolic link")
     }
 
-    fn special(&mut self, inode: &Inode, name: &[u8]) -> Result<bool, ExtractError> {
+    fn special(&mut self, inode: &Inode, name: &[u8]) -> Begun {
         let kind = FileType::from_raw_mode(inode.kind().into());
         let mode = Mode::from_raw_mode(0o600);
         let number = inode
@@ -243,85 +299,22 @@ impl<'a, S: Source> Maker<'a, S> {
             .map_or(0, |device| makedev(device.major, device.minor));
         let made = self
             .place
-            .make(name, |here| mknodat(here, name, kind, mode, number));
+            .make(name, |here, name| mknodat(here, name, kind, mode, number));
         match made {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 self.skipped(format!("not made: {error}; only root makes devices"));
-                Ok(false)
+                Ok(None)
             }
-            made => Ok(self.made(made, "make the special file")?.is_some()),
+            made => self.unfilled(made, "make the special file"),
         }
     }
 
-    fn skipped(&mut self, text: String) {
-        self.report.skipped.push(Problem::new(&self.path, text));
-    }
-
-    /// Gives `name` here all that is not contents. The owner comes first, because a change
-    /// of it takes modes and capabilities away; times come last.
-    fn dress(&mut self, inode: &Inode, name: &[u8]) -> Done {
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
-        let here = self.place.here();
-        let owned = chownat(here, name, Some(uid), Some(gid), nofollow);
-        let mode = Mode::from_raw_mode(u32::from(inode.mode & 0o7777));
-        let moded = match inode.is_symlink() {
-            true => Ok(()),
-            // What it is was made a moment ago, by this name, in this directory.
-            false => chmodat(here, name, mode, AtFlags::empty()),
-        };
-        self.allowed(owned, "owner")?;
-        self.allowed(moded, "mode")?;
-        self.xattrs(inode, name)?;
-        let time = Timespec {
-            tv_sec: inode.mtime.seconds,
-            tv_nsec: inode.mtime.nanoseconds.into(),
-        };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        let timed = utimensat(self.place.here(), name, &times, nofollow);
-        self.allowed(timed, "times")
-    }
-
-    /// What the system may refuse for good reasons is said and passed over.
-    fn allowed(&mut self, done: rustix::io::Result<()>, what: &str) -> Done {
-        match done {
-            Ok(()) => Ok(()),
-            Err(
-                error @ (Errno::PERM
-                | Errno::ACCESS
-                | Errno::NOTSUP
-                | Errno::INVAL
-                | Errno::NOSPC
-                | Errno::TOOBIG
-                | Errno::RANGE),
-            ) => {
-                self.skipped(format!("{what}: {error}"));
-                Ok(())
-            }
-            Err(error) => Err(self.failed("restore what is not contents", error)),
-        }
-    }
-
-    fn xattrs(&mut self, inode: &Inode, name: &[u8]) -> Done {
-        let all = match self.image.xattrs(inode) {
-            Ok(all) => all,
-            Err(error) => {
-                self.damaged(&error);
-                return Ok(());
-            }
-        };
-        // Links and devices cannot be opened, so by the way through `/proc`.
-        let here = self.place.here().as_raw_fd();
-        let path = [format!("/proc/self/fd/{here}/").as_bytes(), name].concat();
-        for xattr in all.list {
-            let Some(key) = xattr.name else { continue };
-            let done = lsetxattr(&*path, &*key, &xattr.value, XattrFlags::empty());
-            self.allowed(done, &format!("attribute {}", key.escape_ascii()))?;
-        }
-        Ok(())
+    fn unfilled(&mut self, made: io::Result<Made<()>>, what: &'static str) -> Begun {
+        let made = self.made(made, what)?;
+        Ok(made.map(|made| Made {
+            value: None,
+            hidden: made.hidden,
+        }))
     }
 }
 
@@ -329,5 +322,15 @@ fn in_the_way(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory
+    )
+}
+
+/// Whether nothing else would go better.
+fn is_final(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
     )
 }

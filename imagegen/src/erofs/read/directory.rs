@@ -35,8 +35,13 @@ impl Entry {
 #[derive(Debug)]
 pub struct Entries<'a, S> {
     contents: Contents<'a, S>,
+    /// The block after that of `entries`.
     block: u64,
     entries: std::vec::IntoIter<Entry>,
+    /// Entries that its block has.
+    all: usize,
+    /// How many of the block before came already, if the others were let go.
+    came: Option<usize>,
 }
 
 impl<S: Source> Iterator for Entries<'_, S> {
@@ -47,13 +52,19 @@ impl<S: Source> Iterator for Entries<'_, S> {
             if let Some(entry) = self.entries.next() {
                 return Some(Ok(entry));
             }
-            if self.block >= self.contents.blocks() {
+            let (number, came) = match self.came.take() {
+                Some(came) => (self.block.saturating_sub(1), came),
+                None => (self.block, 0),
+            };
+            if number >= self.contents.blocks() {
                 return None;
             }
-            match block(&mut self.contents, self.block) {
+            match block(&mut self.contents, number) {
                 Ok(entries) => {
-                    self.block += 1;
+                    self.block = number + 1;
+                    self.all = entries.len();
                     self.entries = entries.into_iter();
+                    self.entries.by_ref().take(came).for_each(drop);
                 }
                 Err(error) => {
                     self.block = u64::MAX;
@@ -61,6 +72,23 @@ impl<S: Source> Iterator for Entries<'_, S> {
                 }
             }
         }
+    }
+}
+
+impl<S> Entries<'_, S> {
+    /// Entries whose memory is in use.
+    pub(super) fn held(&self) -> usize {
+        self.all
+    }
+
+    /// Lets them go; they are read again when they are wanted.
+    pub(super) fn let_go(&mut self) {
+        self.came = match self.entries.len() {
+            0 => None,
+            left => Some(self.all - left),
+        };
+        self.entries = Vec::new().into_iter();
+        self.all = 0;
     }
 }
 
@@ -77,6 +105,8 @@ impl<S: Source> Image<S> {
             contents: self.contents(inode)?,
             block: 0,
             entries: Vec::new().into_iter(),
+            all: 0,
+            came: None,
         })
     }
 

@@ -32,6 +32,7 @@ pub use error::{Device, Nid, Place, ReadError, Result};
 pub(crate) use inode::kind;
 pub use inode::{Form, Inode, Layout};
 pub use map::{Coding, Extent, Extents, Map, Where};
+pub(crate) use path::brief;
 pub use path::show;
 pub use superblock::{Slot, Superblock};
 pub use walk::{Step, Walk};
@@ -84,6 +85,7 @@ pub struct Image<S> {
     prefixes: Vec<Prefix>,
     pieces: Mutex<Cache<(Area, u64)>>,
     clusters: Mutex<Cache<ClusterKey>>,
+    forms: Mutex<Vec<(u64, map::Form)>>,
 }
 
 impl<S: Source> Image<S> {
@@ -130,6 +132,7 @@ impl<S: Source> Image<S> {
             prefixes: Vec::new(),
             pieces: Mutex::new(Cache::new(PIECES)),
             clusters: Mutex::new(Cache::new(CLUSTERS)),
+            forms: Mutex::default(),
         };
         let special = |nid: Option<u64>| nid.map(|nid| image.inode(nid)).transpose();
         let (metabox, packed) = (

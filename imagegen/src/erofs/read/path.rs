@@ -40,3 +40,18 @@ impl<S: Source> Image<S> {
 pub fn show(path: &[u8]) -> String {
     crate::shown::path(path)
 }
+
+/// The end of a path for people, if it is longer than the system takes paths: deep trees
+/// have names by the thousand, and a list of findings as many paths.
+pub(crate) fn brief(path: &[u8]) -> String {
+    match path.len().checked_sub(PATH_MOST) {
+        None | Some(0) => show(path),
+        Some(over) => {
+            let end = path.get(over..).unwrap_or_default();
+            format!("...{}", crate::shown::name(end))
+        }
+    }
+}
+
+/// Bytes of a path that are shown.
+const PATH_MOST: usize = 4095;

@@ -1,7 +1,9 @@
 //! Every name below a directory, depth first, in the order of the directories.
 //!
 //! Bounded whatever the image says: a directory that is reached a second time is not
-//! entered again, and there may be no more names than an image of its size can hold.
+//! entered again, there may be no more names than an image of its size can hold, and the
+//! directories that are open hold at most `HELD` entries between them: what they let go is
+//! read again on the way back.
 
 use super::directory::{Entries, Entry};
 use super::error::{ReadError, Result, damaged};
@@ -11,8 +13,12 @@ use crate::medium::Source;
 use hashbrown::HashSet;
 use rustc_hash::FxBuildHasher;
 
-/// Compressed directories may be larger than the image by this factor.
+/// Compressed directories may be larger than the image by this factor, and so may the
+/// metabox.
 const DENSITY: u64 = 64;
+
+/// Most entries that are kept for the way back.
+const HELD: usize = 1 << 16;
 
 /// What a walk comes to.
 #[derive(Debug)]
@@ -38,7 +44,10 @@ pub struct Walk<'a, S> {
     entry: Option<Entry>,
     /// Directories that were entered.
     seen: HashSet<u64, FxBuildHasher>,
+    /// Names that may still come.
     left: u64,
+    /// Entries kept in the directories above the last one.
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -46,12 +55,13 @@ struct Frame<'a, S> {
     entries: Entries<'a, S>,
     /// Bytes of the path with this directory.
     path: usize,
+    /// Entries of it that count as held.
+    held: usize,
 }
 
 impl<S: Source> Image<S> {
     /// A walk from `inode` on, whose own path is empty.
     pub fn walk(&self, inode: Inode) -> Walk<'_, S> {
-        let size = self.area_size(Area::Image) + self.area_size(Area::Metabox).min(1 << 40);
         Walk {
             image: self,
             first: Some(inode),
@@ -59,8 +69,18 @@ impl<S: Source> Image<S> {
             path: Vec::new(),
             entry: None,
             seen: HashSet::default(),
-            left: size.saturating_mul(DENSITY) / ENTRY as u64,
+            left: self.most_names(),
+            held: 0,
         }
+    }
+
+    /// As many names as an image of this size can hold, or more.
+    pub(crate) fn most_names(&self) -> u64 {
+        let image = self.area_size(Area::Image);
+        let metabox = self.area_size(Area::Metabox);
+        let metabox = metabox.min(image.saturating_mul(DENSITY));
+        let bytes = image.saturating_add(metabox).saturating_mul(DENSITY);
+        bytes / ENTRY as u64
     }
 }
 
@@ -77,7 +97,15 @@ impl<'a, S: Source> Walk<'a, S> {
 
     /// Leaves out what is in the directory that was entered last, and its end.
     pub fn skip(&mut self) {
+        self.leave();
+    }
+
+    fn leave(&mut self) {
         self.stack.pop();
+        if let Some(frame) = self.stack.last_mut() {
+            self.held -= frame.held;
+            frame.held = 0;
+        }
     }
 
     /// Goes on.
@@ -91,7 +119,10 @@ impl<'a, S: Source> Walk<'a, S> {
         self.entry = None;
         let entry = loop {
             match frame.entries.next() {
-                Some(Ok(entry)) if entry.is_dots() => self.left = self.left.saturating_sub(1),
+                Some(Ok(entry)) if entry.is_dots() => match self.left.checked_sub(1) {
+                    Some(left) => self.left = left,
+                    None => return Some(Step::Broken(self.too_many(&entry))),
+                },
                 other => break other,
             }
         };
@@ -99,7 +130,7 @@ impl<'a, S: Source> Walk<'a, S> {
             Some(Ok(entry)) => entry,
             Some(Err(error)) => return Some(Step::Broken(error)),
             None => {
-                self.stack.pop();
+                self.leave();
                 return Some(Step::Leave);
             }
         };
@@ -115,11 +146,16 @@ impl<'a, S: Source> Walk<'a, S> {
         })
     }
 
+    /// The end of a walk that would not end.
+    fn too_many(&mut self, entry: &Entry) -> ReadError {
+        self.stack.clear();
+        let flaw = "more names than an image of this size can hold";
+        damaged("directories", super::Place::Inode(entry.nid), flaw)
+    }
+
     fn enter(&mut self, entry: &Entry) -> Result<Inode> {
         let Some(left) = self.left.checked_sub(1) else {
-            self.stack.clear();
-            let flaw = "more names than an image of this size can hold";
-            return Err(damaged("directories", super::Place::Inode(entry.nid), flaw));
+            return Err(self.too_many(entry));
         };
         self.left = left;
         let inode = self.image.inode(entry.nid)?;
@@ -137,13 +173,29 @@ impl<'a, S: Source> Walk<'a, S> {
         self.seen.insert(inode.nid);
         match self.image.entries(&inode) {
             Ok(entries) => {
+                self.hold();
                 self.stack.push(Frame {
                     entries,
                     path: self.path.len(),
+                    held: 0,
                 });
                 Step::Enter(inode)
             }
             Err(error) => Step::Broken(error),
         }
+    }
+
+    /// Keeps the entries of the last directory while others are entered, if there is room.
+    fn hold(&mut self) {
+        let Some(frame) = self.stack.last_mut() else {
+            return;
+        };
+        let entries = frame.entries.held();
+        if self.held + entries > HELD {
+            frame.entries.let_go();
+            return;
+        }
+        frame.held = entries;
+        self.held += entries;
     }
 }

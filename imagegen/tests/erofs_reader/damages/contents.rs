@@ -147,7 +147,8 @@ pub(super) const ENCODED: &[Damage] = &[
         let at = record(p) + 16 + 12;
         p.bytes[at..at + 4].fill(0xff);
     }),
-    damage("no extent for the beginning", Map, |p| {
+    // A hole, and what follows is shorter than its cluster gives.
+    damage("no extent for the first byte", Contents, |p| {
         let at = record(p) + 12;
         p.bytes[at] = 1;
     }),

@@ -9,8 +9,8 @@ mod lz4;
 use super::Coding;
 use flate2::{Decompress, FlushDecompress, Status};
 use lzma_rust2::LzmaReader;
-use ruzstd::decoding::StreamingDecoder;
 use std::io::Read;
+use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 /// Why stored bytes give no contents.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,22 +116,46 @@ fn deflate(stored: &[u8], wanted: usize) -> Result<Decoded> {
 /// Frames with windows beyond this are refused: a cluster gives no more.
 const WINDOW_MAX: u64 = super::DECODED_MAX;
 
+/// Logarithm of a window that holds [`WINDOW_MAX`] bytes.
+const WINDOW_LOG_MAX: u32 = 24;
+
 fn zstd(stored: &[u8], wanted: usize) -> Result<Decoded> {
     let bad = |text: String| DecodeError::Stream(Coding::Zstd, text);
+    let failed = |code| bad(zstd_safe::get_error_name(code).into());
     if window(stored).is_none_or(|window| window > WINDOW_MAX) {
         return Err(bad("its header, or its window".into()));
     }
-    let mut stream = StreamingDecoder::new(stored).map_err(|error| bad(error.to_string()))?;
+    let mut context = DCtx::try_create().ok_or_else(|| bad("no memory to decode it".into()))?;
+    let most = DParameter::WindowLogMax(WINDOW_LOG_MAX);
+    context.set_parameter(most).map_err(failed)?;
+    let mut input = InBuffer::around(stored);
     let mut bytes = vec![0; wanted];
-    let mut got = 0;
-    while let Some(rest) = bytes.get_mut(got..).filter(|rest| !rest.is_empty()) {
-        match stream.read(rest).map_err(|error| bad(error.to_string()))? {
-            0 => return Err(DecodeError::Short { got, wanted }),
-            now => got += now,
+    let (got, ended) = zstd_step(&mut context, &mut input, &mut bytes).map_err(failed)?;
+    if got != wanted {
+        return Err(DecodeError::Short { got, wanted });
+    }
+    // A full buffer says nothing of the end, which may be all that is left.
+    let ended = ended || matches!(zstd_step(&mut context, &mut input, &mut [0]), Ok((0, true)));
+    Ok(Decoded { bytes, ended })
+}
+
+/// Decodes until `out` is full or the input is used up: how many bytes there are, and
+/// whether the frame ended.
+fn zstd_step(
+    context: &mut DCtx<'_>,
+    input: &mut InBuffer<'_>,
+    out: &mut [u8],
+) -> std::result::Result<(usize, bool), usize> {
+    let wanted = out.len();
+    let mut output = OutBuffer::around(out);
+    loop {
+        let before = (input.pos(), output.pos());
+        let ended = context.decompress_stream(&mut output, input)? == 0;
+        let stuck = (input.pos(), output.pos()) == before;
+        if ended || stuck || output.pos() == wanted {
+            return Ok((output.pos(), ended));
         }
     }
-    let ended = matches!(stream.read(&mut [0]), Ok(0));
-    Ok(Decoded { bytes, ended })
 }
 
 /// The window that a frame asks for, in bytes (RFC 8878, 3.1.1.1).
@@ -211,5 +235,48 @@ mod tests {
     fn a_frame_with_too_large_a_window_is_refused() {
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0, 0xf8, 1, 0, 0];
         assert!(decode(&frame, request(Coding::Zstd, 0)).is_err());
+    }
+
+    /// One block of many sequences, each a long match, gives far more than any block may.
+    #[test]
+    fn a_frame_that_gives_gigabytes_is_refused_at_once() {
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0];
+        frame.extend_from_slice(&[8 << 3, 0, 0]);
+        frame.extend_from_slice(b"contents");
+        // No literals; 32,768 sequences, all of the same three codes.
+        let mut block = vec![0, 0xff, 0, 1, 0x54, 0, 0, 52];
+        block.extend_from_slice(&[0xff; 65_536]);
+        block.push(1);
+        let header = (block.len() as u32) << 3 | 2 << 1 | 1;
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.extend_from_slice(&block);
+        let refused = decode(&frame, request(Coding::Zstd, 4096)).unwrap_err();
+        assert!(
+            matches!(refused, DecodeError::Stream(Coding::Zstd, _)),
+            "{refused}"
+        );
+        // The window may be as large as it likes.
+        frame[5] = 0x68;
+        decode(&frame, request(Coding::Zstd, 4096)).unwrap_err();
+    }
+
+    #[test]
+    fn zstd_says_whether_there_is_more() {
+        let bytes: Vec<u8> = (0..300_000u32).map(|at| (at / 7) as u8).collect();
+        let mut frame = vec![0; 300_000];
+        let length = zstd_safe::compress(&mut frame[..], &bytes, 3).unwrap();
+        frame.truncate(length);
+        for wanted in [1, 131_072, bytes.len() - 1, bytes.len()] {
+            let decoded = decode(&frame, request(Coding::Zstd, wanted)).unwrap();
+            assert!(decoded.bytes == bytes[..wanted]);
+            assert_eq!(decoded.ended, wanted == bytes.len());
+        }
+        let short = decode(&frame, request(Coding::Zstd, bytes.len() + 1)).unwrap_err();
+        assert!(
+            matches!(short, DecodeError::Short { got: 300_000, .. }),
+            "{short}"
+        );
+        frame.truncate(length / 2);
+        decode(&frame, request(Coding::Zstd, bytes.len())).unwrap_err();
     }
 }

@@ -4,6 +4,9 @@
 //! With 16 bytes or more a record says where its extent begins; with less there is one for
 //! each logical cluster, and with 4 bytes they lie one after the other from a byte on that
 //! stands before the first.
+//!
+//! Contents that no record with 16 bytes or more speaks of, those before the first one, are
+//! a hole, as the kernel has it (`z_erofs_map_blocks_ext`).
 
 use super::super::error::{ReadError, Result, damaged};
 use super::super::{Area, Image, Inode};
@@ -13,10 +16,15 @@ use crate::erofs::format::compressed::{
     EXTENT_FORMAT_SHIFT, EXTENT_LENGTH_MASK, EXTENT_PARTIAL, Extent as Raw, MapHeader, advise,
 };
 use crate::medium::Source;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// Of so many records of 4 bytes one is known where its data lies.
+const STEP: u64 = 256;
 
 /// An inode with encoded extents.
-#[derive(Debug)]
-pub(super) struct Encoded {
+#[derive(Debug, Clone)]
+pub(in crate::erofs::read) struct Encoded {
     area: Area,
     /// First record.
     at: u64,
@@ -28,7 +36,9 @@ pub(super) struct Encoded {
     bits: u32,
     /// With records of 4 bytes: one of them and where its data lies.
     known: (u64, u64),
-    first: u64,
+    /// Where the data of every [`STEP`]th lies, as far as it was wanted; every reader of
+    /// the inode knows what one found out.
+    sums: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Encoded {
@@ -51,19 +61,19 @@ impl Encoded {
             advise,
             bits,
             known: (0, 0),
-            first: 0,
+            sums: Arc::default(),
         };
         if record < 16 {
             this.count = inode.size.div_ceil(1 << bits);
         }
         if record == 4 {
             let first: U64 = image.structure(inode.area, this.at)?;
-            this.first = first.get();
-            this.known = (0, this.first);
+            this.known = (0, first.get());
+            this.sums = Arc::new(Mutex::new(vec![first.get()]));
             this.at += size_of::<U64>() as u64;
         }
         let room = image.area_size(inode.area).saturating_sub(this.at);
-        if this.count == 0 || this.count > room / record {
+        if this.count > room / record {
             let flaw = format!("{} extents, for which there is no room", this.count);
             return Err(damaged(NAME, inode.place(), flaw));
         }
@@ -88,7 +98,10 @@ impl Encoded {
                 let number = offset >> self.bits;
                 (number, number << self.bits, (number + 1) << self.bits)
             }
-            _ => self.search(image, inode, offset)?,
+            _ => match self.search(image, inode, offset)? {
+                Found::Record(number, begin, end) => (number, begin, end),
+                Found::Hole(end) => return Ok(hole(offset, end)),
+            },
         };
         let length = end.min(inode.size).saturating_sub(begin);
         let raw = self.raw(image, number)?;
@@ -100,11 +113,8 @@ impl Encoded {
         }
         let stored = u64::from(word & EXTENT_LENGTH_MASK);
         let mut extent = Extent {
-            offset: begin,
-            length,
-            place: Where::Hole,
-            coding: Coding::Plain,
             partial: word & EXTENT_PARTIAL != 0,
+            ..hole(begin, begin + length)
         };
         if stored != 0 {
             extent.coding = self.coding(image, inode, word, at | stored, begin)?;
@@ -136,27 +146,41 @@ impl Encoded {
         if self.record > 4 {
             return Ok(u64::from(raw.at_low.get()) | u64::from(raw.at_high.get()) << 32);
         }
-        let (mut known, mut at) = self.known;
-        if known > number {
-            (known, at) = (0, self.first);
-        }
-        while known < number {
-            let stored = self.raw(image, known)?.length.get() & EXTENT_LENGTH_MASK;
-            at = at.saturating_add(stored.into());
-            known += 1;
-        }
-        self.known = (known, at);
+        let (known, at) = match self.known {
+            near if near.0 <= number && number - near.0 <= STEP => near,
+            _ => self.sum(image, number / STEP)?,
+        };
+        let at = self.sum_up(image, known, number, at)?;
+        self.known = (number, at);
         Ok(at)
     }
 
-    /// The record whose extent holds `offset`, by binary search: its number, and where it
-    /// and the next one begin.
-    fn search<S: Source>(
-        &self,
-        image: &Image<S>,
-        inode: &Inode,
-        offset: u64,
-    ) -> Result<(u64, u64, u64)> {
+    /// The first record of a step and where its data lies.
+    fn sum<S: Source>(&self, image: &Image<S>, step: u64) -> Result<(u64, u64)> {
+        let mut sums = self.sums.lock();
+        loop {
+            let last = sums.len().saturating_sub(1) as u64;
+            if let Some(at) = sums.get(step as usize) {
+                return Ok((step * STEP, *at));
+            }
+            let at = sums.last().copied().unwrap_or(0);
+            let next = self.sum_up(image, last * STEP, (last + 1) * STEP, at)?;
+            sums.push(next);
+        }
+    }
+
+    /// Where the data of record `to` lies, if that of record `from` lies at `at`.
+    fn sum_up<S: Source>(&self, image: &Image<S>, from: u64, to: u64, at: u64) -> Result<u64> {
+        let mut at = at;
+        for number in from..to {
+            let stored = self.raw(image, number)?.length.get() & EXTENT_LENGTH_MASK;
+            at = at.saturating_add(stored.into());
+        }
+        Ok(at)
+    }
+
+    /// The record whose extent holds `offset`, by binary search.
+    fn search<S: Source>(&self, image: &Image<S>, inode: &Inode, offset: u64) -> Result<Found> {
         let (mut from, mut to) = (0, self.count);
         let (mut begin, mut end) = (None, inode.size);
         while from < to {
@@ -173,16 +197,34 @@ impl Encoded {
                 (from, begin) = (middle + 1, Some(at));
             }
         }
-        match begin {
-            Some(begin) => Ok((from - 1, begin, end)),
-            None => Err(flaw(inode, offset, "no extent holds it")),
-        }
+        Ok(match begin {
+            Some(begin) => Found::Record(from - 1, begin, end),
+            None => Found::Hole(end),
+        })
     }
 
     fn raw<S: Source>(&self, image: &Image<S>, number: u64) -> Result<Raw> {
         // Within the room that `open` saw.
         let at = self.at.saturating_add(number.saturating_mul(self.record));
         image.prefix_of(self.area, at, self.record as usize)
+    }
+}
+
+/// What a search found.
+enum Found {
+    /// A record: its number, and where its extent and the next one begin.
+    Record(u64, u64, u64),
+    /// Nothing up to this byte, where the first one begins.
+    Hole(u64),
+}
+
+fn hole(begin: u64, end: u64) -> Extent {
+    Extent {
+        offset: begin,
+        length: end - begin,
+        place: Where::Hole,
+        coding: Coding::Plain,
+        partial: false,
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) enum Index {
 }
 
 /// Where the entries of an inode lie.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Table {
     area: Area,
     at: u64,

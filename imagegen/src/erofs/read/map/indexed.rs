@@ -9,8 +9,8 @@ use crate::erofs::format::compressed::{MapHeader, advise, kind};
 use crate::medium::Source;
 
 /// An inode whose clusters are indexed.
-#[derive(Debug)]
-pub(super) struct Indexed {
+#[derive(Debug, Clone)]
+pub(in crate::erofs::read) struct Indexed {
     table: Table,
     advise: u16,
     codings: [Option<Coding>; 2],

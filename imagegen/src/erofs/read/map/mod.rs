@@ -94,8 +94,9 @@ pub struct Map<'a, S> {
     form: Form,
 }
 
-#[derive(Debug)]
-enum Form {
+/// How a map is kept.
+#[derive(Debug, Clone)]
+pub(super) enum Form {
     Flat,
     Chunks,
     /// All of it is a fragment.
@@ -119,9 +120,32 @@ impl<S: Source> Image<S> {
             Layout::Plain | Layout::Inline => Form::Flat,
             Layout::Chunks => Form::Chunks,
             Layout::Full | Layout::Compact if inode.size == 0 => Form::Flat,
-            Layout::Full | Layout::Compact => map.compressed()?,
+            Layout::Full | Layout::Compact => self.form(&map)?,
         };
         Ok(map)
+    }
+
+    /// The form of a compressed inode. Those of the packed inode and the metabox are kept:
+    /// they are opened for every fragment and every piece of metadata.
+    fn form(&self, map: &Map<'_, S>) -> Result<Form> {
+        let nid = map.inode.nid;
+        if ![self.superblock.packed, self.superblock.metabox].contains(&Some(nid)) {
+            return map.compressed();
+        }
+        let known = |forms: &[(u64, Form)]| {
+            let found = forms.iter().find(|(of, _)| *of == nid);
+            found.map(|(_, form)| form.clone())
+        };
+        if let Some(form) = known(&self.forms.lock()) {
+            return Ok(form);
+        }
+        // Not locked: what it reads may need the other's.
+        let form = map.compressed()?;
+        let mut forms = self.forms.lock();
+        if known(&forms).is_none() {
+            forms.push((nid, form.clone()));
+        }
+        Ok(form)
     }
 }
 
