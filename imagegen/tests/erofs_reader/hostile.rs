@@ -6,12 +6,13 @@ use imagegen::erofs::dump;
 use imagegen::erofs::extract::{self, extract};
 use imagegen::erofs::format::compressed::{Index, MapHeader, kind};
 use imagegen::erofs::format::inode::{Compact, Extended, layout};
-use imagegen::erofs::format::superblock::{algorithm, incompat};
+use imagegen::erofs::format::superblock::{self, Superblock, algorithm, incompat};
 use imagegen::erofs::format::{U16, U32, U64};
 use imagegen::erofs::list;
 use imagegen::erofs::read::{Image, Step};
 use imagegen::tree::Progress;
 use std::io::{self, Write};
+use std::mem::offset_of;
 use zerocopy::IntoBytes;
 
 /// Inodes whose attributes, which overlap, all end where one table of chunks begins.
@@ -63,17 +64,19 @@ impl Write for Mebibyte {
     }
 }
 
-/// 64 GiB of directory, all of it the same compressed cluster.
+/// 512 MiB of directory, forty million names, all of it the same compressed cluster; and a
+/// metabox that says it has a TiB.
 fn endless() -> Vec<u8> {
-    const CLUSTERS: usize = 8 << 10;
+    const CLUSTERS: usize = 64;
     const CLUSTER: usize = 8 << 20;
     let mut raw = Raw::new(12);
     let root = raw.reserve(16 + CLUSTERS * 8);
-    let mut block = entries(&[(b".".to_vec(), root, 2), (b"..".to_vec(), root, 2)]);
+    let metabox = raw.reserve(0);
+    let mut block = entries(&vec![(b".".to_vec(), root, 2); 4096 / 13]);
     block.resize(4096, 0);
     let mut packed = [0; 4096];
     let bytes = block.repeat(CLUSTER / 4096);
-    let length = zstd_safe::compress(&mut packed[..], &bytes, 3).unwrap();
+    let length = zstd_safe::compress(&mut packed[..], &bytes, 15).unwrap();
     packed.rotate_right(4096 - length);
     let cluster = raw.blocks(&packed);
     let header = MapHeader {
@@ -98,7 +101,18 @@ fn endless() -> Vec<u8> {
         ..plain(0o040_755)
     };
     raw.inode(root, layout::COMPRESSED_FULL, inode, &after);
-    raw.finish(root, incompat::COMPRESSION_CONFIGS, 1 << algorithm::ZSTD)
+    let hole = Extended {
+        size: U64::new(1 << 40),
+        data: u32::MAX.into(),
+        ..plain(0o100_644)
+    };
+    raw.inode(metabox, layout::PLAIN, hole, &[]);
+    let features = incompat::COMPRESSION_CONFIGS | incompat::METABOX;
+    let mut bytes = raw.finish(root, features, 1 << algorithm::ZSTD);
+    let at = superblock::AT as usize;
+    bytes[at + offset_of!(Superblock, extension_slots)] = 1;
+    bytes[at + superblock::SIZE..][..8].copy_from_slice(&metabox.to_le_bytes());
+    bytes
 }
 
 #[test]
