@@ -73,20 +73,6 @@ fn equal_chunks_are_kept_once() {
     }
 }
 
-/// Chunks in a hole are not looked at block by block.
-#[test]
-fn equal_chunks_in_holes_without_end() {
-    let mut tree = Tree::new();
-    tree.sparse(ROOT, "far", 1 << 60, vec![(1 << 59) - 4096..1 << 59]);
-    let options = Options {
-        chunk_size: Some(4096),
-        dedupe: true,
-        ..Options::default()
-    };
-    let image = Image::make(&tree, &options).unwrap();
-    crate::assert_checked(&image);
-}
-
 #[test]
 fn chunks_of_every_size() {
     for block_size in [512, 4096] {

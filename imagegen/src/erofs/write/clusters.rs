@@ -216,7 +216,10 @@ impl Clusters {
             kind,
             partial: false,
         });
-        self.body(shape, Tail::None, Vec::new(), beside, placing)
+        match self.flat(None, placing) {
+            Ok(body) => Ok(body),
+            Err(_) => self.body(shape, Tail::None, Vec::new(), beside, placing),
+        }
     }
 
     fn map(&self, shape: Shape, tail: Tail) -> FileMap<'_> {
