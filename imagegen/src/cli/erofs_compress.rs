@@ -38,8 +38,8 @@ pub(crate) struct Compress {
     /// -E all-fragments)
     #[arg(long, conflicts_with = "fragments")]
     all_fragments: bool,
-    /// Inodes with what lies beside them, in clusters of SIZE [default: 4k, or a block]: smaller
-    /// where there are many files, slower to look at; with --48bit, from Linux 6.17 on
+    /// Inodes with what lies beside them, in clusters of SIZE (4k, or a block): smaller where
+    /// there are many files, slower to look at. Turns on --48bit; from Linux 6.17 on
     /// (mkfs.erofs: -m)
     #[arg(
         long,
