@@ -60,7 +60,7 @@ fn killed_fifty_times_under_load_nobody_notices() -> Outcome {
     let ledger = load::ledger(LEDGER_MIB);
     let fio = FioLoop::start(&rig.bed.dir, "kill", fio_job(&device, seed));
     let own = BlockLoad::start(&device, &ledger, seed)?;
-    let rounds = super::rounds(50)?;
+    let rounds = super::setting("CSNAP_KILLS", 50)?;
     let mut times = Vec::new();
     let mut taken = 0;
     for round in 0..rounds {

@@ -27,7 +27,7 @@ fn snapshots_are_mapped_and_unmapped_200_times_under_load() -> Outcome {
     let full = format!("{VOLUME}@s");
     rig.bed.ctl.ok(&format!("snapshot take {full}"))?;
     let fio = FioLoop::start(&rig.bed.dir, "map", calm_job(&device, seed));
-    for round in 0..u64::from(super::rounds(200)?) {
+    for round in 0..u64::from(super::setting("CSNAP_MAPS", 200)?) {
         rig.bed.ctl.ok(&format!("snapshot map {full}"))?;
         let snapshot = rig.snapshot_device(&full)?;
         if round % 20 == 0 {
