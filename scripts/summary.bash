@@ -151,6 +151,10 @@ summary_end() {
         print_reasons
     fi
     echo
+    # Often the last lines are all that is seen of a run.
+    awk -F '\t' -v all="$SECONDS" '
+        $5 >= 60 { printf "%s %d, ", $1, $5 }
+        END { printf "in all %d seconds\n", all }' "$SUMMARY"
     awk -F '\t' '
         { p += $2; f += $3; s += $4 }
         END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 }' "$SUMMARY"

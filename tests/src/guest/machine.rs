@@ -98,6 +98,10 @@ pub struct Hardware {
     pub terminal: bool,
 }
 
+/// All that the emulator knows, but the quick string instructions: kernel and libc copy and
+/// clear memory with them where they are said to be quick, and it does them a byte at a time.
+pub const CPU: &str = "max,-erms,-fsrm,-fsrs,-fzrm,-fsrc";
+
 /// Kernel arguments of every guest. A problem of the kernel ends the guest at once;
 /// the limits suit a machine that may be 20 times slower than usual, and shared. The
 /// kernel's check of its timer counts ticks in a few milliseconds: on a busy host it
@@ -218,7 +222,8 @@ fn name_of(dir: &Path) -> String {
 fn arguments(hardware: &Hardware, dir: &Path, ports: &Ports) -> Result<Vec<OsString>> {
     let mut line = Line::default();
     line.words("-nodefaults -no-user-config -no-reboot -display none -machine pc,usb=off");
-    line.words("-accel tcg,thread=multi -cpu max");
+    line.words("-accel tcg,thread=multi -cpu");
+    line.words(CPU);
     line.pair("-smp", hardware.cpus.to_string());
     line.pair("-m", format!("{}M", hardware.memory >> 20));
     line.pair("-kernel", &hardware.kernel.image);

@@ -41,13 +41,14 @@ pub fn markdown(rows: &[Row], conditions: &str) -> String {
 pub fn conditions(rows: &[Row], machine: &Machine, plan: &Plan) -> String {
     let rounds = rounds(rows);
     format!(
-        "Guest without KVM: {}, `-cpu max` ({}), {} CPUs, kernel {}; {}; {}. Median of {rounds} \
+        "Guest without KVM: {}, `-cpu {}` ({}), {} CPUs, kernel {}; {}; {}. Median of {rounds} \
          interleaved rounds; origin of {} MiB on a RAM disk (brd), `-cache`: null_blk with a \
          volatile cache; a timed case lasts {} s, a pass over the origin is repeated up to that \
          time; what no bar is about {} s. fio, io_uring, direct, queue depth 32, 4 KiB unless \
          the case says otherwise; `first-overwrite` writes whole chunks, `first-overwrite-4k` \
          the first 4 KiB of each. dm-thin has no blocks below 64 KiB.",
         machine.qemu,
+        crate::guest::machine::CPU,
         machine.cpu,
         machine.cpus,
         machine.kernel,
