@@ -19,6 +19,7 @@ pub enum VolumeVerb {
                             --policy snapshot-first\n  \
                             csnapctl volume create web /dev/sda --format xfs --label web\n  \
                             csnapctl volume create web /dev/sda --format xfs --from /srv/web\n  \
+                            csnapctl volume create web /dev/sda --format erofs --from /srv/web\n  \
                             csnapctl volume create vm7 vm7.img --format xfs --from oci:layout:latest")]
     Create {
         /// The volume's name: letters, digits, '.', '_', '-'

@@ -1,6 +1,6 @@
 //! Arguments about compression, and what they mean to the library.
 
-use super::values;
+use super::{Failure, values};
 use clap::Args;
 use imagegen::erofs::compress::algorithm::Algorithm;
 use imagegen::erofs::compress::choice::{Compression, Fragments, Method, Rule};
@@ -16,9 +16,9 @@ pub(crate) struct Compress {
     #[arg(long, value_name = "ALGORITHM[,LEVEL]")]
     compress: Option<MethodName>,
     /// Bytes that are read and decompressed together, up to 1m: larger ones make smaller
-    /// images and slower access in the middle of files (mkfs.erofs: -C)
-    #[arg(long, value_name = "SIZE", value_parser = values::small_size, default_value = "64k")]
-    cluster_size: u32,
+    /// images and slower access in the middle of files [default: 64k] (mkfs.erofs: -C)
+    #[arg(long, value_name = "SIZE", value_parser = values::small_size)]
+    cluster_size: Option<u32>,
     /// Files otherwise, the first that matches: *.so=lz4hc,12 or /usr/share/**=zstd,9:128k
     /// or *.jpg=none; patterns as those of --exclude
     #[arg(
@@ -112,7 +112,34 @@ impl FromStr for MetadataText {
     }
 }
 
+/// Bytes of a cluster, unless said otherwise.
+const CLUSTER: u32 = 64 << 10;
+
 impl Compress {
+    /// Refuses what would have no effect.
+    pub(crate) fn check(&self, block: u32) -> Result<(), Failure> {
+        if let Some(size) = self.cluster_size.filter(|size| *size < block) {
+            return Err(Failure::usage(format!(
+                "--cluster-size {size}: a cluster has at least a block, {block} bytes"
+            )));
+        }
+        if self.compress.is_some() || !self.rules.is_empty() {
+            return Ok(());
+        }
+        let about = [
+            ("--cluster-size", self.cluster_size.is_some()),
+            ("--ztailpacking", self.ztailpacking),
+            ("--fragments", self.fragments),
+            ("--all-fragments", self.all_fragments),
+        ];
+        match about.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((name, _)) => Err(Failure::usage(format!(
+                "{name} is about compressed contents; say how to compress them (--compress)"
+            ))),
+        }
+    }
+
     /// How to ask the library to compress inodes in blocks of `block` bytes, if it is to.
     pub(crate) fn metadata(&self, block: u32) -> Option<Metadata> {
         let asked = self.metadata_compress?;
@@ -133,7 +160,7 @@ impl Compress {
         Some(Compression {
             usual: usual.unwrap_or(Method::Plain),
             rules,
-            cluster: self.cluster_size.max(block),
+            cluster: self.cluster_size.unwrap_or(CLUSTER.max(block)),
             inline_tails: self.ztailpacking,
             fragments: match (self.all_fragments, self.fragments) {
                 (true, _) => Fragments::All,
@@ -188,6 +215,16 @@ mod tests {
         let asked = request(&["--compress=zstd,7", "--ztailpacking"]).unwrap();
         assert_eq!(asked.usual, Method::By("zstd,7".parse().unwrap()));
         assert_eq!((asked.cluster, asked.inline_tails), (65536, true));
+    }
+
+    #[test]
+    fn what_would_have_no_effect_is_refused() {
+        let check = |words: &[&str]| parsed(words).unwrap().check(4096).is_ok();
+        assert!(check(&[]) && check(&["--compress=lz4", "--cluster-size=4k"]));
+        assert!(check(&["--compress-rule=*.so=lz4", "--fragments"]));
+        assert!(!check(&["--fragments"]) && !check(&["--all-fragments"]));
+        assert!(!check(&["--ztailpacking"]) && !check(&["--cluster-size=8k"]));
+        assert!(!check(&["--compress=lz4", "--cluster-size=512"]));
     }
 
     #[test]

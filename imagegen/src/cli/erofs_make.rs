@@ -116,6 +116,7 @@ impl ErofsMake {
     /// What clap does not see: arguments that need or forbid each other by their values.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         self.inputs.check(&self.content)?;
+        self.compress.check(self.format.block_size)?;
         inputs::check_uuid(self.format.uuid)
     }
 

@@ -115,6 +115,13 @@ fn cat(arguments: &Cat) -> Result<(), Failure> {
             "{shown}: it has no contents; give a regular file or a symbolic link"
         )));
     }
+    let xattrs = opened.image.xattrs(&inode).map_err(opened.failed())?;
+    if xattrs.lead_elsewhere() {
+        let shown = arguments.path.display();
+        return Err(Failure::Unreadable(format!(
+            "{shown}: its contents are elsewhere, for composefs in the store of objects; `imagegen erofs composefs-info ls` says which"
+        )));
+    }
     let mut out = stdout().lock();
     let mut contents = opened.image.contents(&inode).map_err(opened.failed())?;
     let mut buffer = vec![0; PIECE];

@@ -1,6 +1,6 @@
 //! What a quick walk tells about a tree: how much there is, and what it is called by.
 
-use super::{Detail, Event, Kind, Node, Source, TreeError};
+use super::{Detail, Event, Kind, Node, Source, Time, TreeError};
 use sha2::{Digest, Sha256};
 
 /// What is in a tree, contents not looked at.
@@ -18,8 +18,8 @@ pub struct Survey {
     pub data: u64,
     /// The same with every file rounded up to 4096 bytes.
     pub rounded: u64,
-    /// SHA-256 over names and metadata in the order of the walk. Contents are not part of
-    /// it.
+    /// SHA-256 over names and metadata in the order of the walk, times of change among them
+    /// if images keep them. Contents are not part of it.
     pub digest: [u8; 32],
 }
 
@@ -30,7 +30,10 @@ impl Survey {
     /// # Errors
     /// If it cannot be read.
     pub fn of(source: &dyn Source, detail: Detail) -> Result<Self, TreeError> {
-        let mut surveyor = Surveyor::default();
+        let mut surveyor = Surveyor {
+            changes: true,
+            ..Surveyor::default()
+        };
         for event in source.walk(detail)? {
             surveyor.add(&event?);
         }
@@ -74,11 +77,13 @@ impl Survey {
 pub(crate) struct Surveyor {
     survey: Survey,
     digest: Sha256,
+    /// Whether times of change (ctime) count.
+    changes: bool,
 }
 
 impl Surveyor {
     pub(crate) fn add(&mut self, event: &Event) {
-        add(&mut self.digest, event);
+        add(&mut self.digest, event, self.changes);
         self.survey.count(event);
     }
 
@@ -91,9 +96,9 @@ impl Surveyor {
     }
 }
 
-fn add(digest: &mut Sha256, event: &Event) {
+fn add(digest: &mut Sha256, event: &Event, changes: bool) {
     match event {
-        Event::Enter(node) | Event::Node(node) => add_node(digest, node),
+        Event::Enter(node) | Event::Node(node) => add_node(digest, node, changes),
         Event::Link { name, id } => {
             digest.update(b"l");
             digest.update(name);
@@ -103,7 +108,7 @@ fn add(digest: &mut Sha256, event: &Event) {
     }
 }
 
-fn add_node(digest: &mut Sha256, node: &Node) {
+fn add_node(digest: &mut Sha256, node: &Node, changes: bool) {
     let (kind, a, b) = match &node.kind {
         Kind::Directory => (b'd', 0, 0_u32),
         Kind::File(content) => (b'f', content.size, 0),
@@ -114,6 +119,7 @@ fn add_node(digest: &mut Sha256, node: &Node) {
         Kind::Socket => (b'u', 0, 0),
     };
     let meta = &node.meta;
+    let changed = if changes { meta.ctime } else { Time::default() };
     digest.update([kind]);
     digest.update((node.name.len() as u64).to_le_bytes());
     digest.update(&node.name);
@@ -126,8 +132,8 @@ fn add_node(digest: &mut Sha256, node: &Node) {
         meta.project.into(),
         meta.mtime.seconds as u64,
         meta.mtime.nanoseconds.into(),
-        meta.ctime.seconds as u64,
-        meta.ctime.nanoseconds.into(),
+        changed.seconds as u64,
+        changed.nanoseconds.into(),
     ] {
         digest.update(number.to_le_bytes());
     }

@@ -77,6 +77,13 @@ fn a_directory_fills_a_store_of_which_nothing_is_missing() {
     ];
     let json: serde_json::Value = serde_json::from_str(&printed(&erofs(dir, 0, &words))).unwrap();
     assert_eq!(json["new_in_store"], 5);
+    // Zeroes stand for what is in the store, and nobody must take them for it.
+    let cat = erofs(dir, 1, &["cat", "image", "deep/4097"]);
+    assert!(String::from_utf8_lossy(&cat.stderr).contains("store of objects"));
+    let extracted = erofs(dir, 0, &["extract", "image", "copy", "deep"]);
+    let said = String::from_utf8_lossy(&extracted.stderr).into_owned();
+    assert!(said.contains("4097: its contents are elsewhere"), "{said}");
+    erofs(dir, 0, &["check", "image"]);
     let missing = [
         "composefs-info",
         "missing-objects",

@@ -326,3 +326,25 @@ fn rules_decide_for_the_files_they_match() {
     let zstd = with(&[("*.so", method("zstd")), ("c", method("lzma,1"))]);
     assert!(zstd < usual, "{zstd} {usual}");
 }
+
+/// What is expected to lie beside inodes may compress, or go elsewhere: no room is kept for it.
+#[test]
+fn no_room_is_left_for_contents_that_went_elsewhere() {
+    let random = &mut ChaCha8Rng::seed_from_u64(17);
+    let source = Source::new(|root| {
+        for number in 0..400 {
+            let size = random.random_range(500..4000);
+            fs::write(root.join(format!("{number}")), words(random, size)).unwrap();
+        }
+    });
+    for feature in [0, 1, 2, 3] {
+        let image = source.image(&with_feature(&by("zstd", 4096, 65_536), feature));
+        let bytes = image.bytes();
+        let empty = |block: &&[u8]| block.iter().all(|byte| *byte == 0);
+        let unused = bytes.chunks(4096).filter(empty).count();
+        assert!(
+            unused <= 3,
+            "{unused} blocks for nothing, feature {feature}"
+        );
+    }
+}

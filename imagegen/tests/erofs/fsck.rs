@@ -35,13 +35,19 @@ pub(crate) fn assert_clean(image: &Path, device: Option<&Path>, options: &Option
     }
 }
 
-/// What dump.erofs of the newest suite says of the superblock: the value of a line.
+/// What dump.erofs of the newest suite says of the superblock, and that of the stable one as
+/// far as it says it (not of blocks of 512 bytes): the value of a line.
 pub(crate) fn superblock(image: &Path, name: &str) -> Option<String> {
-    let mut dump = erofs_utils(Suite::Newest, "dump.erofs")?;
-    let said = said(dump.arg("-s").arg(image));
-    let line = said.lines().find(|line| line.starts_with(name));
-    let line = line.unwrap_or_else(|| panic!("no {name} in {said}"));
-    Some(line.split_once(':').unwrap().1.trim().to_owned())
+    let line = |suite| {
+        let said = said(erofs_utils(suite, "dump.erofs")?.arg("-s").arg(image));
+        let line = said.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':').unwrap().1.trim().to_owned())
+    };
+    let newest = line(Suite::Newest)?;
+    if let Some(stable) = line(Suite::Stable) {
+        assert_eq!(stable, newest, "{name}, by the two suites");
+    }
+    Some(newest)
 }
 
 /// What a command says that has to succeed.

@@ -90,3 +90,22 @@ fn a_mounted_image_equals_the_directory_it_was_made_from() {
         }
     }
 }
+
+/// EROFS keeps no time of change, so it must not make the identity either.
+#[test]
+fn a_copy_of_a_directory_gives_the_same_bytes() {
+    let source = scratch();
+    let root = source.path().join("tree");
+    let copy = source.path().join("copy");
+    fill(&root);
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([&root, &copy])
+        .status();
+    assert!(copied.unwrap().success());
+    let bytes = |dir| {
+        let tree = Directory::open(dir, &WalkOptions::default()).unwrap();
+        Image::make(&tree, &Options::default()).unwrap().bytes()
+    };
+    assert!(bytes(&root) == bytes(&copy), "a copy, other bytes");
+}

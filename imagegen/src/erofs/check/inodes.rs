@@ -80,9 +80,6 @@ impl<'a, S: Source> Inodes<'a, S> {
             let (size, layout) = (inode.size, inode.layout);
             bad(format!("a special file with {size} bytes, {layout:?}"));
         }
-        if inode.layout == Layout::Chunks && !superblock.has(incompat::CHUNKED_FILE) {
-            bad("in chunks, of which the superblock says nothing".into());
-        }
         if inode.layout == Layout::Chunks && !inode.is_file() {
             bad("in chunks, which only files may be".into());
         }

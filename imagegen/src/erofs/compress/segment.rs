@@ -185,7 +185,11 @@ impl<'a> Work<'a> {
             if self.keep_rest(rest, end) {
                 break;
             }
-            match codec.fit(rest, self.room(self.cut.cluster), &mut out)? {
+            let room = match end == End::Inline && rest.len() <= self.cut.block {
+                true => self.exact(),
+                false => self.room(self.cut.cluster),
+            };
+            match codec.fit(rest, room, &mut out)? {
                 Fit::Plain(count) => self.plain(rest.get(..count).unwrap_or(rest), end),
                 Fit::Compressed(taken) if taken < rest.len() => self.cluster(taken, &out),
                 Fit::Compressed(_) => self.end(rest, end, &mut out, codec)?,
@@ -199,6 +203,14 @@ impl<'a> Work<'a> {
         Room {
             bytes,
             block: self.cut.block,
+        }
+    }
+
+    /// Room beside the inode, where every byte counts.
+    fn exact(&self) -> Room {
+        Room {
+            bytes: self.cut.block,
+            block: 1,
         }
     }
 
@@ -246,7 +258,7 @@ impl<'a> Work<'a> {
             Fit::Compressed(taken) if taken < rest.len() && whole < out.len() => {
                 let (head, tail) = rest.split_at(taken);
                 let mut last = Vec::new();
-                let fit = codec.fit(tail, self.room(self.cut.block), &mut last)?;
+                let fit = codec.fit(tail, self.exact(), &mut last)?;
                 if fit == Fit::Compressed(tail.len()) && last.len() < self.cut.block {
                     self.cluster(head.len(), &shorter);
                     self.inline(tail, Kind::First, last);

@@ -143,6 +143,9 @@ impl<S: Source> Maker<'_, S> {
                 return Ok(());
             }
         };
+        if inode.is_file() && all.lead_elsewhere() {
+            self.skipped("its contents are elsewhere, for composefs in the store of objects");
+        }
         for xattr in all.list {
             let Some(key) = xattr.name else { continue };
             let done = handle.set(&key, &xattr.value);

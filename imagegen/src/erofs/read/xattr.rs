@@ -55,6 +55,16 @@ pub struct Xattrs {
     pub(crate) reserved: bool,
 }
 
+impl Xattrs {
+    /// Whether overlayfs finds the contents elsewhere, as of composefs in a store of objects:
+    /// those of the file are zeroes that stand for them.
+    #[must_use]
+    pub fn lead_elsewhere(&self) -> bool {
+        let mut names = self.list.iter().filter_map(|xattr| xattr.name.as_deref());
+        names.any(|name| name == b"trusted.overlay.metacopy")
+    }
+}
+
 impl<S: Source> Image<S> {
     /// The attributes of `inode`.
     ///

@@ -19,6 +19,9 @@ const WINDOW: usize = 4 << 20;
 /// Bytes of blocks for inodes that follow each other at most, data on both sides.
 const SEGMENT: u64 = 256 << 10;
 
+/// Which part of all blocks for inodes may be left over.
+const LOST: u64 = 32;
+
 /// Where blocks go that are full.
 pub(crate) trait Blocks {
     /// Takes the block that begins at byte `at`; each comes once.
@@ -86,6 +89,8 @@ pub(crate) struct Slots {
     segment: Range<u64>,
     /// Bytes that will be reserved yet, about.
     expected: u64,
+    /// Bytes that were.
+    reserved: u64,
 }
 
 impl Slots {
@@ -100,6 +105,7 @@ impl Slots {
             held: FxHashMap::default(),
             segment: 0..0,
             expected,
+            reserved: 0,
         }
     }
 
@@ -111,6 +117,7 @@ impl Slots {
         out: &mut dyn Blocks,
     ) -> Result<Slot, Failure> {
         self.expected = self.expected.saturating_sub(length as u64);
+        self.reserved += length as u64;
         if length > self.block {
             return self.reserve_blocks(length, space, out);
         }
@@ -172,10 +179,13 @@ impl Slots {
     }
 
     /// The next block of the segment, or the first of a new one: no more of them than will
-    /// be used, as far as is known.
+    /// be used, as far as is known. What is expected to lie beside inodes may turn out to
+    /// compress, and then what is left of the last segment is lost: so it has at most a
+    /// [`LOST`]th of what there is.
     fn next_block(&mut self, space: &mut Space) -> Result<u64, Failure> {
         if self.segment.is_empty() {
-            let count = space.blocks_of(self.expected.min(SEGMENT)).max(1);
+            let most = self.expected.min(SEGMENT).min(self.reserved / LOST);
+            let count = space.blocks_of(most).max(1);
             let first = space.take(count)?;
             self.segment = first..first + count;
         }

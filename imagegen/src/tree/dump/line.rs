@@ -98,6 +98,10 @@ impl Line {
         if !path.starts_with(b"/") {
             return Err("a path that does not begin with a slash".into());
         }
+        // As mkcomposefs has it.
+        if path.len() > 1 && path.ends_with(b"/") {
+            return Err(about(&path, "its path ends with a slash"));
+        }
         let what = match fixed[2].starts_with(b"@") {
             true => link(fixed[8]).map(What::Link),
             false => object(fixed, xattrs).map(What::Object),

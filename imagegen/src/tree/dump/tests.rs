@@ -117,6 +117,7 @@ fn what_is_no_line_is_refused_with_its_number() {
             "does not begin with a slash",
         ),
         ("/../x 0 100644 1 0 0 0 0.0 - - -", "leads upwards"),
+        ("/x/ 0 100644 1 0 0 0 0.0 - - -", "ends with a slash"),
         (
             "/x 1 100644 1 0 0 0 0.0 ../x - -",
             "its payload: its path leads upwards",

@@ -4,7 +4,6 @@ use super::{Damage, damage};
 use crate::patient::Patient;
 use imagegen::erofs::check::Kind::{Contents, Inode, Map, Space, Superblock};
 use imagegen::erofs::format::compressed::{Index, MapHeader};
-use imagegen::erofs::format::superblock::incompat;
 use imagegen::erofs::format::{U16, U32, U64, chunk, compressed};
 use imagegen::erofs::read::Where;
 
@@ -26,9 +25,6 @@ pub(super) const FLAT: &[Damage] = &[
 ];
 
 pub(super) const CHUNKS: &[Damage] = &[
-    damage("no feature", Inode, |p| {
-        p.superblock(|sb| sb.feature_incompat &= U32::new(!incompat::CHUNKED_FILE));
-    }),
     damage("unknown format", Inode, |p| {
         p.inode("noise", |i| i.data |= U32::new(1 << 12));
     }),
