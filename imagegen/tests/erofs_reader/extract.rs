@@ -35,10 +35,11 @@ fn a_tree_comes_out_as_it_went_in() {
         return skip("owners and devices need root");
     }
     let tree = Tree::new(300_000);
-    fs::File::create(tree.path().join("sparse"))
-        .unwrap()
-        .set_len(5 << 20)
-        .unwrap();
+    let sparse = fs::File::create(tree.path().join("sparse")).unwrap();
+    sparse.set_len(5 << 20).unwrap();
+    // Not now: as `Tree` says of all its times.
+    let then = std::time::UNIX_EPOCH + std::time::Duration::new(5, 7);
+    sparse.set_modified(then).unwrap();
     let meant = view::of_directory(tree.path());
     for options in [
         "-T1 --mkfs-time",
