@@ -3,6 +3,7 @@
 use crate::erofs;
 use crate::report::{Report, Sample, Series};
 use crate::targets::IMAGEGEN;
+use crate::trees;
 
 /// Two targets that make the same, and what is wanted of ours beside theirs.
 pub(crate) struct Pair {
@@ -60,7 +61,27 @@ pub(crate) fn judge(report: &Report) -> Vec<Bar> {
     for series in &report.series {
         bars.extend(xfs(report, series));
     }
+    bars.extend(holes(report));
     bars
+}
+
+/// What files with holes may cost beside the same data without them.
+fn holes(report: &Report) -> Vec<Bar> {
+    let with = report.find(trees::HOLES, erofs::PLAIN);
+    let without = report.find(trees::DENSE, erofs::PLAIN);
+    let (Some(with), Some(without)) = (with, without) else {
+        return Vec::new();
+    };
+    let bar = |what: &str, wanted, of: fn(&Sample) -> f64| Bar {
+        case: with.case,
+        what: format!("{}: {} : {}, {what}", with.target, with.case, without.case),
+        wanted: Wanted::AtMost(wanted),
+        measured: with.median(of) / without.median(of),
+    };
+    vec![
+        bar("durable", 1.1, |sample| sample.durable),
+        bar("size", 1.01, |sample| sample.bytes),
+    ]
 }
 
 impl Pair {

@@ -12,8 +12,6 @@ pub(crate) struct Setting {
     imagegen: &'static [&'static str],
     mkfs: &'static [&'static str],
     wanted: Goal,
-    /// The trees it is measured with.
-    trees: &'static [&'static str],
 }
 
 /// What is wanted of imagegen beside mkfs.erofs.
@@ -27,16 +25,13 @@ enum Goal {
     FiveTimesAsFast,
 }
 
-const BOTH: &[&str] = &["share", "lib"];
-
 const SETTINGS: [Setting; 6] = [
     Setting {
-        ours: "erofs",
+        ours: PLAIN,
         theirs: "mkfs.erofs",
         imagegen: &[],
         mkfs: &[],
         wanted: Goal::AsGood,
-        trees: BOTH,
     },
     Setting {
         ours: "erofs lz4",
@@ -44,7 +39,6 @@ const SETTINGS: [Setting; 6] = [
         imagegen: &["--compress", "lz4", "--cluster-size", "4k"],
         mkfs: &["-zlz4"],
         wanted: Goal::AsGood,
-        trees: BOTH,
     },
     Setting {
         ours: "erofs lz4 64K",
@@ -52,7 +46,6 @@ const SETTINGS: [Setting; 6] = [
         imagegen: &["--compress", "lz4", "--cluster-size", "64k"],
         mkfs: &["-zlz4", "-C65536"],
         wanted: Goal::AsGood,
-        trees: BOTH,
     },
     Setting {
         ours: "erofs lz4hc,12 64K",
@@ -60,7 +53,6 @@ const SETTINGS: [Setting; 6] = [
         imagegen: &["--compress", "lz4hc,12", "--cluster-size", "64k"],
         mkfs: &["-zlz4hc,12", "-C65536"],
         wanted: Goal::AsGood,
-        trees: BOTH,
     },
     Setting {
         ours: "erofs zstd,3 64K",
@@ -68,7 +60,6 @@ const SETTINGS: [Setting; 6] = [
         imagegen: &["--compress", "zstd,3", "--cluster-size", "64k"],
         mkfs: &["-zzstd,3", "-C65536"],
         wanted: Goal::LittleProcessor,
-        trees: BOTH,
     },
     Setting {
         ours: "erofs lz4 64K dedupe",
@@ -76,14 +67,21 @@ const SETTINGS: [Setting; 6] = [
         imagegen: &["--compress", "lz4", "--cluster-size", "64k", "--dedupe"],
         mkfs: &["-zlz4", "-C65536", "-Ededupe"],
         wanted: Goal::FiveTimesAsFast,
-        trees: BOTH,
     },
 ];
 
-/// All that are measured with a tree.
-pub(crate) fn targets(tree: &str) -> Vec<Found> {
-    let measured = SETTINGS.iter().filter(|one| one.trees.contains(&tree));
-    measured.flat_map(|one| [ours(one), theirs(one)]).collect()
+/// The name of the plain image, imagegen's.
+pub(crate) const PLAIN: &str = "erofs";
+
+/// All that are measured with trees of a system.
+pub(crate) fn targets() -> Vec<Found> {
+    let both = |one| [ours(one), theirs(one)];
+    SETTINGS.iter().flat_map(both).collect()
+}
+
+/// The plain image alone.
+pub(crate) fn plain() -> Found {
+    ours(&SETTINGS[0])
 }
 
 /// Which target is measured by which, and what is wanted of them.

@@ -1,18 +1,30 @@
-//! The trees: two that every system has, copied to the disk, and two that are generated,
+//! The trees: two that every system has, copied to the disk, and four that are generated,
 //! the same ones each time.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 
 use crate::erofs;
 use crate::targets::{self, Found};
 use crate::{Outcome, Trying};
 
 const GIB: u64 = 1 << 30;
+/// What lies in one piece in the files of [`Origin::Pieces`].
+const PIECE: u64 = 64 << 10;
+/// How much data each of them has.
+const DATA_IN_A_FILE: u64 = 8 << 20;
+/// The trees of such files: with holes of 2 MiB, and without.
+pub(crate) const HOLES: &str = "holes";
+/// The same data without the holes.
+pub(crate) const DENSE: &str = "dense";
+
 /// Files in a generated directory.
 const IN_A_DIRECTORY: u64 = 500;
 
@@ -31,6 +43,9 @@ enum Origin {
     Links(u64),
     /// So many empty files: the metadata is all there is.
     Empty(u64),
+    /// 64 files with 8 MiB of data each, in pieces of 64 KiB with a hole of so many bytes
+    /// before each.
+    Pieces(u64),
 }
 
 /// How much there is.
@@ -68,13 +83,15 @@ impl Extent {
 
 impl Tree {
     /// All that is measured.
-    pub(crate) fn all() -> [Self; 4] {
+    pub(crate) fn all() -> [Self; 6] {
         let tree = |name, origin| Self { name, origin };
         [
             tree("share", Origin::CopyOf("/usr/share")),
             tree("lib", Origin::CopyOf("/usr/lib")),
             tree("links", Origin::Links(100_000)),
             tree("million", Origin::Empty(1_000_000)),
+            tree(DENSE, Origin::Pieces(0)),
+            tree(HOLES, Origin::Pieces(2 << 20)),
         ]
     }
 
@@ -82,7 +99,10 @@ impl Tree {
     pub(crate) fn targets(&self) -> Vec<Found> {
         match self.origin {
             Origin::Empty(_) => vec![targets::imagegen()],
-            _ => [targets::xfs(), erofs::targets(self.name)]
+            Origin::Pieces(_) => vec![erofs::plain()],
+            // What is in its files no compression makes smaller.
+            Origin::Links(_) => targets::xfs(),
+            Origin::CopyOf(_) => [targets::xfs(), erofs::targets()]
                 .into_iter()
                 .flatten()
                 .collect(),
@@ -101,6 +121,10 @@ impl Tree {
                 bytes: objects * 256,
                 objects,
             }),
+            Origin::Pieces(_) => Ok(Extent {
+                bytes: 64 * DATA_IN_A_FILE,
+                objects: 64,
+            }),
         }
     }
 
@@ -117,6 +141,7 @@ impl Tree {
                 second_names(root, files)
             }
             Origin::Empty(files) => generate(root, files, |_, _| Ok(())),
+            Origin::Pieces(hole) => generate(root, 64, |number, file| pieces(number, hole, file)),
         }
     }
 }
@@ -169,6 +194,17 @@ fn spread(number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// Data in pieces, each after a hole.
+fn pieces(number: u64, hole: u64, file: &mut File) -> std::io::Result<()> {
+    for piece in 0..DATA_IN_A_FILE / PIECE {
+        let seed = (number << 20 | piece) << 16;
+        let words = (0..PIECE / 8).map(|word| spread(seed | word));
+        let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        file.write_all_at(&bytes, (hole + PIECE) * piece + hole)?;
+    }
+    Ok(())
+}
+
 /// 0 to 8192 bytes that no two files share.
 fn content(number: u64) -> Vec<u8> {
     let length = usize::try_from(spread(!number) % 8193).unwrap_or_default();
@@ -181,10 +217,23 @@ fn content(number: u64) -> Vec<u8> {
 /// Reads all of a tree, so that it is in the page cache, and tells what there is.
 pub(crate) fn warm(root: &Path) -> Outcome<Extent> {
     survey(root, &mut |path| {
-        let mut file = File::open(path).trying(path.display())?;
-        let copied = std::io::copy(&mut file, &mut std::io::sink());
-        copied.map(drop).trying(path.display())
+        let file = File::open(path).trying(path.display())?;
+        read_data(&file).trying(path.display())
     })
+}
+
+/// Reads what is not a hole.
+fn read_data(file: &File) -> std::io::Result<()> {
+    let mut end = 0;
+    loop {
+        let start = match seek(file, SeekFrom::Data(end)) {
+            Err(Errno::NXIO) => return Ok(()),
+            found => found?,
+        };
+        end = seek(file, SeekFrom::Hole(start))?;
+        seek(file, SeekFrom::Start(start))?;
+        std::io::copy(&mut file.take(end - start), &mut std::io::sink())?;
+    }
 }
 
 /// Walks through a tree; `visit` is called with each file that is not empty.

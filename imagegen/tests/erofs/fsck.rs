@@ -38,13 +38,14 @@ pub(crate) fn assert_clean(image: &Path, device: Option<&Path>, options: &Option
 /// What dump.erofs of the newest suite says of the superblock, and that of the stable one as
 /// far as it says it (not of blocks of 512 bytes): the value of a line.
 pub(crate) fn superblock(image: &Path, name: &str) -> Option<String> {
-    let line = |suite| {
-        let said = said(erofs_utils(suite, "dump.erofs")?.arg("-s").arg(image));
+    let dump = |suite| Some(said(erofs_utils(suite, "dump.erofs")?.arg("-s").arg(image)));
+    let line = |said: &str| {
         let line = said.lines().find(|line| line.starts_with(name))?;
         Some(line.split_once(':').unwrap().1.trim().to_owned())
     };
-    let newest = line(Suite::Newest)?;
-    if let Some(stable) = line(Suite::Stable) {
+    let said = dump(Suite::Newest)?;
+    let newest = line(&said).unwrap_or_else(|| panic!("no {name} in {said}"));
+    if let Some(stable) = dump(Suite::Stable).and_then(|said| line(&said)) {
         assert_eq!(stable, newest, "{name}, by the two suites");
     }
     Some(newest)

@@ -232,6 +232,7 @@ fn touches(data: &[Range<u64>], part: &Range<u64>) -> bool {
 fn body(bits: u32, chunks: &[u64], device: u16) -> Body {
     let far = |block: &u64| *block >= u64::from(HOLE) && *block != NOWHERE;
     let far = chunks.iter().any(far);
+    // Entries of 4 bytes can say "hole" too, but erofs-utils 1.9.4 reads that as a block.
     let indexes = far || device > 0 || chunks.contains(&NOWHERE);
     let unit = if indexes { INDEX } else { BLOCK_ENTRY };
     let mut map = Vec::with_capacity(chunks.len() * unit);
