@@ -8,6 +8,7 @@
 //! - [`target`] is where an image goes: a file or a device.
 //! - [`xfs`] writes XFS version 5, reads it back, and checks it.
 //! - [`erofs`] does the same for EROFS.
+//! - [`qcow2`] reads QCOW2, and checks it.
 //! - [`verity`] hashes images and files as Linux verifies them.
 //!
 //! Data flows one way: a source yields its objects in order, a writer places them, the
@@ -19,6 +20,7 @@ mod digest;
 pub mod erofs;
 pub mod medium;
 mod on_disk;
+pub mod qcow2;
 mod shown;
 pub mod target;
 pub mod tree;

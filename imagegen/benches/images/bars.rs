@@ -1,9 +1,9 @@
 //! What measurements must reach, and whether they did.
 
-use crate::erofs;
 use crate::report::{Report, Sample, Series};
 use crate::targets::IMAGEGEN;
 use crate::trees;
+use crate::{erofs, qcow2};
 
 /// Two targets that make the same, and what is wanted of ours beside theirs.
 pub(crate) struct Pair {
@@ -15,6 +15,45 @@ pub(crate) struct Pair {
     pub(crate) processor: Option<Wanted>,
     /// Ours : theirs, of the disk.
     pub(crate) size: Option<Wanted>,
+}
+
+/// What is wanted of imagegen beside another program.
+#[derive(Clone, Copy)]
+pub(crate) enum Goal {
+    /// Never slower, at most 1 % larger.
+    AsGood,
+    /// A quarter of the processor's time, at most 2 % larger.
+    LittleProcessor,
+    /// One and a half times as fast, at most 1 % larger.
+    HalfAgainAsFast,
+    /// Five times as fast.
+    FiveTimesAsFast,
+}
+
+impl Goal {
+    pub(crate) fn pair(self, ours: &'static str, theirs: &'static str) -> Pair {
+        let (times, processor, size) = match self {
+            Self::AsGood => (Some(Wanted::AtLeast(1.0)), None, Some(1.01)),
+            Self::LittleProcessor => (None, Some(Wanted::AtMost(0.25)), Some(1.02)),
+            Self::HalfAgainAsFast => (Some(Wanted::AtLeast(1.5)), None, Some(1.01)),
+            Self::FiveTimesAsFast => (Some(Wanted::AtLeast(5.0)), None, None),
+        };
+        Pair {
+            ours,
+            theirs,
+            times,
+            processor,
+            size: size.map(Wanted::AtMost),
+        }
+    }
+}
+
+/// All targets that are measured beside another.
+pub(crate) fn pairs() -> Vec<Pair> {
+    [erofs::pairs(), qcow2::pairs()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[derive(Clone, Copy)]
@@ -51,7 +90,7 @@ impl Bar {
 pub(crate) fn judge(report: &Report) -> Vec<Bar> {
     let mut bars = Vec::new();
     for ours in &report.series {
-        let pairs = erofs::pairs();
+        let pairs = pairs();
         let pair = pairs.iter().find(|pair| pair.ours == ours.target);
         let beside = pair.and_then(|pair| Some((pair, report.find(ours.case, pair.theirs)?)));
         if let Some((pair, theirs)) = beside {

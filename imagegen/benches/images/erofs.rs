@@ -1,7 +1,7 @@
 //! EROFS: settings, each of imagegen and of the newest mkfs.erofs, and what is wanted of
 //! the one beside the other.
 
-use crate::bars::{Pair, Wanted};
+use crate::bars::{Goal, Pair};
 use crate::measure::Step;
 use crate::targets::{Found, Target, imagegen_program, newest, step, text};
 
@@ -12,17 +12,6 @@ pub(crate) struct Setting {
     imagegen: &'static [&'static str],
     mkfs: &'static [&'static str],
     wanted: Goal,
-}
-
-/// What is wanted of imagegen beside mkfs.erofs.
-#[derive(Clone, Copy)]
-enum Goal {
-    /// Never slower, at most 1 % larger.
-    AsGood,
-    /// A quarter of the processor's time, at most 2 % larger.
-    LittleProcessor,
-    /// Five times as fast.
-    FiveTimesAsFast,
 }
 
 const SETTINGS: [Setting; 6] = [
@@ -86,24 +75,8 @@ pub(crate) fn plain() -> Found {
 
 /// Which target is measured by which, and what is wanted of them.
 pub(crate) fn pairs() -> Vec<Pair> {
-    SETTINGS.iter().map(Setting::pair).collect()
-}
-
-impl Setting {
-    fn pair(&self) -> Pair {
-        let (times, processor, size) = match self.wanted {
-            Goal::AsGood => (Some(Wanted::AtLeast(1.0)), None, Some(1.01)),
-            Goal::LittleProcessor => (None, Some(Wanted::AtMost(0.25)), Some(1.02)),
-            Goal::FiveTimesAsFast => (Some(Wanted::AtLeast(5.0)), None, None),
-        };
-        Pair {
-            ours: self.ours,
-            theirs: self.theirs,
-            times,
-            processor,
-            size: size.map(Wanted::AtMost),
-        }
-    }
+    let pair = |one: &Setting| one.wanted.pair(one.ours, one.theirs);
+    SETTINGS.iter().map(pair).collect()
 }
 
 fn ours(setting: &Setting) -> Found {

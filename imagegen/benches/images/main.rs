@@ -7,7 +7,8 @@
 //! measurement what the one before made is removed and all is synced.
 //!
 //! - [`trees`]: what is put into images
-//! - [`targets`]: what makes XFS images of them, [`mod@erofs`]: EROFS images
+//! - [`targets`]: what makes XFS images of them, [`mod@erofs`]: EROFS images,
+//!   [`mod@qcow2`]: QCOW2 images of a disk
 //! - [`measure`]: one run of a target
 //! - [`report`]: rows, table, JSON; [`bars`]: what they must reach
 //!
@@ -20,6 +21,7 @@
 mod bars;
 mod erofs;
 mod measure;
+mod qcow2;
 mod report;
 mod targets;
 mod trees;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::targets::{IMAGEGEN, NO_SYNC};
 use crate::trees::Extent;
-use crate::{Outcome, Trying, bars, erofs};
+use crate::{Outcome, Trying, bars};
 
 /// One measurement. Times are in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -206,7 +206,7 @@ impl Report {
             Some(series.median(of) / imagegen.median(of))
         };
         let paired = |pair: &bars::Pair| [pair.ours, pair.theirs].contains(&series.target);
-        if let Some(pair) = erofs::pairs().iter().find(|pair| paired(pair)) {
+        if let Some(pair) = bars::pairs().iter().find(|pair| paired(pair)) {
             let of = |of: fn(&Sample) -> f64| ratio(pair.ours, of);
             return (of(|sample| sample.done), of(|sample| sample.durable));
         }

@@ -1,19 +1,17 @@
-//! The trees: two that every system has, copied to the disk, and four that are generated,
-//! the same ones each time.
+//! The trees: two that every system has, copied to the disk, and five that are made.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-use crate::erofs;
 use crate::targets::{self, Found};
-use crate::{Outcome, Trying};
+use crate::{Outcome, Trying, erofs, qcow2};
 
 const GIB: u64 = 1 << 30;
 /// What lies in one piece in the files of [`Origin::Pieces`].
@@ -46,6 +44,8 @@ enum Origin {
     /// 64 files with 8 MiB of data each, in pieces of 64 KiB with a hole of so many bytes
     /// before each.
     Pieces(u64),
+    /// A raw disk of 4 GiB, every fourth MiB of it data: an archive of this directory.
+    Disk(&'static str),
 }
 
 /// How much there is.
@@ -83,7 +83,7 @@ impl Extent {
 
 impl Tree {
     /// All that is measured.
-    pub(crate) fn all() -> [Self; 6] {
+    pub(crate) fn all() -> [Self; 7] {
         let tree = |name, origin| Self { name, origin };
         [
             tree("share", Origin::CopyOf("/usr/share")),
@@ -91,6 +91,7 @@ impl Tree {
             tree("links", Origin::Links(100_000)),
             tree("million", Origin::Empty(1_000_000)),
             tree(DENSE, Origin::Pieces(0)),
+            tree("disk", Origin::Disk("/usr/lib")),
             tree(HOLES, Origin::Pieces(2 << 20)),
         ]
     }
@@ -100,6 +101,7 @@ impl Tree {
         match self.origin {
             Origin::Empty(_) => vec![targets::imagegen()],
             Origin::Pieces(_) => vec![erofs::plain()],
+            Origin::Disk(_) => qcow2::targets(),
             // What is in its files no compression makes smaller.
             Origin::Links(_) => targets::xfs(),
             Origin::CopyOf(_) => [targets::xfs(), erofs::targets()]
@@ -121,6 +123,10 @@ impl Tree {
                 bytes: objects * 256,
                 objects,
             }),
+            Origin::Disk(_) => Ok(Extent {
+                bytes: GIB,
+                objects: 1,
+            }),
             Origin::Pieces(_) => Ok(Extent {
                 bytes: 64 * DATA_IN_A_FILE,
                 objects: 64,
@@ -141,6 +147,7 @@ impl Tree {
                 second_names(root, files)
             }
             Origin::Empty(files) => generate(root, files, |_, _| Ok(())),
+            Origin::Disk(path) => disk(root, path),
             Origin::Pieces(hole) => generate(root, 64, |number, file| pieces(number, hole, file)),
         }
     }
@@ -192,6 +199,31 @@ fn spread(number: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
+}
+
+/// A disk with 1 GiB of data in 4 GiB.
+fn disk(root: &Path, archived: &str) -> Outcome {
+    const MIB: u64 = 1 << 20;
+    fs::create_dir(root).trying(root.display())?;
+    let path = root.join(qcow2::DISK);
+    let file = File::create_new(&path).trying(path.display())?;
+    file.set_len(4 * GIB).trying(path.display())?;
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--sort=name", "--directory", archived, "."]);
+    let mut tar = tar.stdout(Stdio::piped()).spawn().trying("run tar")?;
+    let mut archive = tar.stdout.take().ok_or("tar has no output")?;
+    let mut bytes = vec![0; MIB as usize];
+    for piece in 0..GIB / MIB {
+        archive
+            .read_exact(&mut bytes)
+            .trying("read 1 GiB from tar")?;
+        file.write_all_at(&bytes, piece * 4 * MIB)
+            .trying(path.display())?;
+    }
+    drop(archive);
+    // It is not asked for the rest.
+    let _ = tar.kill();
+    tar.wait().map(drop).trying("wait for tar")
 }
 
 /// Data in pieces, each after a hole.

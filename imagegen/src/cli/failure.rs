@@ -3,6 +3,8 @@
 use imagegen::erofs::composefs::ComposefsError;
 use imagegen::erofs::extract::ExtractError;
 use imagegen::erofs::{read as erofs_read, write as erofs};
+use imagegen::qcow2::open::OpenError;
+use imagegen::qcow2::{read as qcow2_read, write as qcow2_write};
 use imagegen::target::TargetError;
 use imagegen::tree::TreeError;
 use imagegen::verity::dm::DmError;
@@ -58,6 +60,15 @@ pub(crate) enum Failure {
     /// A tree cannot be extracted.
     #[error(transparent)]
     Extract(#[from] ExtractError),
+    /// A QCOW2 image, or what lies below it.
+    #[error(transparent)]
+    Qcow2(#[from] OpenError),
+    /// Writing a QCOW2 image, or a disk out of one.
+    #[error(transparent)]
+    Convert(#[from] qcow2_write::WriteError),
+    /// What was compared is not the same.
+    #[error("{0}")]
+    Different(String),
     /// Something read is damaged; what, was said already.
     #[error("{0}")]
     Damaged(String),
@@ -142,6 +153,15 @@ impl Failure {
             Self::Verity(DmError::Block { .. } | DmError::Salt(_)) => 2,
             Self::Verity(_) => 1,
             Self::Damaged(_) => 6,
+            Self::Qcow2(OpenError::Read { cause, .. }) => match cause {
+                qcow2_read::ReadError::Damaged { .. } => 6,
+                qcow2_read::ReadError::NoSnapshot(_) => 2,
+                _ => 1,
+            },
+            Self::Convert(qcow2_write::WriteError::Option(_)) => 2,
+            Self::Convert(qcow2_write::WriteError::Write(cause)) if full(cause) => 5,
+            Self::Convert(qcow2_write::WriteError::Read(_)) => 3,
+            Self::Qcow2(_) | Self::Different(_) | Self::Convert(_) => 1,
             Self::Target(_) | Self::Write(_) | Self::Erofs(_) | Self::Open { .. } => 1,
             Self::Unreadable(_) | Self::Answer(_) => 1,
         };

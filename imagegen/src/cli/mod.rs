@@ -19,6 +19,9 @@ mod make;
 mod output;
 mod places;
 mod progress;
+mod qcow2;
+mod qcow2_convert;
+mod qcow2_verbs;
 mod read;
 mod sources;
 mod values;
@@ -71,6 +74,21 @@ options give the same bytes, whatever the number of threads; SOURCE_DATE_EPOCH i
 Data on other devices is read from those given with --device, in the order of the image's
 table. Paths in an image lead from its root; symbolic links are not followed.";
 
+const QCOW2_AFTER: &str = "\
+Examples:
+  imagegen qcow2 info disk.qcow2                      sizes, features, snapshots, bitmaps
+  imagegen qcow2 check disk.qcow2                     whether tables and refcounts are right
+  imagegen qcow2 map disk.qcow2                       what of the disk is data, and where
+  imagegen qcow2 map -l monday disk.qcow2             the same of a snapshot in it
+  imagegen qcow2 compare disk.qcow2 disk.raw          whether both hold the same
+  imagegen qcow2 convert disk.raw disk.qcow2          a disk, zeroes left out
+  imagegen qcow2 convert -c zstd /dev/vg/disk d.qcow2 compressed, from a device
+  imagegen qcow2 convert -l monday d.qcow2 monday.raw a snapshot inside an image, as bytes
+
+Backing files are read as the format that the image states; an image that states none is
+refused, because what a guest wrote must not decide which file is read. No lock is taken:
+an image that is in use may be seen half changed.";
+
 /// Makes images of file systems from trees of files, without mounting anything and
 /// without root.
 #[derive(Debug, Parser)]
@@ -88,6 +106,9 @@ enum Command {
     /// EROFS: make one, read, extract and check any
     #[command(after_help = EROFS_AFTER)]
     Erofs(Box<Erofs>),
+    /// QCOW2: make one, look into it, check it, compare two
+    #[command(after_help = QCOW2_AFTER, subcommand)]
+    Qcow2(qcow2::Verb),
 }
 
 /// Makes an EROFS file system in a file or on a block device, from trees of files:
@@ -134,6 +155,7 @@ enum Read {
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let xfs = match cli.command {
         Command::Xfs(xfs) => xfs,
+        Command::Qcow2(verb) => return qcow2_verbs::run(&verb),
         Command::Erofs(erofs) => {
             return match &erofs.read {
                 Some(verb) => erofs_verbs::run(verb),

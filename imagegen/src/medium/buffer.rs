@@ -94,9 +94,49 @@ impl Buffer {
     }
 }
 
+/// Bytes that begin with a page of memory.
+#[derive(Debug, Default)]
+pub(crate) struct Paged {
+    memory: Vec<u8>,
+    begin: usize,
+    length: usize,
+}
+
+impl Paged {
+    /// Gives it so many bytes; what they are does not matter.
+    pub(crate) fn resize(&mut self, length: usize) {
+        if self.memory.len() < length + page() {
+            self.memory = vec![0; length + page()];
+            self.begin = self.memory.as_ptr().align_offset(page()).min(page());
+        }
+        self.length = length;
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let end = self.begin + self.length;
+        self.memory.get(self.begin..end).unwrap_or_default()
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let end = self.begin + self.length;
+        self.memory.get_mut(self.begin..end).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paged_bytes_begin_with_a_page_whatever_their_number() {
+        let mut paged = Paged::default();
+        assert!(paged.bytes().is_empty());
+        for length in [1, 4096, 100_000, 5] {
+            paged.resize(length);
+            assert_eq!(paged.bytes_mut().len(), length);
+            assert_eq!(paged.bytes().as_ptr().align_offset(page()), 0);
+        }
+    }
 
     #[test]
     fn memory_lies_as_the_image_does() {

@@ -5,16 +5,22 @@
 //! - `contents`: which bytes of a file go where
 //! - `copying`: contents that go from a file into the image
 //! - `buffer`: the memory in which they wait
+//! - `cache`: what was read last
+//! - `ordered`: bytes for a pipe, in order
 
 mod buffer;
+mod cache;
 mod contents;
 mod copying;
+mod ordered;
 mod source;
 mod stream;
 
-pub(crate) use buffer::{Buffer, page};
+pub(crate) use buffer::{Buffer, Paged, page};
+pub(crate) use cache::Cache;
 pub(crate) use contents::{Sink, Stretch, read_part, send};
 pub(crate) use copying::{Copy, Part};
+pub use ordered::Ordered;
 pub use source::Source;
 pub(crate) use stream::{Crew, Failure, Stream};
 
@@ -61,6 +67,16 @@ pub trait Medium: Sync {
     /// # Errors
     /// What the system says.
     fn barrier(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Says that `length` bytes at `at` will never be written: what they hold does not
+    /// matter.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn skip(&self, at: u64, length: u64) -> io::Result<()> {
+        let _ = (at, length);
         Ok(())
     }
 

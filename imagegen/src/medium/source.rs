@@ -1,7 +1,9 @@
 //! What a file system is read from: an image, a device, bytes in memory.
 
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Bytes at offsets, for reading.
@@ -17,6 +19,16 @@ pub trait Source {
     /// # Errors
     /// If it cannot tell.
     fn size(&self) -> io::Result<u64>;
+
+    /// The next bytes from `offset` on that may be other than zeroes, as far as can be told
+    /// without reading; none if there are none up to the end.
+    ///
+    /// # Errors
+    /// If it cannot tell its size.
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let size = self.size()?;
+        Ok((offset < size).then_some(offset..size))
+    }
 }
 
 impl Source for File {
@@ -28,6 +40,21 @@ impl Source for File {
     fn size(&self) -> io::Result<u64> {
         let mut file = self;
         file.seek(SeekFrom::End(0))
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let size = self.size()?;
+        if offset >= size {
+            return Ok(None);
+        }
+        // Where holes are not known there are none.
+        let begin = match rustix::fs::seek(self, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(begin) => begin,
+            Err(Errno::NXIO) => return Ok(None),
+            Err(_) => return Ok(Some(offset..size)),
+        };
+        let end = rustix::fs::seek(self, rustix::fs::SeekFrom::Hole(begin));
+        Ok(Some(begin..end.map_or(size, |end| end.min(size))))
     }
 }
 
@@ -62,5 +89,9 @@ impl<S: Source + ?Sized> Source for &S {
 
     fn size(&self) -> io::Result<u64> {
         (**self).size()
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        (**self).data_from(offset)
     }
 }

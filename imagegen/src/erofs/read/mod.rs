@@ -12,7 +12,6 @@
 //! `PIECES` and `CLUSTERS` bytes. How often a hostile image makes a caller ask is the
 //! caller's to bound: directories may lead in circles.
 
-mod cache;
 mod cluster;
 mod contents;
 mod decode;
@@ -42,8 +41,7 @@ pub(crate) use error::damaged;
 
 use super::format::directory::IN_METABOX;
 use super::format::{NID_UNIT, compressed};
-use crate::medium::Source;
-use cache::Cache;
+use crate::medium::{Cache, Source};
 use cluster::ClusterKey;
 use parking_lot::Mutex;
 use std::sync::Arc;

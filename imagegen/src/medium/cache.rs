@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Pieces of bytes by key.
 #[derive(Debug)]
-pub(super) struct Cache<K> {
+pub(crate) struct Cache<K> {
     pieces: HashMap<K, (Arc<[u8]>, u64), FxBuildHasher>,
     most: usize,
     bytes: usize,
@@ -20,7 +20,7 @@ const LEAST: usize = 1 << 10;
 
 impl<K: Hash + Eq + Copy> Cache<K> {
     /// One that holds `most` bytes, and one piece even if it has more.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             pieces: HashMap::with_hasher(FxBuildHasher),
             most,
@@ -29,14 +29,14 @@ impl<K: Hash + Eq + Copy> Cache<K> {
         }
     }
 
-    pub(super) fn get(&mut self, key: &K) -> Option<Arc<[u8]>> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<Arc<[u8]>> {
         self.clock += 1;
         let (piece, used) = self.pieces.get_mut(key)?;
         *used = self.clock;
         Some(Arc::clone(piece))
     }
 
-    pub(super) fn put(&mut self, key: K, piece: &Arc<[u8]>) {
+    pub(crate) fn put(&mut self, key: K, piece: &Arc<[u8]>) {
         self.clock += 1;
         let before = self.pieces.insert(key, (Arc::clone(piece), self.clock));
         self.bytes += piece.len().max(LEAST);

@@ -1,0 +1,253 @@
+//! Calls the library to write one image from another.
+
+use super::places::{Destination, apart};
+use super::qcow2::{Convert, FormatName};
+use super::qcow2_verbs::chain;
+use super::{Failure, progress};
+use imagegen::medium::Medium;
+use imagegen::qcow2::format::BitmapFlag;
+use imagegen::qcow2::open::{Chain, OpenError, beside, open, versions};
+use imagegen::qcow2::read::Layer;
+use imagegen::qcow2::write::{Bits, Contents, Options, Targets, Written};
+use imagegen::qcow2::write::{stream, stream_raw, write, write_raw};
+use imagegen::target::{Target, capacity};
+use serde::Serialize;
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::path::Path;
+use std::time::Instant;
+
+/// What was made, as `--json` describes it. Sizes are in bytes.
+#[derive(Serialize)]
+struct Summary<'a> {
+    image: &'a str,
+    format: &'static str,
+    size: u64,
+    length: u64,
+    data_clusters: u64,
+    compressed_clusters: u64,
+    seconds: f64,
+}
+
+/// Converts.
+pub(super) fn run(arguments: &Convert) -> Result<(), Failure> {
+    let begin = Instant::now();
+    let chain = chain(&arguments.from)?;
+    let image = arguments.target.to_string_lossy();
+    let mut summary = Summary {
+        image: &image,
+        format: "raw",
+        size: chain.disk.size(),
+        length: chain.disk.size(),
+        data_clusters: 0,
+        compressed_clusters: 0,
+        seconds: 0.0,
+    };
+    let is_piped = arguments.target.as_os_str() == "-";
+    if is_piped {
+        may_be_piped(arguments)?;
+    } else {
+        for source in &chain.paths {
+            apart(&[("what is read", source), ("the image", &arguments.target)])?;
+        }
+    }
+    match (to(arguments, &chain), is_piped) {
+        (FormatName::Raw, is_piped) => {
+            if let Some(name) = arguments.only_qcow2() {
+                let what = "a raw image has no such thing; --to qcow2 makes one that has";
+                return Err(Failure::usage(format!("{name}: {what}")));
+            }
+            raw(arguments, &chain, is_piped)?;
+        }
+        (FormatName::Qcow2, is_piped) => {
+            let written = qcow2(arguments, &chain, is_piped)?;
+            summary.format = "qcow2";
+            summary.length = written.length;
+            summary.data_clusters = written.data_clusters;
+            summary.compressed_clusters = written.compressed_clusters;
+        }
+    }
+    summary.seconds = begin.elapsed().as_secs_f64();
+    said(arguments, &summary)
+}
+
+/// Nobody wants an image on a terminal, or a summary in it.
+fn may_be_piped(arguments: &Convert) -> Result<(), Failure> {
+    if arguments.run.json {
+        return Err(Failure::usage("--json: the image goes to standard output"));
+    }
+    if stdout().is_terminal() {
+        return Err(Failure::usage(
+            "standard output is a terminal: give a file, or a pipe",
+        ));
+    }
+    Ok(())
+}
+
+/// So many bytes to deal with.
+const fn work(data: u64) -> progress::Work {
+    progress::Work { data, objects: 0 }
+}
+
+fn raw(arguments: &Convert, chain: &Chain, is_piped: bool) -> Result<(), Failure> {
+    let (run, size) = (&arguments.run, chain.disk.size());
+    if is_piped {
+        progress::shown(&work(size), run.is_silent(), |seen| {
+            stream_raw(&chain.disk, stdout(), run.threads, seen)
+        })?;
+        return Ok(());
+    }
+    let place = Destination::open(&arguments.target, run.overwrite())?;
+    let is_file = !place.is_device();
+    let target = place.begin(size, size, run.overwrite())?;
+    progress::shown(&work(size), run.is_silent(), |seen| {
+        write_raw(&chain.disk, &target, is_file, run.threads, seen)
+    })?;
+    Ok(target.finish_at(size, !run.no_sync)?)
+}
+
+fn qcow2(arguments: &Convert, chain: &Chain, is_piped: bool) -> Result<Written, Failure> {
+    let (run, parts) = (&arguments.run, &arguments.parts);
+    let mut options = arguments.shape.options(run.threads)?;
+    let below = below(arguments, &mut options)?;
+    options.data_file = parts.data_file.as_deref().map(absolute).transpose()?;
+    let format = arguments.from.format.map(Into::into);
+    let versions = match parts.snapshots {
+        true => versions(chain, format)?,
+        false => Vec::new(),
+    };
+    let contents = Contents {
+        disk: &chain.disk,
+        versions: &versions,
+        below: below.as_ref().map(|chain| &chain.disk),
+        bitmaps: &bitmaps(arguments, chain)?,
+    };
+    options.verify(&contents)?;
+    let sizes = versions.iter().map(|version| version.disk.size());
+    let all = chain.disk.size() + sizes.sum::<u64>();
+    if is_piped {
+        return Ok(progress::shown(&work(2 * all), run.is_silent(), |seen| {
+            stream(&contents, stdout(), &options, seen)
+        })?);
+    }
+    let (path, overwrite) = (arguments.target.as_path(), run.overwrite());
+    let data = data_file(arguments, chain)?;
+    // An image on a device may need all of it.
+    let expected = capacity(path)?.unwrap_or(0);
+    let target = Target::growing(path, expected, overwrite)?;
+    let targets = Targets {
+        image: &target,
+        data: data.as_ref().map(|data| data as &dyn Medium),
+    };
+    let written = progress::shown(&work(all), run.is_silent(), |seen| {
+        write(&contents, targets, &options, seen)
+    })?;
+    // The image leads to it, so it comes first.
+    if let Some(data) = data {
+        data.finish_at(chain.disk.size(), !run.no_sync)?;
+    }
+    target.finish_at(written.length, !run.no_sync)?;
+    Ok(written)
+}
+
+/// The backing file, which is read as the format that the image will state.
+fn below(arguments: &Convert, options: &mut Options) -> Result<Option<Chain>, Failure> {
+    let parts = &arguments.parts;
+    let (Some(name), Some(format)) = (&parts.backing, parts.backing_format) else {
+        return Ok(None);
+    };
+    let path = match arguments.target.as_os_str() == "-" {
+        true => Path::new(name).to_owned(),
+        false => beside(&arguments.target, name)?,
+    };
+    apart(&[
+        ("the backing file", &path),
+        ("the image", &arguments.target),
+    ])?;
+    options.backing = Some((name.clone(), format.into()));
+    Ok(Some(open(&path, Some(format.into()), None)?))
+}
+
+fn bitmaps(arguments: &Convert, chain: &Chain) -> Result<Vec<Bits>, Failure> {
+    let Some(Layer::Qcow2(image)) = chain.disk.layers().next() else {
+        return Ok(Vec::new());
+    };
+    if !arguments.parts.bitmaps {
+        return Ok(Vec::new());
+    }
+    let damaged = |cause| OpenError::Read {
+        path: arguments.from.image.clone(),
+        cause,
+    };
+    let mut all = Vec::new();
+    for bitmap in image.bitmaps().map_err(damaged)? {
+        // What was not stored whole says nothing.
+        if bitmap.has(BitmapFlag::InUse) {
+            return Err(Failure::usage(format!(
+                "bitmap {:?} was not stored whole: remove it (qemu-img bitmap --remove), or                  leave --bitmaps out",
+                bitmap.name
+            )));
+        }
+        all.push(Bits {
+            bits: image.bits(&bitmap).map_err(damaged)?,
+            name: bitmap.name,
+            granularity_bits: bitmap.granularity_bits,
+            flags: bitmap.flags,
+        });
+    }
+    Ok(all)
+}
+
+/// A path as it stands in an image: whoever opens that does it from anywhere.
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let whole = std::path::absolute(path).map_err(|cause| Failure::Open {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let text = whole.into_os_string().into_string();
+    text.map_err(|_| Failure::usage("--data-file: its path must be UTF-8"))
+}
+
+/// Where the data goes if not into the image.
+fn data_file(arguments: &Convert, chain: &Chain) -> Result<Option<Target>, Failure> {
+    let Some(path) = &arguments.parts.data_file else {
+        return Ok(None);
+    };
+    for source in &chain.paths {
+        apart(&[("what is read", source), ("--data-file", path)])?;
+    }
+    apart(&[("the image", &arguments.target), ("--data-file", path)])?;
+    let overwrite = arguments.run.overwrite();
+    let size = chain.disk.size();
+    let place = Destination::open(path, overwrite)?;
+    Ok(Some(place.begin(size, size, overwrite)?))
+}
+
+/// What was asked for, or the other one.
+fn to(arguments: &Convert, chain: &Chain) -> FormatName {
+    let is_raw = matches!(chain.disk.layers().next(), Some(Layer::Raw(_)));
+    arguments.to.unwrap_or(match is_raw {
+        true => FormatName::Qcow2,
+        false => FormatName::Raw,
+    })
+}
+
+fn said(arguments: &Convert, summary: &Summary<'_>) -> Result<(), Failure> {
+    if arguments.run.json {
+        let mut out = stdout().lock();
+        serde_json::to_writer(&mut out, summary).map_err(std::io::Error::from)?;
+        return Ok(writeln!(out)?);
+    }
+    if arguments.run.quiet {
+        return Ok(());
+    }
+    let Summary {
+        image,
+        format,
+        size,
+        length,
+        seconds,
+        ..
+    } = summary;
+    let text = format!("{image}: {format}, a disk of {size} bytes in {length}, {seconds:.1} s");
+    Ok(writeln!(stderr(), "{text}")?)
+}

@@ -1,0 +1,267 @@
+//! Opening an image with all that lies below it.
+//!
+//! What a guest wrote into a raw image must never lead to another file: a backing file is
+//! read as the format that the image states, and never guessed at.
+
+use super::format::Incompatible;
+use super::read::{Disk, Image, Layer, ReadError, Snapshot};
+use super::write::Version;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// How bytes of a file are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As they are.
+    Raw,
+    /// QCOW2.
+    Qcow2,
+}
+
+impl Format {
+    /// As QEMU calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+
+    /// By that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Raw, Self::Qcow2]
+            .into_iter()
+            .find(|format| format.name() == name)
+    }
+
+    /// By the first bytes: what is no QCOW2 is raw.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn of(file: &File) -> std::io::Result<Self> {
+        use std::os::unix::fs::FileExt;
+        let mut magic = [0; 4];
+        match file.read_exact_at(&mut magic, 0) {
+            Ok(()) if u32::from_be_bytes(magic) == super::format::MAGIC => Ok(Self::Qcow2),
+            Ok(()) => Ok(Self::Raw),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Self::Raw),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Why a chain cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file cannot be opened.
+    #[error("{}: cannot open it: {cause}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// A file cannot be read as what it should be.
+    #[error("{}: {cause}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        cause: ReadError,
+    },
+    /// A backing file whose format is not stated.
+    #[error(
+        "{}: it does not state the format of its backing file {backing:?}; state it: qemu-img rebase -u -b {backing:?} -F raw|qcow2",
+        path.display()
+    )]
+    NoFormat {
+        /// The image.
+        path: PathBuf,
+        /// The backing file.
+        backing: String,
+    },
+    /// A backing file that this program does not read.
+    #[error("{}: its backing file {backing:?}: {why}", path.display())]
+    Backing {
+        /// The image.
+        path: PathBuf,
+        /// The backing file.
+        backing: String,
+        /// Why it is not read.
+        why: String,
+    },
+}
+
+/// Most layers of a chain (QEMU has no limit; nobody has so many).
+const MOST_LAYERS: usize = 256;
+
+/// A chain that is open: the disk, and the files it is made of, the image first.
+#[derive(Debug)]
+pub struct Chain {
+    /// The disk.
+    pub disk: Disk<File>,
+    /// Its files.
+    pub paths: Vec<PathBuf>,
+}
+
+/// Which contents of an image are meant.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    Now,
+    Named(&'a str),
+    This(&'a Snapshot),
+}
+
+/// Opens `path` as `format`, or as what it looks like, with all below it; shows what
+/// `snapshot` of the image, by its name or else its id, holds.
+///
+/// # Errors
+/// If a file cannot be opened, or a chain must not be followed.
+pub fn open(
+    path: &Path,
+    format: Option<Format>,
+    snapshot: Option<&str>,
+) -> Result<Chain, OpenError> {
+    chain(path, format, snapshot.map_or(Wanted::Now, Wanted::Named))
+}
+
+/// What every snapshot of the image holds, the oldest first.
+///
+/// # Errors
+/// As [`open`].
+pub fn versions(chain_: &Chain, format: Option<Format>) -> Result<Vec<Version<File>>, OpenError> {
+    let (Some(path), Some(Layer::Qcow2(image))) =
+        (chain_.paths.first(), chain_.disk.layers().next())
+    else {
+        return Ok(Vec::new());
+    };
+    let snapshots = image.snapshots().map_err(failed(path))?;
+    let version = |snapshot: &Snapshot| {
+        let then = chain(path, format, Wanted::This(snapshot))?;
+        Ok(Version::new(snapshot, then.disk))
+    };
+    snapshots.iter().map(version).collect()
+}
+
+fn chain(path: &Path, format: Option<Format>, wanted: Wanted<'_>) -> Result<Chain, OpenError> {
+    let mut paths = Vec::new();
+    let mut seen = Vec::new();
+    let mut layers = Vec::new();
+    let mut next = Some((path.to_owned(), format));
+    while let Some((path, format)) = next {
+        let (file, identity) = file(&path)?;
+        if seen.contains(&identity) || layers.len() == MOST_LAYERS {
+            let why = "the chain comes back to it, or is too long".to_owned();
+            let backing = path.display().to_string();
+            return Err(OpenError::Backing { path, backing, why });
+        }
+        seen.push(identity);
+        let format = match format {
+            Some(format) => format,
+            None => Format::of(&file).map_err(|cause| failed(&path)(cause.into()))?,
+        };
+        let layer = match format {
+            Format::Raw => Layer::Raw(file),
+            Format::Qcow2 => {
+                let wanted = match layers.is_empty() {
+                    true => wanted,
+                    false => Wanted::Now,
+                };
+                Layer::Qcow2(Box::new(image(&path, file, wanted)?))
+            }
+        };
+        next = below(&path, &layer)?;
+        layers.push(layer);
+        paths.push(path);
+    }
+    let top = paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let disk = Disk::new(layers).map_err(failed(top))?;
+    Ok(Chain { disk, paths })
+}
+
+fn failed(path: &Path) -> impl Fn(ReadError) -> OpenError + '_ {
+    |cause| OpenError::Read {
+        path: path.to_owned(),
+        cause,
+    }
+}
+
+/// A file, and which it is.
+fn file(path: &Path) -> Result<(File, (u64, u64)), OpenError> {
+    let opened = File::open(path).and_then(|file| {
+        let there = file.metadata()?;
+        Ok((file, (there.dev(), there.ino())))
+    });
+    opened.map_err(|cause| OpenError::Open {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// One image with its data file.
+fn image(path: &Path, file_: File, wanted: Wanted<'_>) -> Result<Image<File>, OpenError> {
+    let mut image = Image::open(file_).map_err(failed(path))?;
+    match wanted {
+        Wanted::Now => {}
+        Wanted::This(snapshot) => image.apply(snapshot).map_err(failed(path))?,
+        Wanted::Named(wanted) => {
+            let all = image.snapshots().map_err(failed(path))?;
+            let found = all.iter().find(|snapshot| snapshot.name == wanted);
+            let found = found.or_else(|| all.iter().find(|snapshot| snapshot.id == wanted));
+            let missing = || failed(path)(ReadError::NoSnapshot(wanted.to_owned()));
+            let found = found.ok_or_else(missing)?;
+            image.apply(found).map_err(failed(path))?;
+        }
+    }
+    if image.layout().has(Incompatible::ExternalData)
+        && let Some(name) = image.extensions().data_file.clone()
+    {
+        // As QEMU does: not from where the image lies.
+        let place = beside(Path::new(""), &name)?;
+        image = image.with_data(file(&place)?.0);
+    }
+    Ok(image)
+}
+
+/// What lies below, if anything.
+fn below(path: &Path, layer: &Layer<File>) -> Result<Option<(PathBuf, Option<Format>)>, OpenError> {
+    let Layer::Qcow2(image) = layer else {
+        return Ok(None);
+    };
+    let Some(backing) = image.backing().filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let Some(name) = image.extensions().backing_format.as_deref() else {
+        return Err(OpenError::NoFormat {
+            path: path.to_owned(),
+            backing: backing.to_owned(),
+        });
+    };
+    let format = Format::from_name(name).ok_or_else(|| OpenError::Backing {
+        path: path.to_owned(),
+        backing: backing.to_owned(),
+        why: format!("its format {name:?} is not read here, only raw and qcow2"),
+    })?;
+    Ok(Some((beside(path, backing)?, Some(format))))
+}
+
+/// A file that an image at `path` names: from where the image itself lies.
+///
+/// # Errors
+/// If the name is one of something else than a file.
+pub fn beside(path: &Path, name: &str) -> Result<PathBuf, OpenError> {
+    let name_ = name.strip_prefix("file:").unwrap_or(name);
+    let scheme = name_.split('/').next().unwrap_or_default();
+    if scheme.contains(':') {
+        return Err(OpenError::Backing {
+            path: path.to_owned(),
+            backing: name.to_owned(),
+            why: "only files are read here".to_owned(),
+        });
+    }
+    let dir = path.parent().unwrap_or(Path::new(""));
+    Ok(dir.join(name_))
+}

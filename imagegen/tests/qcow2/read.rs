@@ -1,0 +1,108 @@
+//! What is read equals what QEMU reads.
+
+use crate::images::{self, Qemu};
+use imagegen::qcow2::check;
+use imagegen::qcow2::open::open;
+use imagegen::qcow2::read::{Disk, What};
+use rand::RngExt;
+use std::fs::File;
+use std::path::Path;
+
+fn all(disk: &Disk<File>) -> Vec<u8> {
+    let mut bytes = vec![0; disk.size() as usize];
+    disk.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+#[track_caller]
+fn same(ours: &[u8], theirs: &[u8], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let differs = ours.iter().zip(theirs).position(|(one, two)| one != two);
+    assert_eq!(differs, None, "{what}");
+}
+
+#[test]
+fn random_images_hold_what_qemu_reads_from_them() {
+    let Some(qemu) = Qemu::find() else { return };
+    let mut random = images::random();
+    for round in 0..12 {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, snapshots) = images::make(&qemu, dir.path(), &mut random);
+        let disk = open(&image, None, None).unwrap().disk;
+        let theirs = qemu.contents(&image, None);
+        same(&all(&disk), &theirs, &format!("round {round}"));
+        // In parts, as others ask for it.
+        for _ in 0..20 {
+            let at = random.random_range(0..disk.size());
+            let mut part = vec![0; random.random_range(0..=disk.size() - at) as usize];
+            disk.read_at(at, &mut part).unwrap();
+            same(
+                &part,
+                &theirs[at as usize..][..part.len()],
+                &format!("round {round} at {at}"),
+            );
+        }
+        for name in &snapshots {
+            let then = open(&image, None, Some(name)).unwrap().disk;
+            let theirs = qemu.contents(&image, Some(name));
+            same(&all(&then), &theirs, &format!("round {round}, {name}"));
+        }
+        map_says_the_same(&qemu, &image, &disk);
+        let report = check::check(File::open(&image).unwrap());
+        let (told, code) = qemu.img(&["check", "--output=json", image.to_str().unwrap()]);
+        assert_eq!(
+            i32::from(report.exit_code()),
+            code,
+            "round {round}: {report:?} {told}"
+        );
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let number = |name: &str| told[name].as_u64().unwrap_or(0);
+        assert_eq!(report.total_clusters, number("total-clusters"));
+        assert_eq!(
+            report.allocated_clusters,
+            number("allocated-clusters"),
+            "round {round}"
+        );
+        assert_eq!(report.compressed_clusters, number("compressed-clusters"));
+        assert_eq!(
+            report.image_end,
+            number("image-end-offset"),
+            "round {round}"
+        );
+    }
+}
+
+/// Byte by byte, because runs may be cut otherwise.
+fn map_says_the_same(qemu: &Qemu, image: &Path, disk: &Disk<File>) {
+    let told = qemu.done(&["map", "--output=json", image.to_str().unwrap()]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let mut at = 0;
+    for one in told.as_array().unwrap() {
+        let number = |name: &str| one[name].as_u64().unwrap();
+        let is = |name: &str| one[name].as_bool().unwrap();
+        assert_eq!(number("start"), at);
+        let end = at + number("length");
+        while at < end {
+            let run = disk.run(at, end - at).unwrap();
+            let data = matches!(run.what, What::Data(_) | What::Compressed(_));
+            assert_eq!(data, is("data"), "byte {at}: {run:?} {one}");
+            assert_eq!(
+                run.what != What::Nothing,
+                is("present"),
+                "byte {at}: {run:?} {one}"
+            );
+            if run.what != What::Nothing {
+                assert_eq!(
+                    run.depth as u64,
+                    number("depth"),
+                    "byte {at}: {run:?} {one}"
+                );
+            }
+            if let (What::Data(host), Some(first)) = (run.what, one["offset"].as_u64()) {
+                assert_eq!(host, first + (at - number("start")), "{run:?} {one}");
+            }
+            at += run.length;
+        }
+    }
+    assert_eq!(at, disk.size());
+}
