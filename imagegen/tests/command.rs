@@ -170,6 +170,11 @@ fn data_of_an_erofs_image_lies_where_it_was_asked_for() {
     let blob = ["--blob=data", "--blob-tag=x", "--dedupe"];
     erofs(dir, 0, &[&blob[..], &["--quiet", "image", "tree"]].concat());
     let length = |name: &str| fs::metadata(dir.join(name)).unwrap().len();
+    let again = ["--json", "--force", "image", "tree"];
+    let made = erofs(dir, 0, &[&blob[..], &again].concat());
+    let summary: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!(summary["blob_size"], length("data"));
+    assert_eq!(summary["size"], length("image"));
     assert!(
         length("image") < 64 << 10 && length("data") == 4096,
         "equal blocks once"
@@ -210,6 +215,16 @@ fn erofs_failures_have_their_codes_and_leave_nothing() {
     let dir = dir.path();
     let option = erofs(dir, 2, &["--block-size=3000", "image", "tree"]);
     assert!(said(&option).contains("--block-size 3000"));
+    let level = said(&erofs(dir, 2, &["--compress=lz4,9", "image", "tree"]));
+    assert!(level.contains("only 1 is possible"), "{level}");
+    let level = said(&erofs(dir, 2, &["--compress=zstd,99", "image", "tree"]));
+    assert!(level.contains("choose one from 1 to 22"), "{level}");
+    for how in ["--compress=lz4", "--compress-rule=*=lz4"] {
+        let text = said(&erofs(dir, 2, &["--blob=data", how, "image", "tree"]));
+        let option = how.split('=').next().unwrap();
+        assert!(text.contains(&format!("--blob with {option}:")), "{text}");
+        assert!(!text.contains("--chunk-size"), "{text}");
+    }
     erofs(dir, 2, &["--tar-index", "image", "tree"]);
     erofs(dir, 2, &["--chunk-size=1k", "image", "tree"]);
     erofs(dir, 3, &["image", "missing"]);

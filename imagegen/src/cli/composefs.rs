@@ -174,9 +174,10 @@ impl Composefs {
 
     /// The tree, and how many objects the store got.
     fn tree(&self, from: &Origin) -> Result<(Tree, u64), Failure> {
+        let format = self.format.into();
         let specs = match from {
             Origin::Dump(path) if path.as_os_str() == "-" => {
-                return Ok((read_dump(stdin().lock(), b"standard input")?, 0));
+                return Ok((read_dump(stdin().lock(), b"standard input", format)?, 0));
             }
             Origin::Dump(path) => {
                 let name = path.as_os_str().as_encoded_bytes();
@@ -184,7 +185,7 @@ impl Composefs {
                     path: path.clone(),
                     cause,
                 };
-                return Ok((read_dump(File::open(path).map_err(open)?, name)?, 0));
+                return Ok((read_dump(File::open(path).map_err(open)?, name, format)?, 0));
             }
             Origin::Sources(specs) => specs,
         };

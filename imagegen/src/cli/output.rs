@@ -5,6 +5,7 @@ use super::inputs::Run;
 use super::make::Make;
 use super::verity::Sealed;
 use imagegen::erofs;
+use imagegen::erofs::write::DataIn;
 use imagegen::xfs::make::Plan;
 use imagegen::xfs::write::Made;
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
@@ -89,6 +90,9 @@ struct ErofsSummary<'a> {
     files: u64,
     data: u64,
     shared: u64,
+    /// Of the file beside it that holds the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blob_size: Option<u64>,
     #[serde(flatten)]
     sealed: &'a Sealed,
     seconds: f64,
@@ -105,6 +109,7 @@ pub(crate) fn erofs_made(
     took: Duration,
 ) -> Result<(), Failure> {
     let block_size = request.options.block_size;
+    let is_beside = matches!(request.options.data, DataIn::Blob { .. });
     let summary = ErofsSummary {
         image: &image.to_string_lossy(),
         format: "erofs",
@@ -116,6 +121,7 @@ pub(crate) fn erofs_made(
         files: made.counts.files,
         data: made.counts.data,
         shared: made.counts.shared_blocks * u64::from(block_size),
+        blob_size: is_beside.then_some(made.device_bytes),
         sealed,
         seconds: took.as_secs_f64(),
     };

@@ -193,6 +193,25 @@ fn holes_stay_and_nothing_else_is_left() {
 }
 
 #[test]
+fn what_a_killed_process_left_goes_and_what_a_living_one_needs_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    populate(&path("tree"));
+    let left = path("store/.new-killed");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("ab-cdef"), "half").unwrap();
+    let first = Store::open(&path("store")).unwrap();
+    assert!(!left.exists());
+    tree(&directory(&path("tree")), HardLinks::Keep, Some(&first), 1).unwrap();
+    let second = Store::open(&path("store")).unwrap();
+    tree(&directory(&path("tree")), HardLinks::Keep, Some(&second), 1).unwrap();
+    assert_eq!(first.finish(false).unwrap(), 5);
+    drop(second);
+    let found = objects(&path("store"));
+    assert_eq!(found.len(), 5, "{:?}", found.keys());
+}
+
+#[test]
 fn an_object_of_another_size_is_not_taken_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);

@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// Our image of a dump.
 pub(crate) fn ours(dump: &str, format: Format) -> Result<Vec<u8>, ComposefsError> {
-    let tree = read_dump(dump.as_bytes(), b"dump")?;
+    let tree = read_dump(dump.as_bytes(), b"dump", format)?;
     let prepared = Prepared::new(tree, format)?;
     let image = prepared.lay_out()?;
     let mut bytes = Vec::new();
@@ -46,6 +46,23 @@ pub(crate) fn theirs(other: Other, file: &Path, format: Format) -> Option<Vec<u8
             Some(succeed(command.arg("dump").arg(file)))
         }
     }
+}
+
+/// The same of a dump that the other may refuse, which is `Some(None)`.
+pub(crate) fn offered(other: Other, file: &Path, format: Format) -> Option<Option<Vec<u8>>> {
+    let image = file.with_extension("image");
+    let output = match other {
+        Other::C => {
+            let mut command = mkcomposefs(format)?;
+            command.arg("--from-file").arg(file).arg(&image).output()
+        }
+        Other::Crate => oracle(format)?.arg("dump").arg(file).output(),
+    };
+    let output = output.unwrap();
+    Some(output.status.success().then(|| match other {
+        Other::C => std::fs::read(&image).unwrap(),
+        Other::Crate => output.stdout,
+    }))
 }
 
 /// `mkcomposefs` for a format.

@@ -1,8 +1,9 @@
 //! A tree from a dump, whose object store need not be there. As `mkcomposefs --from-file`
 //! takes it: the root first, directories before what is in them, hard links in any place.
 
-use super::ComposefsError;
+use super::dialect::Dialect;
 use super::tree::{Body, Digest, Entry, External, Number, Object, Tree};
+use super::{ComposefsError, Format};
 use crate::tree::dump::line::{self, Line, What};
 use crate::tree::{TreeError, attributes, path};
 use rustc_hash::FxHashMap;
@@ -11,23 +12,29 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 /// Most bytes of a file in a line (`LCFS_INLINE_CONTENT_MAX`).
-const INLINE_MAX: usize = 5000;
+pub(super) const INLINE_MAX: usize = 5000;
 /// Longest path of an object or target of a symbolic link (`PATH_MAX` less its zero byte).
-const PATH_MAX: usize = 4095;
+pub(super) const PATH_MAX: usize = 4095;
 
-/// The tree that the dump in `stream` describes; `name` is what errors call it.
+/// The tree that the dump in `stream` describes, for an image of `format`, whose own program
+/// decides what a line may say; `name` is what errors call it.
 ///
 /// # Errors
 /// If it cannot be read, or a line is malformed or describes what cannot be: with the
 /// line's number.
-pub fn read(stream: impl Read, name: &[u8]) -> Result<Tree, ComposefsError> {
+pub fn read(stream: impl Read, name: &[u8], format: Format) -> Result<Tree, ComposefsError> {
+    let dialect = Dialect::of(format);
     let mut filler = Filler {
+        dialect,
         tree: None,
         links: Vec::new(),
         // Where a name stands whose object is known only at the end.
         pending: FxHashMap::default(),
     };
-    line::each(stream, name, |line| filler.line(line))?;
+    line::each(stream, name, |text, line| {
+        dialect.check(text, &line)?;
+        filler.line(line)
+    })?;
     let resolved = filler.resolve();
     let missing = || TreeError::invalid(name, "no line, so there is no root");
     match resolved.map_err(|reason| TreeError::invalid(name, reason))? {
@@ -37,6 +44,7 @@ pub fn read(stream: impl Read, name: &[u8]) -> Result<Tree, ComposefsError> {
 }
 
 struct Filler {
+    dialect: Dialect,
     tree: Option<Tree>,
     links: Vec<Link>,
     /// Index into `links` by where the link's name stands.
@@ -69,6 +77,12 @@ impl Filler {
         }
         match line.what {
             What::Link(target) => {
+                if self.dialect == Dialect::Crate && !self.knows(&target)? {
+                    let target = target.escape_ascii();
+                    return Err(format!(
+                        "a hard link to {target}, which version 2 wants in a line before it"
+                    ));
+                }
                 self.pending.insert(key, self.links.len());
                 self.links.push(Link {
                     parent,
@@ -78,7 +92,7 @@ impl Filler {
                 Ok(())
             }
             What::Object(told) => {
-                let object = tree.add(object(told)?)?;
+                let object = tree.add(object(told, self.dialect)?)?;
                 let first = true;
                 tree.name(parent, name, Entry { object, first })
             }
@@ -91,11 +105,23 @@ impl Filler {
                 if self.tree.is_some() {
                     return Err("there is a root before it".into());
                 }
-                self.tree = Some(Tree::new(object(told)?));
+                self.tree = Some(Tree::new(object(told, self.dialect)?));
                 Ok(())
             }
             _ => Err("the root of a tree can be a directory only".into()),
         }
+    }
+
+    /// Whether there was a line of that path.
+    fn knows(&self, path: &[u8]) -> Result<bool, String> {
+        let (names, Some(tree)) = (path::names(path)?, &self.tree) else {
+            return Ok(false);
+        };
+        let link = |(name, parents): (&&[u8], &[&[u8]])| {
+            let key = (tree.find(parents)?, name.to_vec());
+            self.pending.contains_key(&key).then_some(())
+        };
+        Ok(tree.find(&names).is_some() || names.split_last().and_then(link).is_some())
     }
 
     /// Names what has further names.
@@ -151,7 +177,7 @@ fn follow(
     Err("which leads back to itself")
 }
 
-fn object(told: line::Object) -> Result<Object, String> {
+fn object(told: line::Object, dialect: Dialect) -> Result<Object, String> {
     let mut xattrs = Vec::with_capacity(told.xattrs.len());
     for (name, value) in &told.xattrs {
         if name.is_empty() {
@@ -167,7 +193,7 @@ fn object(told: line::Object) -> Result<Object, String> {
     let rdev = || u32::try_from(told.rdev).map_err(|_| "a device number above 32 bits".to_owned());
     let body = match told.kind {
         FileType::Directory => Body::Directory(BTreeMap::new()),
-        FileType::RegularFile => file(told)?,
+        FileType::RegularFile => file(told, dialect)?,
         FileType::Symlink => {
             let target = told.payload.unwrap_or_default();
             if target.is_empty() || target.len() > PATH_MAX || target.contains(&0) {
@@ -195,8 +221,10 @@ fn object(told: line::Object) -> Result<Object, String> {
     })
 }
 
-fn file(told: line::Object) -> Result<Body, String> {
-    if let Some(content) = told.content {
+fn file(told: line::Object, dialect: Dialect) -> Result<Body, String> {
+    // The crate reads no contents where there is a payload.
+    let passed_over = dialect == Dialect::Crate && told.payload.is_some();
+    if let Some(content) = told.content.filter(|_| !passed_over) {
         let length = content.len();
         if length as u64 != told.size {
             let size = told.size;

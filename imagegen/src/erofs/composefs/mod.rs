@@ -13,7 +13,7 @@
 //!
 //! - `tree`: objects and names
 //! - `dump`, `collect`, `measure`, `store`: where they come from
-//! - `limits`: what a format cannot hold
+//! - `dialect`, `limits`: what a dump may not say, and what a format cannot hold
 //! - `rewrite`: what overlayfs is told
 //! - `load`, `show`: the tree of an image, and a tree as text
 //! - `place`: where everything lies
@@ -22,6 +22,7 @@
 
 mod attributes;
 mod collect;
+mod dialect;
 mod directory;
 mod dump;
 mod inode;

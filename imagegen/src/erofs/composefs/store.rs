@@ -2,7 +2,11 @@
 //!
 //! What is new is made in a hidden directory of the store, and gets its name when all of it
 //! is whole (and on stable storage): nobody ever sees a part of an object, and after a crash
-//! there is none. A process that is killed leaves the hidden directory behind, `.new-*`.
+//! there is none. A process that is killed leaves the hidden directory behind, `.new-*`,
+//! which the next one removes that writes to the store: only the living hold theirs locked.
+//!
+//! (Files without names would need an open descriptor for each object, or more than one sync
+//! for all.)
 
 use super::ComposefsError;
 use super::tree::{Digest, object_path};
@@ -11,6 +15,8 @@ use crate::target::{Overwrite, Target};
 use crate::tree::{Bytes, Content, TreeError};
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
@@ -21,12 +27,17 @@ use tempfile::TempDir;
 /// Everybody may read an object.
 const MODE: u32 = 0o644;
 
+/// What the names of hidden directories begin with.
+const HIDDEN: &str = ".new-";
+
 /// A store that is being filled.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
     /// Where new objects wait, called by their paths with a dash for the slash.
     waiting: TempDir,
+    /// The same directory, locked as long as somebody writes to it.
+    _held: File,
     /// Which ones do.
     new: Mutex<FxHashSet<Digest>>,
 }
@@ -38,13 +49,12 @@ impl Store {
     /// If it cannot be written to.
     pub fn open(dir: &Path) -> Result<Self, ComposefsError> {
         fs::create_dir_all(dir).map_err(failed(dir, "make it"))?;
-        let waiting = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempdir_in(dir)
-            .map_err(failed(dir, "make a directory in it"))?;
+        sweep(dir);
+        let (waiting, held) = hidden(dir).map_err(failed(dir, "make a directory in it"))?;
         Ok(Self {
             dir: dir.to_owned(),
             waiting,
+            _held: held,
             new: Mutex::default(),
         })
     }
@@ -120,6 +130,41 @@ impl Store {
         let synced =
             File::open(&self.dir).and_then(|dir| rustix::fs::syncfs(dir).map_err(io::Error::from));
         synced.map_err(failed(&self.dir, "make it durable"))
+    }
+}
+
+/// Removes hidden directories of processes that are gone, as far as it can: none is in the
+/// way of anybody.
+fn sweep(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_hidden = entry.file_name().to_string_lossy().starts_with(HIDDEN);
+        if !is_hidden || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let Ok(left) = File::open(entry.path()) else {
+            continue;
+        };
+        if flock(&left, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Makes a hidden directory that is locked.
+fn hidden(dir: &Path) -> io::Result<(TempDir, File)> {
+    loop {
+        let waiting = tempfile::Builder::new().prefix(HIDDEN).tempdir_in(dir)?;
+        // Before it is locked somebody may take it for one that was left.
+        let held = match File::open(waiting.path()) {
+            Err(cause) if cause.kind() == ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        match flock(&held, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {}
+            Ok(()) if !waiting.path().is_dir() => {}
+            // Where nothing can be locked, nobody removes what is not his either.
+            _ => return Ok((waiting, held)),
+        }
     }
 }
 

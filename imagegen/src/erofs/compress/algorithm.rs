@@ -65,7 +65,7 @@ pub enum AlgorithmError {
     #[error("no algorithm is called {0:?}: there are lz4, lz4hc, lzma, deflate and zstd")]
     Unknown(String),
     /// The level is no number or none it has.
-    #[error("{name} has no level {level:?}: choose one from {lowest} to {highest}")]
+    #[error("{name} has no level {level:?}: {}", choice(*lowest, *highest))]
     Level {
         /// The algorithm's name.
         name: &'static str,
@@ -76,6 +76,13 @@ pub enum AlgorithmError {
         /// Its highest.
         highest: i32,
     },
+}
+
+fn choice(lowest: i32, highest: i32) -> String {
+    match lowest == highest {
+        true => format!("only {lowest} is possible"),
+        false => format!("choose one from {lowest} to {highest}"),
+    }
 }
 
 impl Algorithm {

@@ -1,7 +1,7 @@
 //! What is asked of an image.
 
 use super::super::compress::algorithm::Algorithm;
-use super::super::compress::choice::{Choice, Compression};
+use super::super::compress::choice::{Choice, Compression, Method};
 use super::super::format::compressed::{BLOCK_COUNT, CLUSTER_MAX};
 use super::space::MOST_BLOCKS;
 use uuid::Uuid;
@@ -180,9 +180,16 @@ impl Options {
         let Some(compression) = &self.compression else {
             return Ok(());
         };
+        let with = with(compression);
+        // Its chunks need not have been asked for.
+        if let DataIn::Blob { .. } = self.data {
+            let reason =
+                "files go there in chunks, which are not compressed; leave one of both out";
+            return Err(OptionError::new("--blob", with, reason));
+        }
         if self.chunk_size.is_some() {
             let reason = "files in chunks are not compressed; leave one of both out";
-            return Err(OptionError::new("--chunk-size", "with --compress", reason));
+            return Err(OptionError::new("--chunk-size", with, reason));
         }
         let rules = compression.rules.iter().filter_map(|rule| rule.cluster);
         for cluster in rules.chain([compression.cluster]) {
@@ -220,24 +227,24 @@ impl Options {
     }
 
     fn check_data(&self) -> Result<(), OptionError> {
-        match &self.data {
-            DataIn::Blob { tag } if tag.len() > 64 => {
+        match (&self.data, &self.compression) {
+            (DataIn::Blob { tag }, _) if tag.len() > 64 => {
                 let reason = format!("has {} bytes, at most 64 fit", tag.len());
                 Err(OptionError::new("--blob-tag", tag.escape_ascii(), reason))
             }
-            DataIn::Blob { .. } if self.chunk_size.is_none() => {
+            (DataIn::Archive { .. }, Some(compression)) => {
+                let reason = "leaves files where they are: they cannot be compressed";
+                Err(OptionError::new("--tar-index", with(compression), reason))
+            }
+            (DataIn::Blob { .. }, _) if self.chunk_size.is_none() => {
                 let reason = "takes files in chunks only (--chunk-size)";
                 Err(OptionError::new("--blob", "", reason))
             }
-            DataIn::Archive { .. } if self.compression.is_some() => {
-                let reason = "leaves files where they are: they cannot be compressed";
-                Err(OptionError::new("--tar-index", "with --compress", reason))
-            }
-            DataIn::Archive { .. } if self.block_size != 512 || self.dedupe => {
+            (DataIn::Archive { .. }, _) if self.block_size != 512 || self.dedupe => {
                 let reason = "needs --block-size 512, the archive's, and no --dedupe";
                 Err(OptionError::new("--tar-index", "", reason))
             }
-            DataIn::Archive { bytes } if bytes / 512 >= MOST_BLOCKS => {
+            (DataIn::Archive { bytes }, _) if bytes / 512 >= MOST_BLOCKS => {
                 let reason = format!("the archive has {bytes} bytes, more than can be numbered");
                 Err(OptionError::new("--tar-index", "", reason))
             }
@@ -262,6 +269,14 @@ impl Options {
             return Err(OptionError::new("--chunk-size", chunk, reason));
         }
         Ok(())
+    }
+}
+
+/// The option that asked for compression.
+fn with(compression: &Compression) -> &'static str {
+    match compression.usual {
+        Method::Plain => "with --compress-rule",
+        _ => "with --compress",
     }
 }
 

@@ -48,14 +48,14 @@ pub(crate) struct Object {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Gives `take` every line of `stream`, which errors call `name`.
+/// Gives `take` every line of `stream`, which errors call `name`: its bytes and what they say.
 ///
 /// # Errors
 /// If it cannot be read, or a line is malformed or not taken: with the line's number.
 pub(crate) fn each(
     stream: impl Read,
     name: &[u8],
-    mut take: impl FnMut(Line) -> Result<(), String>,
+    mut take: impl FnMut(&[u8], Line) -> Result<(), String>,
 ) -> Result<(), TreeError> {
     let mut stream = BufReader::with_capacity(256 << 10, stream);
     let mut bytes = Vec::new();
@@ -74,7 +74,7 @@ pub(crate) fn each(
             true => Err(format!("longer than {LONGEST} bytes")),
             false => Line::parse(text).and_then(|line| {
                 let path = line.path.clone();
-                take(line).map_err(|reason| about(&path, &reason))
+                take(text, line).map_err(|reason| about(&path, &reason))
             }),
         };
         taken.map_err(|reason| TreeError::invalid(name, format!("line {number}: {reason}")))?;
@@ -102,17 +102,33 @@ impl Line {
         if path.len() > 1 && path.ends_with(b"/") {
             return Err(about(&path, "its path ends with a slash"));
         }
-        let what = match fixed[2].starts_with(b"@") {
-            true => link(fixed[8]).map(What::Link),
-            false => object(fixed, xattrs).map(What::Object),
+        if has_dot(&path) {
+            return Err(about(&path, "its path holds a `.`; leave it out"));
+        }
+        let what = match fixed[2].strip_prefix(b"@") {
+            Some(mode) => link(mode, fixed[8]).map(What::Link),
+            None => object(fixed, xattrs).map(What::Object),
         };
         let what = what.map_err(|reason| about(&path, &reason))?;
         Ok(Self { path, what })
     }
 }
 
-fn link(payload: &[u8]) -> Result<Vec<u8>, String> {
-    optional(payload)?.ok_or_else(|| "a hard link without payload".into())
+/// Whether one of the names is `.`, which no program that reads dumps takes.
+fn has_dot(path: &[u8]) -> bool {
+    path.split(|&byte| byte == b'/').any(|name| name == b".")
+}
+
+fn link(mode: &[u8], payload: &[u8]) -> Result<Vec<u8>, String> {
+    let mode = octal(mode).ok_or("its mode is not an octal number")?;
+    if FileType::from_raw_mode(mode) == FileType::Directory {
+        return Err("a hard link whose mode is a directory's; these have one name".into());
+    }
+    let target = optional(payload)?.ok_or("a hard link without payload")?;
+    match has_dot(&target) {
+        true => Err("a hard link to a path that holds a `.`; leave it out".into()),
+        false => Ok(target),
+    }
 }
 
 fn object(fixed: &[&[u8]; 11], xattrs: &[&[u8]]) -> Result<Object, String> {
@@ -135,7 +151,11 @@ fn object(fixed: &[&[u8]; 11], xattrs: &[&[u8]]) -> Result<Object, String> {
         return Err(format!("its mode {mode:o} is of no kind of object"));
     }
     let mtime = time(mtime).ok_or("its time is not SECONDS.NANOSECONDS")?;
-    let xattrs = xattrs.iter().filter(|field| !field.is_empty());
+    // A space at the end is followed by nothing.
+    let xattrs = match xattrs {
+        [xattrs @ .., b""] => xattrs,
+        xattrs => xattrs,
+    };
     Ok(Object {
         size: number(size, "size")?,
         kind,
@@ -148,7 +168,10 @@ fn object(fixed: &[&[u8]; 11], xattrs: &[&[u8]]) -> Result<Object, String> {
         payload: optional(payload)?,
         content: optional(content)?,
         digest: optional(digest)?,
-        xattrs: xattrs.map(|field| xattr(field)).collect::<Result<_, _>>()?,
+        xattrs: xattrs
+            .iter()
+            .map(|field| xattr(field))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -201,7 +224,7 @@ fn octal(field: &[u8]) -> Option<u32> {
 /// program makes of them without a sign.
 fn time(field: &[u8]) -> Option<Time> {
     let text = std::str::from_utf8(field).ok()?;
-    let (seconds, nanoseconds) = text.split_once('.').unwrap_or((text, "0"));
+    let (seconds, nanoseconds) = text.split_once('.')?;
     let unsigned = || Some(seconds.parse::<u64>().ok()? as i64);
     let time = Time {
         seconds: seconds.parse().ok().or_else(unsigned)?,

@@ -54,7 +54,7 @@ impl Dump {
         if let Some(store) = store {
             filler.open_store(store)?;
         }
-        line::each(stream, name, |line| filler.line(line))?;
+        line::each(stream, name, |_, line| filler.line(line))?;
         let tree = filler.arena.finish();
         Ok(Self { tree })
     }

@@ -44,13 +44,23 @@ struct Platform {
 
 impl Platform {
     fn show(&self) -> String {
-        let variant = self.variant.as_ref().map(|variant| format!("/{variant}"));
+        let variant = self.variant.as_deref().filter(|own| !own.is_empty());
+        let variant = variant.map(|variant| format!("/{variant}"));
         format!(
             "{}/{}{}",
             self.os,
             self.architecture,
             variant.unwrap_or_default()
         )
+    }
+
+    /// Whether it is another than `wanted`; a variant that either leaves out is any.
+    fn differs(&self, wanted: &str) -> bool {
+        let mut parts = wanted.splitn(3, '/');
+        let bare = [parts.next(), parts.next()];
+        let variant = self.variant.as_deref().filter(|own| !own.is_empty());
+        let both = variant.zip(parts.next());
+        bare != [Some(&*self.os), Some(&*self.architecture)] || both.is_some_and(|(a, b)| a != b)
     }
 
     /// Whether it is `wanted`, which may leave out the variant.
@@ -67,7 +77,16 @@ struct Index {
 
 #[derive(Debug, Deserialize)]
 struct Manifest {
+    config: Option<Descriptor>,
     layers: Vec<Descriptor>,
+}
+
+/// What an image's configuration says of where it runs (config.md).
+#[derive(Debug, Deserialize)]
+struct Config {
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
 }
 
 /// A directory that holds images.
@@ -108,10 +127,44 @@ impl Layout {
         let index: Index = parse(file, &path)?;
         let mut candidates = Vec::new();
         self.collect(index, &[], 0, &mut candidates)?;
-        let manifest = self.choose(candidates, options)?;
-        let (file, path) = self.blob(&manifest)?;
+        let chosen = self.choose(candidates, options)?;
+        let (file, path) = self.blob(&chosen)?;
         let manifest: Manifest = parse(file, &path)?;
+        if let (Some(wanted), None) = (&options.platform, &chosen.platform) {
+            self.check_platform(&manifest, &path, wanted)?;
+        }
         Ok(manifest.layers)
+    }
+
+    /// Holds a manifest at `path`, of which the index does not say for which machines it is,
+    /// against those that are wanted.
+    fn check_platform(
+        &self,
+        manifest: &Manifest,
+        path: &Path,
+        wanted: &str,
+    ) -> Result<(), TreeError> {
+        let Some(config) = &manifest.config else {
+            return Ok(());
+        };
+        let (file, at) = self.blob(config)?;
+        let config: Config = parse(file, &at)?;
+        let (Some(os), Some(architecture)) = (config.os, config.architecture) else {
+            return Ok(());
+        };
+        let platform = Platform {
+            os,
+            architecture,
+            variant: config.variant,
+        };
+        if !platform.differs(wanted) {
+            return Ok(());
+        }
+        let own = platform.show();
+        let reason = format!(
+            "the image is for {own}, as its configuration says, and not for {wanted}; fetch that one, or ask for {own}"
+        );
+        Err(invalid(path, &reason))
     }
 
     /// All images of an index and of those in it.

@@ -84,7 +84,11 @@ impl Made {
     }
 
     fn image(&self, layers: &[Value]) -> Value {
-        let config = self.json("application/vnd.oci.image.config.v1+json", &json!({}));
+        self.image_of(&json!({}), layers)
+    }
+
+    fn image_of(&self, config: &Value, layers: &[Value]) -> Value {
+        let config = self.json("application/vnd.oci.image.config.v1+json", config);
         self.json(
             MANIFEST,
             &json!({"schemaVersion": 2, "config": config, "layers": layers}),
@@ -214,6 +218,32 @@ fn an_image_is_found_by_name_and_platform() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn an_image_without_platform_is_held_against_its_configuration() {
+    let made = Made::new();
+    let layers = [made.layer(&["file="], None)];
+    let arm = json!({"os": "linux", "architecture": "arm", "variant": "v7"});
+    made.index(&[made.image_of(&arm, &layers)]);
+    for platform in [None, Some("linux/arm"), Some("linux/arm/v7")] {
+        made.open(None, platform).unwrap();
+    }
+    for platform in ["linux/arm/v6", "linux/amd64", "plan9/arm", "linux"] {
+        let error = made.open(None, Some(platform)).unwrap_err();
+        let wanted =
+            format!("is for linux/arm/v7, as its configuration says, and not for {platform};");
+        assert!(error.contains(&wanted), "{error}");
+    }
+    // What says nothing of it is no other, and a variant left out is any.
+    let bare = json!({"os": "linux", "architecture": "arm64"});
+    for config in [json!({}), bare] {
+        made.index(&[made.image_of(&config, &layers)]);
+        made.open(None, Some("linux/arm64/v8")).unwrap();
+    }
+    // The index has the word where it says something.
+    made.index(&[on(made.image_of(&arm, &layers), "linux", "amd64", "")]);
+    made.open(None, Some("linux/amd64")).unwrap();
 }
 
 #[test]

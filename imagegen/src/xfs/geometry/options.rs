@@ -301,11 +301,15 @@ impl Options {
 fn power(option: &'static str, value: u32, least: u32, most: u32) -> Result<u8, OptionError> {
     match value.is_power_of_two() && (least..=most).contains(&value) {
         true => Ok(value.trailing_zeros() as u8),
-        false => Err(OptionError::new(
-            option,
-            value,
-            format!("must be a power of two from {least} to {most}"),
-            "choose one of these",
-        )),
+        false => {
+            let (problem, advice) = match least == most {
+                true => (format!("only {least} is possible"), "choose that one"),
+                false => (
+                    format!("must be a power of two from {least} to {most}"),
+                    "choose one of these",
+                ),
+            };
+            Err(OptionError::new(option, value, problem, advice))
+        }
     }
 }
