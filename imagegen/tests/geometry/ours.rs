@@ -43,7 +43,7 @@ fn what_cannot_be_names_option_and_bound() {
             o.sector_size = 8192
         }),
         ("--inode-size", "from 512 to 2048", |o| o.inode_size = 256),
-        ("--inode-size", "from 512 to 512", |o| {
+        ("--inode-size", "only 512 is possible", |o| {
             o.block_size = 1024;
             o.inode_size = 1024;
         }),
