@@ -27,6 +27,7 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 pub mod api;
+mod changes;
 mod checkpoint;
 mod chunks;
 mod commands;
@@ -101,6 +102,7 @@ impl Geometry {
 enum Task {
     Write(usize),
     Read(usize),
+    Query(usize),
     Purge,
     Merge,
     Heal,
@@ -154,6 +156,7 @@ pub struct Engine {
     ready: VecDeque<Task>,
     writes: Slab<writes::Write>,
     reads: Slab<reads::Read>,
+    queries: Slab<changes::Query>,
     grants: Map<GrantId, reads::Grant>,
     next_grant: u64,
     chunks: Map<(VolumeId, u64), chunks::Busy>,
@@ -240,6 +243,7 @@ impl Engine {
             ready: VecDeque::new(),
             writes: Slab::new(),
             reads: Slab::new(),
+            queries: Slab::new(),
             grants: Map::default(),
             next_grant: 0,
             chunks: Map::default(),
@@ -331,6 +335,7 @@ impl Engine {
             match task {
                 Task::Write(id) => self.run_write(id, out),
                 Task::Read(id) => self.run_read(id, out),
+                Task::Query(id) => self.run_query(id, out),
                 // Background work looks by itself whether its nodes are there.
                 Task::Purge | Task::Merge | Task::Heal => {}
             }
@@ -450,6 +455,7 @@ impl Engine {
         }
         if self.failed.is_some() {
             let held = !self.reads.is_empty() || !self.grants.is_empty();
+            let held = held || !self.queries.is_empty();
             if !held && self.invalidating.is_empty() {
                 self.closed(out);
             }
@@ -466,6 +472,7 @@ impl Engine {
             && self.journal.idle()
             && self.copies.is_empty()
             && self.reads.is_empty()
+            && self.queries.is_empty()
             && self.grants.is_empty()
             && !self.checkpoint.busy()
             && !self.probing()
