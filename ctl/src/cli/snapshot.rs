@@ -94,6 +94,28 @@ pub enum SnapshotVerb {
         #[arg(required = true, value_name = "VOLUME@NAME")]
         snapshots: Vec<SnapshotArg>,
     },
+    /// List what changed between two snapshots, or since one
+    ///
+    /// Ranges of bytes, exact to the store's chunks: all that was written between the two
+    /// is in them, even if it was written again as it had been. Costs what changed, not
+    /// what the volume holds. Both are of one volume; NEWER is a snapshot of it, or the
+    /// volume itself: as it is now.
+    #[command(
+        after_help = "Examples:\n  csnapctl snapshot diff web@monday web@tuesday\n  \
+                            csnapctl snapshot diff web@monday web --bytes --no-header\n  \
+                            csnapctl snapshot diff web@monday web --json-lines"
+    )]
+    Diff {
+        /// The older one
+        #[arg(value_name = "VOLUME@OLDER")]
+        from: SnapshotArg,
+        /// The newer one, or the volume
+        #[arg(value_name = "VOLUME[@NEWER]")]
+        to: TargetArg,
+        /// A JSON object for each range, on a line of its own
+        #[arg(long, conflicts_with = "json")]
+        json_lines: bool,
+    },
     /// Delete snapshots
     ///
     /// They are gone when this returns; their space comes back in the background.

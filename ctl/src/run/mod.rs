@@ -1,5 +1,6 @@
 //! What each verb does.
 
+mod diff;
 mod dump;
 mod events;
 mod features;

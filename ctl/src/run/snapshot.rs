@@ -32,6 +32,11 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             })?;
             session.show(&shown)
         }
+        SnapshotVerb::Diff {
+            from,
+            to,
+            json_lines,
+        } => super::diff::diff(session, from.0, to.0, json_lines),
         SnapshotVerb::Delete {
             snapshots,
             force,

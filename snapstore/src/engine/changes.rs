@@ -15,7 +15,7 @@ use crate::tree::{Key, Missing, Node};
 
 /// Leaves looked through for one answer.
 const WINDOWS: u32 = 64;
-/// Chunks of one answer, about.
+/// Most chunks of one answer.
 const CHUNKS: usize = 16_384;
 
 /// A query under way.
@@ -106,7 +106,7 @@ impl Engine {
             let Some(query) = self.queries.get_mut(id) else {
                 return;
             };
-            let full = query.windows == WINDOWS || query.chunks.len() >= CHUNKS;
+            let full = query.windows == WINDOWS || query.chunks.len() == CHUNKS;
             if full || query.cursor >= query.end {
                 return self.answer_query(id, out);
             }
@@ -134,10 +134,17 @@ impl Engine {
                 return Err(missing);
             }
         };
-        let covers = eras.iter().filter(|(_, place)| place.pred < query.from);
-        query.chunks.extend(covers.map(|(key, _)| key.c));
         query.cursor = next.unwrap_or(end);
         query.windows += 1;
+        for (key, place) in eras {
+            if query.chunks.len() == CHUNKS {
+                query.cursor = key;
+                break;
+            }
+            if place.pred < query.from {
+                query.chunks.push(key.c);
+            }
+        }
         Ok(())
     }
 

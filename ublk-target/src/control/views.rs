@@ -344,6 +344,15 @@ pub enum Level {
     Error,
 }
 
+/// Bytes of a volume that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RangeView {
+    /// The first byte.
+    pub start: u64,
+    /// How many.
+    pub length: u64,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventView {
