@@ -31,11 +31,18 @@ impl Exports for Two {
     type Export = ();
 
     fn list(&self) -> Vec<ExportEntry> {
-        let entry = |name: &str, description: &str| ExportEntry {
+        let entry = |name: &str, on_demand| ExportEntry {
             name: name.to_owned(),
-            description: description.to_owned(),
+            on_demand,
         };
-        vec![entry("vol", "a volume"), entry("vol@snap", "")]
+        vec![entry("vol", false), entry("vol@snap", true)]
+    }
+
+    fn describe(&self, name: &str) -> String {
+        match name {
+            "vol" => "a volume".to_owned(),
+            _ => String::new(),
+        }
     }
 
     fn open(&self, name: &str) -> Result<((), ExportInfo), Refusal> {

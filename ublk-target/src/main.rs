@@ -13,7 +13,6 @@ use std::sync::Arc;
 use clap::{Parser, ValueEnum};
 use nix::sys::signal::SigSet;
 use snapstore::engine::Config;
-use tracing::field::display;
 use tracing_subscriber::EnvFilter;
 use ublk_target::control::client::{DEFAULT_RUN_DIR, socket_path};
 use ublk_target::control::listener::{ListenError, Listener, private_directory};
@@ -187,25 +186,24 @@ fn serve_until_told(
     runtime: Arc<Runtime>,
 ) -> Result<(), Failure> {
     let nbd_path = options.nbd_path();
-    let nbd = daemon
-        .serves_nbd()
-        .then(|| nbd_socket::serve(&nbd_path, daemon.exports(), runtime))
-        .transpose()?;
+    let nbd = nbd_socket::serve(&nbd_path, daemon.clone(), runtime)?;
     let control = match serve_control(passed, &options.run_dir, daemon.clone()) {
         Ok(control) => control,
         Err(error) => {
-            nbd.into_iter().for_each(Listener::stop);
+            nbd.stop();
             return Err(error.into());
         }
     };
-    // No socket is named that is not there.
-    let nbd_path = nbd.as_ref().map(|_| display(nbd_path.display()));
-    tracing::info!(control = %socket_path(&options.run_dir).display(), nbd = nbd_path, "ready");
+    tracing::info!(
+        control = %socket_path(&options.run_dir).display(),
+        nbd = %nbd_path.display(),
+        "ready"
+    );
     process::notify("READY=1");
     let told = process::wait(signals).inspect(|signal| tracing::info!(%signal, "stopping"));
     process::notify("STOPPING=1");
     daemon.prepare_to_stop();
-    nbd.into_iter().for_each(Listener::stop);
+    nbd.stop();
     control.stop();
     told?;
     Ok(())

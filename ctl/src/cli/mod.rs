@@ -1,6 +1,7 @@
 //! The command line: noun, then verb. Help texts are part of the product: every
 //! verb says what it does, what it does not, and shows an example.
 
+mod export;
 mod format;
 mod hold;
 mod mount;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ublk_target::control::client::DEFAULT_RUN_DIR;
 use ublk_target::control::views::PolicyName;
 
+pub use export::{ExportArgs, FormatName};
 pub use format::{FormatArg, FormatArgs, KernelArg};
 pub use hold::{HoldArgs, HolderArgs};
 pub use mount::{MountArgs, UmountArgs};

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Consent;
+use super::export::ExportArgs;
 use super::hold::HoldArgs;
 use super::mount::{MountArgs, UmountArgs};
 use crate::names::{SnapshotArg, TargetArg};
@@ -21,6 +22,13 @@ Options given to mount(8) besides those of --options:
   btrfs         rescue=nologreplay
   F2FS, NILFS2  norecovery
   bcachefs      nochanges";
+
+const EXPORT_HELP: &str = "\
+Examples:
+  csnapctl snapshot export web@monday -o monday.qcow2 --compress zstd
+  csnapctl snapshot export web@tuesday --from web@monday -b monday.qcow2 -o tuesday.qcow2
+  csnapctl snapshot export web@monday -o web.img --to raw --rate 50M
+  csnapctl snapshot export web@monday -o - | ssh backup 'cat > monday.qcow2'";
 
 /// What is changed about a snapshot.
 #[derive(Debug, Clone, Copy, Args)]
@@ -116,6 +124,14 @@ pub enum SnapshotVerb {
         #[arg(long, conflicts_with = "json")]
         json_lines: bool,
     },
+    /// Write an image of a snapshot, or of what changed since an older one
+    ///
+    /// Mapped or not, while everything goes on. The image appears under its name when it
+    /// is whole and durable. With --from it holds what changed since that snapshot and has
+    /// an image of it as backing file, so `qemu-img rebase` and `commit` and virtual
+    /// machines use it as it is. While it is exported, a snapshot cannot be deleted.
+    #[command(after_help = EXPORT_HELP)]
+    Export(Box<ExportArgs>),
     /// Delete snapshots
     ///
     /// They are gone when this returns; their space comes back in the background.

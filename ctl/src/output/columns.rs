@@ -7,7 +7,7 @@ use ublk_target::control::views::{
 
 use super::table::{Column, Kind, Row};
 
-const fn listed(field: &'static str, heading: &'static str, kind: Kind) -> Column {
+pub(crate) const fn listed(field: &'static str, heading: &'static str, kind: Kind) -> Column {
     Column {
         field,
         heading,
@@ -16,7 +16,7 @@ const fn listed(field: &'static str, heading: &'static str, kind: Kind) -> Colum
     }
 }
 
-const fn hidden(field: &'static str, heading: &'static str, kind: Kind) -> Column {
+pub(crate) const fn hidden(field: &'static str, heading: &'static str, kind: Kind) -> Column {
     Column {
         field,
         heading,

@@ -21,7 +21,7 @@ pub(super) fn diff(
             .next("name two snapshots of one volume, or one and its volume"));
     }
     session.check_fields::<RangeView>()?;
-    let ranges = joined(all(session, from, to.name)?);
+    let ranges = ranges(session, &from, &to)?;
     if !json_lines {
         return session.print(&ranges);
     }
@@ -32,6 +32,15 @@ pub(super) fn diff(
         text.push('\n');
     }
     session.write(&text)
+}
+
+/// What changed between two points in time of a volume, in order.
+pub(super) fn ranges(
+    session: &mut Session,
+    from: &SnapshotName,
+    to: &TakeTarget,
+) -> Done<Vec<RangeView>> {
+    Ok(joined(all(session, from.clone(), to.name.clone())?))
 }
 
 /// Every part.

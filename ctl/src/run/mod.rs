@@ -3,6 +3,7 @@
 mod diff;
 mod dump;
 mod events;
+mod export;
 mod features;
 mod format;
 mod hold;
@@ -14,6 +15,8 @@ mod snapshot;
 mod status;
 mod store;
 mod volume;
+
+use std::io;
 
 use clap::CommandFactory;
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure};
@@ -50,6 +53,15 @@ fn unexpected(answer: &Answer) -> Failure {
         format!("the daemon gave an unexpected answer: {answer:?}"),
     )
     .next("use csnapctl and csnapd of the same release")
+}
+
+/// The kind of failure that an error of the system is.
+fn code_of(error: &io::Error) -> ErrorCode {
+    match error.kind() {
+        io::ErrorKind::NotFound => ErrorCode::NotFound,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        _ => ErrorCode::Error,
+    }
 }
 
 /// "1 snapshot", "2 snapshots".

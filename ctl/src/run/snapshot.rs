@@ -37,6 +37,7 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             to,
             json_lines,
         } => super::diff::diff(session, from.0, to.0, json_lines),
+        SnapshotVerb::Export(args) => super::export::export(session, &args),
         SnapshotVerb::Delete {
             snapshots,
             force,

@@ -171,8 +171,9 @@ impl ExportInfo {
 pub struct ExportEntry {
     /// What a client opens: `vol` or `vol@name`.
     pub name: String,
-    /// For people; may be empty.
-    pub description: String,
+    /// Opened when somebody asks for it: never the export that is meant when no name is
+    /// given.
+    pub on_demand: bool,
 }
 
 /// Where exports come from.
@@ -182,6 +183,9 @@ pub trait Exports {
 
     /// All exports there are now.
     fn list(&self) -> Vec<ExportEntry>;
+
+    /// What it is, for people; may be empty.
+    fn describe(&self, name: &str) -> String;
 
     /// Opens an export and says what it is like. Also called for a client that only
     /// asks, so it has to be cheap.

@@ -11,12 +11,14 @@
 //! | [`mod@negotiate`] | the handshake over a Unix socket; blocking, with one total time-out |
 //! | [`transmission`] | the connection machine: received bytes in, checked requests out |
 //! | [`request`] | one request and the rules it must meet |
+//! | [`client`] | the other side: reads an export; blocking |
 //! | [`reply`] | the queue of replies: headers, data in request buffers, partial sends |
 //!
 //! The transmission phase is driven by an I/O thread, which owns socket and
 //! buffers; nothing here blocks, and after the start of a connection only refusals
 //! with a made-up message and block status allocate.
 
+pub mod client;
 pub mod export;
 pub mod negotiate;
 pub mod reply;

@@ -88,6 +88,8 @@ pub mod option_reply {
     pub const INFO: u32 = 3;
     /// One metadata context.
     pub const META_CONTEXT: u32 = 4;
+    /// The bit that all kinds of errors have.
+    pub const IS_ERROR: u32 = 1 << 31;
     /// The option is not known here.
     pub const ERR_UNSUP: u32 = (1 << 31) | 1;
     /// The option is forbidden here.
@@ -158,6 +160,8 @@ pub mod chunk {
     pub const OFFSET_DATA: u16 = 1;
     /// Context (32 bits) and extents.
     pub const BLOCK_STATUS: u16 = 5;
+    /// The bit that all kinds of errors have.
+    pub const IS_ERROR: u16 = 1 << 15;
     /// Error (32 bits), length of the message (16 bits), message.
     pub const ERROR: u16 = (1 << 15) | 1;
 }

@@ -4,6 +4,7 @@
 use super::error::{ReadError, Result};
 use super::{Image, Place};
 use crate::medium::Source;
+use std::ops::Range;
 
 /// A part of the chain.
 #[derive(Debug)]
@@ -12,6 +13,9 @@ pub enum Layer<S> {
     Raw(S),
     /// QCOW2.
     Qcow2(Box<Image<S>>),
+    /// These bytes, in order and apart from each other, as they are; all others are those
+    /// of the layer below.
+    Parts(S, Vec<Range<u64>>),
 }
 
 impl<S: Source> Layer<S> {
@@ -22,11 +26,13 @@ impl<S: Source> Layer<S> {
     pub fn size(&self) -> Result<u64> {
         match self {
             Self::Qcow2(image) => Ok(image.size()),
-            Self::Raw(source) => source.size().map_err(|cause| ReadError::Io {
-                offset: 0,
-                length: 0,
-                cause,
-            }),
+            Self::Raw(source) | Self::Parts(source, _) => {
+                source.size().map_err(|cause| ReadError::Io {
+                    offset: 0,
+                    length: 0,
+                    cause,
+                })
+            }
         }
     }
 }
@@ -106,16 +112,20 @@ impl<S: Source> Disk<S> {
             }
             length = length.min(size - at);
             let what = match layer {
-                Layer::Raw(source) => match source.data_from(at)? {
-                    Some(data) if data.start <= at => {
-                        length = length.min(data.end.saturating_sub(at).max(1));
-                        What::Data(at)
+                Layer::Raw(source) => raw(source, at, &mut length)?,
+                Layer::Parts(source, parts) => {
+                    let next = parts.partition_point(|part| part.end <= at);
+                    match parts.get(next) {
+                        Some(part) if part.start <= at => {
+                            length = length.min(part.end - at);
+                            raw(source, at, &mut length)?
+                        }
+                        next => {
+                            length = next.map_or(length, |part| length.min(part.start - at));
+                            continue;
+                        }
                     }
-                    next => {
-                        length = next.map_or(length, |data| length.min(data.start - at));
-                        What::Zero
-                    }
-                },
+                }
                 Layer::Qcow2(image) => {
                     let extent = image.extent(at)?;
                     length = length.min(extent.length);
@@ -195,7 +205,7 @@ impl<S: Source> Disk<S> {
             (What::Data(_) | What::Compressed(_), Some((Layer::Qcow2(image), _))) => {
                 image.read_extent(&image.extent(run.at)?, 0, buffer)
             }
-            (What::Data(at), Some((Layer::Raw(source), _))) => {
+            (What::Data(at), Some((Layer::Raw(source) | Layer::Parts(source, _), _))) => {
                 source.read_at(at, buffer).map_err(failed)
             }
             _ => {
@@ -204,4 +214,18 @@ impl<S: Source> Disk<S> {
             }
         }
     }
+}
+
+/// What the bytes from `at` on of a file are; `length` is cut to those that are alike.
+fn raw<S: Source>(source: &S, at: u64, length: &mut u64) -> Result<What> {
+    Ok(match source.data_from(at)? {
+        Some(data) if data.start <= at => {
+            *length = (*length).min(data.end.saturating_sub(at).max(1));
+            What::Data(at)
+        }
+        next => {
+            *length = next.map_or(*length, |data| (*length).min(data.start - at));
+            What::Zero
+        }
+    })
 }

@@ -33,7 +33,7 @@ mod tables;
 mod views;
 
 pub use bitmaps::Bits;
-pub use options::{Compression, Options};
+pub use options::{BadCompression, Compression, Options};
 pub use raw::{stream_raw, write_raw};
 pub use snapshots::Version;
 pub use stream::stream;
@@ -75,7 +75,8 @@ pub struct Contents<'a, S> {
     /// that what lies in the same place is written once.
     pub versions: &'a [Version<S>],
     /// What the backing file holds: where the disk holds the same, nothing is written. None:
-    /// what is in no layer of the disk shows the backing file, if there is one.
+    /// what is in no layer of the disk shows the backing file, if there is one: only whole
+    /// clusters may be in none.
     pub below: Option<&'a Disk<S>>,
     /// Bitmaps of the disk.
     pub bitmaps: &'a [Bits],

@@ -4,6 +4,7 @@ use super::{Contents, PIECE, WriteError};
 use crate::medium::Source;
 use crate::qcow2::format::{self, CompressionType, RefcountWidth, Width};
 use crate::qcow2::open::Format;
+use std::str::FromStr;
 
 /// What an image shall be.
 #[derive(Debug, Clone)]
@@ -51,6 +52,55 @@ pub struct Compression {
     pub kind: CompressionType,
     /// How hard: deflate 0 to 9, zstd 1 to 22.
     pub level: i32,
+}
+
+/// Why text is no compression.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadCompression {
+    /// No algorithm is called so.
+    #[error("write zlib or zstd, with a level behind a comma if you like")]
+    Name,
+    /// It has no such level.
+    #[error("levels of {name} are {lowest} to {highest}")]
+    Level {
+        /// The algorithm.
+        name: &'static str,
+        /// Its quickest level.
+        lowest: i32,
+        /// Its hardest level.
+        highest: i32,
+    },
+}
+
+impl FromStr for Compression {
+    type Err = BadCompression;
+
+    /// `zlib` or `zstd`, with a level as in `zstd,9`. Without: of zlib 9, which takes as
+    /// long here as QEMU's 6, of zstd 3.
+    fn from_str(text: &str) -> Result<Self, BadCompression> {
+        let (name, level) = match text.split_once(',') {
+            Some((name, level)) => (name, Some(level)),
+            None => (text, None),
+        };
+        let (kind, name, levels, usual) = match name {
+            "zlib" => (CompressionType::Deflate, "zlib", 0..=9, 9),
+            "zstd" => (CompressionType::Zstd, "zstd", 1..=22, 3),
+            _ => return Err(BadCompression::Name),
+        };
+        let wrong = BadCompression::Level {
+            name,
+            lowest: *levels.start(),
+            highest: *levels.end(),
+        };
+        let level = match level {
+            None => usual,
+            Some(level) => {
+                let level = level.parse().ok().filter(|level| levels.contains(level));
+                level.ok_or(wrong)?
+            }
+        };
+        Ok(Self { kind, level })
+    }
 }
 
 impl Options {

@@ -230,12 +230,7 @@ impl<'a, E: Exports> Session<'a, E> {
             self.text(option, info::NAME, &opened.name)?;
         }
         if request.kinds.contains(&info::DESCRIPTION) {
-            let entry = self
-                .exports
-                .list()
-                .into_iter()
-                .find(|entry| entry.name == opened.name);
-            let description = entry.map(|entry| entry.description).unwrap_or_default();
+            let description = self.exports.describe(&opened.name);
             if !description.is_empty() {
                 self.text(option, info::DESCRIPTION, &description)?;
             }
@@ -252,7 +247,8 @@ impl<'a, E: Exports> Session<'a, E> {
     fn list(&mut self) -> Result<(), NegotiateError> {
         for entry in self.exports.list() {
             let room = MAX_STRING.saturating_sub(entry.name.len());
-            let description = beginning(&entry.description, room);
+            let description = self.exports.describe(&entry.name);
+            let description = beginning(&description, room);
             let mut data = (entry.name.len() as u32).to_be_bytes().to_vec();
             data.extend_from_slice(entry.name.as_bytes());
             data.extend_from_slice(description.as_bytes());
@@ -304,6 +300,7 @@ impl<'a, E: Exports> Session<'a, E> {
 
     fn only_export(&self) -> Result<String, Refusal> {
         let mut entries = self.exports.list();
+        entries.retain(|entry| !entry.on_demand);
         match (entries.pop(), entries.len()) {
             (Some(entry), 0) => Ok(entry.name),
             (None, _) => Err(Refusal {

@@ -307,8 +307,12 @@ impl Exports for OneExport {
     fn list(&self) -> Vec<ExportEntry> {
         vec![ExportEntry {
             name: "vol".into(),
-            description: String::new(),
+            on_demand: false,
         }]
+    }
+
+    fn describe(&self, _: &str) -> String {
+        String::new()
     }
 
     fn open(&self, name: &str) -> Result<((), ExportInfo), Refusal> {

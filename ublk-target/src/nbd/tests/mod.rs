@@ -9,8 +9,10 @@
 //! | `flow` | do limits, ends and buffers hold? |
 //! | `handshake` | does a scripted client get what the protocol says? |
 //! | `hostile` | do random, mutated and chopped streams stay harmless? |
+//! | `client` | does our own client read right, and survive any server? |
 //! | `tools` | do qemu and libnbd's programs agree with us? |
 
+mod client;
 mod driver;
 mod flow;
 mod handshake;

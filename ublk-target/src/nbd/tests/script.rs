@@ -33,9 +33,13 @@ impl Exports for Names {
     fn list(&self) -> Vec<ExportEntry> {
         let entry = |name: &&str| ExportEntry {
             name: (*name).into(),
-            description: format!("the volume {name}"),
+            on_demand: name.ends_with("@hidden"),
         };
         self.0.iter().map(entry).collect()
+    }
+
+    fn describe(&self, name: &str) -> String {
+        format!("the volume {name}")
     }
 
     fn open(&self, name: &str) -> Result<(&'static str, ExportInfo), Refusal> {
