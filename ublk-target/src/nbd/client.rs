@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::wire::{
@@ -175,16 +176,10 @@ impl Client {
 
     fn read_part(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.ask(command::READ, offset, buffer.len() as u32)?;
-        let mut missing = buffer.len();
         let mut filled: Vec<Range<usize>> = Vec::new();
         while let Some((kind, len)) = self.part()? {
-            if kind != chunk::OFFSET_DATA || len <= 8 {
-                return Err(ClientError::Protocol("no data in the answer to a read"));
-            }
-            let mut at = [0; 8];
-            self.stream.read_exact(&mut at)?;
-            let len = len - 8;
-            let begin = u64::from_be_bytes(at).checked_sub(offset);
+            let (at, len) = self.answered(kind, len)?;
+            let begin = at.checked_sub(offset);
             let begin = begin.and_then(|begin| usize::try_from(begin).ok());
             let range = begin.and_then(|begin| Some(begin..begin.checked_add(len)?));
             let is_new = |range: &Range<usize>| {
@@ -197,13 +192,30 @@ impl Client {
             let Some(place) = place else {
                 return Err(ClientError::Protocol("data that was not asked for"));
             };
-            self.stream.read_exact(place)?;
-            missing -= len;
+            match kind {
+                chunk::OFFSET_HOLE => place.fill(0),
+                _ => self.stream.read_exact(place)?,
+            }
             filled.extend(range);
         }
-        match missing {
-            0 => Ok(()),
-            _ => Err(ClientError::Protocol("less data than was asked for")),
+        match filled.iter().map(Range::len).sum::<usize>() == buffer.len() {
+            true => Ok(()),
+            false => Err(ClientError::Protocol("less data than was asked for")),
+        }
+    }
+
+    /// Where the bytes of a part of an answer to a read belong, and how many they are.
+    fn answered(&mut self, kind: u16, len: usize) -> Result<(u64, usize)> {
+        match (kind, len) {
+            (chunk::OFFSET_DATA, 9..) => Ok((self.read::<U64>()?.get(), len - 8)),
+            (chunk::OFFSET_HOLE, 12) => {
+                let at = self.read::<U64>()?.get();
+                match self.read::<U32>()?.get() {
+                    0 => Err(ClientError::Protocol("a hole of no length")),
+                    len => Ok((at, len as usize)),
+                }
+            }
+            _ => Err(ClientError::Protocol("no data in the answer to a read")),
         }
     }
 

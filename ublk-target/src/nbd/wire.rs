@@ -158,6 +158,8 @@ pub mod chunk {
     pub const NONE: u16 = 0;
     /// Offset (64 bits) and data.
     pub const OFFSET_DATA: u16 = 1;
+    /// Zeroes: where, and how many (`u64`, `u32`). csnapd only reads these.
+    pub const OFFSET_HOLE: u16 = 2;
     /// Context (32 bits) and extents.
     pub const BLOCK_STATUS: u16 = 5;
     /// The bit that all kinds of errors have.
