@@ -1,4 +1,4 @@
-//! Options of `csnapctl snapshot export`.
+//! Options of `csnapctl snapshot export` and `volume export`.
 
 use std::path::PathBuf;
 
@@ -10,31 +10,12 @@ use crate::names::{ByteSize, SnapshotArg};
 
 const IMAGE: &str = "QCOW2";
 
-/// What is exported, and into what.
+/// Which snapshot is exported, and into what.
 #[derive(Debug, Clone, Args)]
-pub struct ExportArgs {
+pub struct SnapshotExportArgs {
     /// The snapshot
     #[arg(value_name = "VOLUME@NAME")]
     pub snapshot: SnapshotArg,
-    /// The image to be made, or - for standard output
-    // Takes the place of the common option of that name, which says what is printed.
-    #[arg(
-        id = "output",
-        short = 'o',
-        long = "output",
-        value_name = "FILE",
-        required = true
-    )]
-    pub target: Vec<String>,
-    /// What the image shall be
-    #[arg(
-        short = 'O',
-        long = "to",
-        value_enum,
-        value_name = "FORMAT",
-        default_value = "qcow2"
-    )]
-    pub format: FormatName,
     /// Only what changed since this snapshot of the volume: the image is laid over one of
     /// that snapshot
     #[arg(long, value_name = "VOLUME@OLDER", requires = "backing")]
@@ -53,10 +34,51 @@ pub struct ExportArgs {
         help_heading = IMAGE
     )]
     pub backing_format: FormatName,
+    /// What it becomes.
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// Which volume is exported, and into what.
+#[derive(Debug, Clone, Args)]
+pub struct VolumeExportArgs {
+    /// The volume
+    pub volume: String,
+    /// Its snapshots become snapshots of the image; what they have in common is in it once
+    #[arg(long)]
+    pub with_snapshots: bool,
+    /// What it becomes.
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// An image that is to be made.
+#[derive(Debug, Clone, Args)]
+pub struct ImageArgs {
+    /// The image to be made, or - for standard output
+    // Takes the place of the common option of that name, which says what is printed.
+    #[arg(
+        id = "output",
+        short = 'o',
+        long = "output",
+        value_name = "FILE",
+        required = true
+    )]
+    target: Vec<String>,
+    /// What the image shall be
+    #[arg(
+        short = 'O',
+        long = "to",
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "qcow2"
+    )]
+    pub format: FormatName,
     /// Compress by zlib or zstd, with a level as in zstd,3
     #[arg(short, long, value_name = "ALGORITHM[,LEVEL]", help_heading = IMAGE)]
     pub compress: Option<Compression>,
-    /// 512 to 2M; the store's chunk size for --from, 64K otherwise
+    /// 512 to 2M; 64K if one snapshot is exported as a whole, and the store's chunk size
+    /// otherwise
     #[arg(long, value_name = "SIZE", help_heading = IMAGE)]
     pub cluster_size: Option<ByteSize>,
     /// Read so many bytes in a second at most
@@ -88,7 +110,7 @@ impl From<FormatName> for Format {
     }
 }
 
-impl ExportArgs {
+impl ImageArgs {
     /// Where the image goes.
     #[must_use]
     pub fn target(&self) -> PathBuf {

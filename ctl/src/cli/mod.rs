@@ -15,11 +15,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ublk_target::control::client::DEFAULT_RUN_DIR;
 use ublk_target::control::views::PolicyName;
 
-pub use export::{ExportArgs, FormatName};
+pub use export::{FormatName, ImageArgs, SnapshotExportArgs, VolumeExportArgs};
 pub use format::{FormatArg, FormatArgs, KernelArg};
 pub use hold::{HoldArgs, HolderArgs};
 pub use mount::{MountArgs, UmountArgs};
-pub use snapshot::{ChangeArgs, SnapshotVerb};
+pub use snapshot::{ChangeArgs, DiffArgs, SnapshotVerb};
 pub use store::{StoreVerb, StructureArg};
 pub use volume::VolumeVerb;
 

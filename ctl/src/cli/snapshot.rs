@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Consent;
-use super::export::ExportArgs;
+use super::export::SnapshotExportArgs;
 use super::hold::HoldArgs;
 use super::mount::{MountArgs, UmountArgs};
 use crate::names::{SnapshotArg, TargetArg};
@@ -29,6 +29,17 @@ Examples:
   csnapctl snapshot export web@tuesday --from web@monday -b monday.qcow2 -o tuesday.qcow2
   csnapctl snapshot export web@monday -o web.img --to raw --rate 50M
   csnapctl snapshot export web@monday -o - | ssh backup 'cat > monday.qcow2'";
+
+/// How a difference is told.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DiffArgs {
+    /// Compare what changed, in blocks of 4 KiB
+    #[arg(long)]
+    pub blocks: bool,
+    /// A JSON object for each range, on a line of its own
+    #[arg(long, conflicts_with = "json")]
+    pub json_lines: bool,
+}
 
 /// What is changed about a snapshot.
 #[derive(Debug, Clone, Copy, Args)]
@@ -108,10 +119,15 @@ pub enum SnapshotVerb {
     /// is in them, even if it was written again as it had been. Costs what changed, not
     /// what the volume holds. Both are of one volume; NEWER is a snapshot of it, or the
     /// volume itself: as it is now.
+    ///
+    /// With --blocks what changed is read and compared: ranges are exact to 4 KiB, and what
+    /// was written again as it had been is in none. The volume itself is then read from a
+    /// snapshot that is deleted afterwards.
     #[command(
         after_help = "Examples:\n  csnapctl snapshot diff web@monday web@tuesday\n  \
                             csnapctl snapshot diff web@monday web --bytes --no-header\n  \
-                            csnapctl snapshot diff web@monday web --json-lines"
+                            csnapctl snapshot diff web@monday web --json-lines\n  \
+                            csnapctl snapshot diff web@monday web@tuesday --blocks"
     )]
     Diff {
         /// The older one
@@ -120,9 +136,9 @@ pub enum SnapshotVerb {
         /// The newer one, or the volume
         #[arg(value_name = "VOLUME[@NEWER]")]
         to: TargetArg,
-        /// A JSON object for each range, on a line of its own
-        #[arg(long, conflicts_with = "json")]
-        json_lines: bool,
+        /// How it is told.
+        #[command(flatten)]
+        how: DiffArgs,
     },
     /// Write an image of a snapshot, or of what changed since an older one
     ///
@@ -131,7 +147,7 @@ pub enum SnapshotVerb {
     /// an image of it as backing file, so `qemu-img rebase` and `commit` and virtual
     /// machines use it as it is. While it is exported, a snapshot cannot be deleted.
     #[command(after_help = EXPORT_HELP)]
-    Export(Box<ExportArgs>),
+    Export(Box<SnapshotExportArgs>),
     /// Delete snapshots
     ///
     /// They are gone when this returns; their space comes back in the background.

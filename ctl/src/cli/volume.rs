@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use snapstore::engine::MAX_FULL_WAIT_S;
 
+use super::export::VolumeExportArgs;
 use super::{Consent, FormatArgs, PolicyArg};
 use crate::names::NewSize;
 
@@ -54,6 +55,16 @@ pub enum VolumeVerb {
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// Write an image of a volume as it is now, with its snapshots if wanted
+    ///
+    /// While everything goes on: it is read from a snapshot that is deleted afterwards.
+    /// With --with-snapshots the snapshots of the volume are snapshots of the image, as
+    /// `qemu-img snapshot -l` lists them and `-a` applies them.
+    #[command(
+        after_help = "Examples:\n  csnapctl volume export web -o web.qcow2 --compress zstd\n  \
+                            csnapctl volume export web --with-snapshots -o all.qcow2"
+    )]
+    Export(Box<VolumeExportArgs>),
     /// Forget a volume and delete its snapshots
     ///
     /// The origin itself is not touched: it stays complete and usable alone. Refused

@@ -9,6 +9,7 @@ mod format;
 mod hold;
 mod mount;
 mod offline;
+mod reading;
 mod repair;
 mod scrub;
 mod snapshot;

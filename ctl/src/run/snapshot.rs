@@ -32,12 +32,8 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             })?;
             session.show(&shown)
         }
-        SnapshotVerb::Diff {
-            from,
-            to,
-            json_lines,
-        } => super::diff::diff(session, from.0, to.0, json_lines),
-        SnapshotVerb::Export(args) => super::export::export(session, &args),
+        SnapshotVerb::Diff { from, to, how } => super::diff::diff(session, from.0, to.0, how),
+        SnapshotVerb::Export(args) => super::export::export_snapshot(session, &args),
         SnapshotVerb::Delete {
             snapshots,
             force,
@@ -163,7 +159,7 @@ fn print_taken(session: &mut Session, taken: &TakenView) -> Done {
 }
 
 /// Every snapshot, page by page.
-fn all(session: &mut Session, volume: Option<&str>) -> Done<Vec<SnapshotView>> {
+pub(super) fn all(session: &mut Session, volume: Option<&str>) -> Done<Vec<SnapshotView>> {
     let mut snapshots = Vec::new();
     let mut after = None;
     loop {

@@ -46,6 +46,7 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
                 .collect();
             session.show(&volumes?)
         }
+        VolumeVerb::Export(args) => super::export::export_volume(session, &args),
         VolumeVerb::Delete {
             name,
             force,

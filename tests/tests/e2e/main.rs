@@ -5,6 +5,8 @@
 
 mod bad_input;
 mod damage;
+mod diff;
+mod export;
 mod extend;
 mod fio;
 mod format;

@@ -11,27 +11,42 @@ use imagegen::target::{Overwrite, Target, TargetError, capacity};
 use imagegen::tree::Progress;
 use ublk_target::control::protocol::{ErrorCode, Failure};
 
-use super::remote::Remote;
 use crate::Done;
-use crate::cli::FormatName;
+use crate::cli::{FormatName, ImageArgs};
 use crate::progress::watched;
 use crate::run::code_of;
+use crate::run::reading::Remote;
 
 /// Where an image goes, and what it shall be.
 pub(super) struct Output<'a> {
-    /// Of the snapshot.
-    pub(super) name: &'a str,
-    pub(super) target: &'a Path,
-    pub(super) format: FormatName,
-    pub(super) force: bool,
+    /// Of what it is one.
+    name: &'a str,
+    target: &'a Path,
+    format: FormatName,
+    force: bool,
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    /// An image of what is called `name`.
+    pub(super) fn new(name: &'a str, target: &'a Path, image: &ImageArgs) -> Self {
+        Self {
+            name,
+            target,
+            format: image.format,
+            force: image.force,
+        }
+    }
+
+    /// Whether it goes to standard output.
+    pub(super) fn is_piped(&self) -> bool {
+        self.target.as_os_str() == "-"
+    }
+
     /// Writes it. Returns its bytes.
-    pub(super) fn write(&self, contents: &Contents<'_, Remote>, options: &Options) -> Done<u64> {
+    pub(super) fn write(&self, contents: &Contents<'_, &Remote>, options: &Options) -> Done<u64> {
         let checked = options.verify(contents);
         checked.map_err(|error| self.failed(&error, ErrorCode::Usage))?;
-        match (self.target.as_os_str() == "-", self.format) {
+        match (self.is_piped(), self.format) {
             (true, FormatName::Raw) => self.pipe(contents.disk.size(), |seen| {
                 stream_raw(contents.disk, stdout(), options.threads, seen)?;
                 Ok(contents.disk.size())
@@ -53,7 +68,7 @@ impl Output<'_> {
         watched("Exporting", 0, work, write).map_err(|error| self.unwritten(&error))
     }
 
-    fn raw(&self, contents: &Contents<'_, Remote>, options: &Options) -> Done<u64> {
+    fn raw(&self, contents: &Contents<'_, &Remote>, options: &Options) -> Done<u64> {
         let size = contents.disk.size();
         let room = capacity(self.target).map_err(|error| self.place(&error))?;
         if let Some(capacity) = room.filter(|room| *room < size) {
@@ -75,7 +90,7 @@ impl Output<'_> {
         Ok(size)
     }
 
-    fn qcow2(&self, contents: &Contents<'_, Remote>, options: &Options) -> Done<u64> {
+    fn qcow2(&self, contents: &Contents<'_, &Remote>, options: &Options) -> Done<u64> {
         let expected = capacity(self.target).map_err(|error| self.place(&error))?;
         let target = Target::growing(self.target, expected.unwrap_or(0), self.overwrite());
         let target = target.map_err(|error| self.place(&error))?;

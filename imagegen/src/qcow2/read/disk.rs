@@ -152,8 +152,8 @@ impl<S: Source> Disk<S> {
         })
     }
 
-    /// Bytes from `at` on that are in the same places as those of `other`, which has the
-    /// same files; at most `most`.
+    /// Bytes from `at` on that are in the same places as those of `other`; at most `most`.
+    /// The layers of the one with fewer are the lowest of the other.
     ///
     /// # Errors
     /// If a layer's tables cannot be read or are not sound.
@@ -162,7 +162,8 @@ impl<S: Source> Disk<S> {
         let mut next = at;
         while next < end {
             let (one, two) = (self.run(next, end - next)?, other.run(next, end - next)?);
-            if (one.what, one.depth) != (two.what, two.depth) || one.length == 0 {
+            let place = |disk: &Self, run: &Run| (run.what, disk.layers.len() - run.depth);
+            if place(self, &one) != place(other, &two) || one.length == 0 {
                 break;
             }
             // Of a compressed cluster the length says how much of it is meant.

@@ -71,8 +71,9 @@ pub enum WriteError {
 pub struct Contents<'a, S> {
     /// The disk as it is.
     pub disk: &'a Disk<S>,
-    /// What it was, the oldest first: internal snapshots. Of the same files as the disk, so
-    /// that what lies in the same place is written once.
+    /// What it was, the oldest first: internal snapshots. Of the same layers as the disk, or
+    /// of the same lowest ones and some over them, so that what lies in the same place is
+    /// written once.
     pub versions: &'a [Version<S>],
     /// What the backing file holds: where the disk holds the same, nothing is written. None:
     /// what is in no layer of the disk shows the backing file, if there is one: only whole

@@ -1,4 +1,4 @@
-//! A snapshot as csnapd serves it, for whoever writes an image of it: read over several
+//! A snapshot as csnapd serves it, for whoever makes something of it: read over several
 //! connections, holes found without reading. It does not change, so what was once told of
 //! it stays true.
 
@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use imagegen::medium::Source;
 use parking_lot::Mutex;
@@ -23,13 +24,13 @@ type Alike = (Range<u64>, bool);
 
 /// An export that is only read.
 #[derive(Debug)]
-pub(super) struct Remote {
+pub(crate) struct Remote {
     socket: PathBuf,
     export: String,
     size: u64,
     block: u64,
     chunk: u64,
-    rate: Option<Rate>,
+    rate: Option<Arc<Rate>>,
     /// Connections that nobody uses now.
     idle: Mutex<Vec<Client>>,
     /// The latest answers, each without gaps.
@@ -41,7 +42,7 @@ impl Remote {
     pub(super) fn connect(
         socket: PathBuf,
         export: String,
-        rate: Option<Rate>,
+        rate: Option<Arc<Rate>>,
     ) -> Result<Self, ClientError> {
         let client = Client::connect(&socket, &export)?;
         Ok(Self {
@@ -57,12 +58,12 @@ impl Remote {
     }
 
     /// Bytes.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.size
     }
 
     /// Bytes of a chunk of the store.
-    pub(super) fn chunk(&self) -> u64 {
+    pub(crate) fn chunk(&self) -> u64 {
         self.chunk
     }
 

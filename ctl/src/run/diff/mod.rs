@@ -1,11 +1,15 @@
 //! `csnapctl snapshot diff`
 
+mod blocks;
+
 use ublk_target::control::protocol::TakeTarget;
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, SnapshotName};
 use ublk_target::control::views::RangeView;
 
+use super::reading::{Moment, connect};
 use super::unexpected;
 use crate::Done;
+use crate::cli::DiffArgs;
 use crate::session::Session;
 
 /// Lists what changed between two points in time of a volume.
@@ -13,7 +17,7 @@ pub(super) fn diff(
     session: &mut Session,
     from: SnapshotName,
     to: TakeTarget,
-    json_lines: bool,
+    how: DiffArgs,
 ) -> Done {
     if from.volume != to.volume {
         let message = format!("{} and {} are two volumes", from.volume, to.volume);
@@ -21,8 +25,18 @@ pub(super) fn diff(
             .next("name two snapshots of one volume, or one and its volume"));
     }
     session.check_fields::<RangeView>()?;
-    let ranges = ranges(session, &from, &to)?;
-    if !json_lines {
+    let ranges = match (how.blocks, &to.name) {
+        (false, _) => ranges(session, &from, &to)?,
+        (true, Some(_)) => blocks(session, &from, &to)?,
+        (true, None) => Moment::with(session, &to.volume, |session, now| {
+            let now = TakeTarget {
+                volume: now.volume.clone(),
+                name: Some(now.name.clone()),
+            };
+            blocks(session, &from, &now)
+        })?,
+    };
+    if !how.json_lines {
         return session.print(&ranges);
     }
     let mut text = String::new();
@@ -41,6 +55,20 @@ pub(super) fn ranges(
     to: &TakeTarget,
 ) -> Done<Vec<RangeView>> {
     Ok(joined(all(session, from.clone(), to.name.clone())?))
+}
+
+/// The same, down to blocks: of what changed, what is not the same.
+fn blocks(session: &mut Session, from: &SnapshotName, to: &TakeTarget) -> Done<Vec<RangeView>> {
+    let ranges = ranges(session, from, to)?;
+    let newer = to.name.iter().map(|name| (&to.volume, name));
+    let both = [(&from.volume, &from.name)].into_iter().chain(newer);
+    let names: Vec<String> = both
+        .map(|(volume, name)| format!("{volume}@{name}"))
+        .collect();
+    match connect(session, &names, None)?.as_slice() {
+        [older, newer] => blocks::differing(older, newer, &ranges),
+        _ => Ok(ranges),
+    }
 }
 
 /// Every part.
