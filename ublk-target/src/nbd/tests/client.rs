@@ -46,6 +46,35 @@ fn it_reads_what_our_server_serves() {
 }
 
 #[test]
+fn it_writes_where_it_may() {
+    let mut expected = contents(2 * MIB);
+    for manner in [PLAIN, UNKIND] {
+        let server = Server::start(&expected, manner);
+        let socket = server.path("nbd.sock");
+        let mut client = Client::connect(&socket, "vol").unwrap();
+        let block = client.minimum_block() as usize;
+        let (at, data) = (9 * block, vec![0x77; 300 * block]);
+        client.write_at(at as u64, &data).unwrap();
+        client.zero(0, block as u32).unwrap();
+        client.flush().unwrap();
+        expected[at..at + data.len()].copy_from_slice(&data);
+        expected[..block].fill(0);
+        check(&socket, "vol", &expected);
+        let mut frozen = Client::connect(&socket, "vol@then").unwrap();
+        let refused = frozen.write_at(0, &data).unwrap_err();
+        assert!(
+            matches!(refused, ClientError::Request { error: 1, .. }),
+            "{refused}"
+        );
+        let beyond = client.write_at(expected.len() as u64, &data).unwrap_err();
+        assert!(
+            matches!(beyond, ClientError::Request { error: 28, .. }),
+            "{beyond}"
+        );
+    }
+}
+
+#[test]
 fn it_says_why_an_export_cannot_be_read() {
     let server = Server::start(&contents(MIB), PLAIN);
     let socket = server.path("nbd.sock");
@@ -165,6 +194,11 @@ fn chunk(flags: u16, kind: u16, cookie: u64, data: &[u8]) -> Vec<u8> {
     .concat()
 }
 
+fn simple(cookie: u64, error: u32) -> Vec<u8> {
+    let magic = 0x6744_6698_u32.to_be_bytes();
+    [&magic[..], &error.to_be_bytes(), &cookie.to_be_bytes()].concat()
+}
+
 /// A hole and data as answer to a read, then extents.
 fn answers() -> Vec<u8> {
     let part = |at: u64| [&at.to_be_bytes()[..], &[1; 512]].concat();
@@ -193,6 +227,9 @@ fn what_servers_may_do_is_understood_and_what_not_refused() {
         (chunk(1, 0, 1, &[]), "less data"),
         (chunk(0, 0, 1, &[]), "empty part"),
         (chunk(1, 5, 1, &data(512, 512)), "no data"),
+        (simple(1, 0), "less data"),
+        (simple(1, 5), "NBD error 5"),
+        (simple(2, 0), "an answer to nothing"),
         (chunk(1, 2, 1, &data(512, 5)), "no data"),
         (
             chunk(1, 2, 1, &[0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0]),

@@ -1,9 +1,11 @@
-//! A client that reads: one request after the other, over a Unix socket.
+//! A client: one request after the other, over a Unix socket.
 //!
-//! For programs that read what csnapd exports without a block device. Several clients of
+//! For programs that read or write what csnapd exports without a block device. Several clients of
 //! one export, each with a thread, keep several requests under way. Whatever the server
 //! says that the protocol does not allow is an error; no length from it is believed before
 //! it was held against what was asked for.
+
+mod handshake;
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -15,18 +17,12 @@ use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::wire::{
-    BASE_ALLOCATION, ChunkHeader, Greeting, InfoBlockSize, InfoExport, MAX_PAYLOAD, MAX_STRING,
-    NBD_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, OptionHeader, OptionReplyHeader, REQUEST_MAGIC,
-    RequestHeader, STRUCTURED_REPLY_MAGIC, WireExtent, allocation, chunk, command, handshake, info,
-    option, option_reply,
+    ChunkHeader, MAX_STRING, REQUEST_MAGIC, RequestHeader, SIMPLE_REPLY_MAGIC,
+    STRUCTURED_REPLY_MAGIC, SimpleReply, WireExtent, allocation, chunk, command,
 };
 
 /// How long the server may say nothing.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Longest reply to an option that is looked at, in bytes.
-const MAX_REPLY: u32 = 16 << 10;
-/// Most replies to an option.
-const MAX_REPLIES: u32 = 64;
 /// Longest error, in bytes.
 const MAX_ERROR: usize = 6 + MAX_STRING;
 /// Longest list of extents that is looked at, in bytes.
@@ -219,6 +215,40 @@ impl Client {
         }
     }
 
+    /// Writes `bytes` from byte `offset` on; both as for [`Self::read_at`].
+    ///
+    /// # Errors
+    /// If the server refuses it or fails; an export may be read-only.
+    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let most = self.maximum.max(self.minimum) as usize;
+        let mut at = offset;
+        for part in bytes.chunks(most) {
+            self.ask(command::WRITE, at, part.len() as u32)?;
+            self.stream.write_all(part)?;
+            self.done()?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes `len` bytes from byte `offset` on zeroes; both as for [`Self::read_at`].
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub fn zero(&mut self, offset: u64, len: u32) -> Result<()> {
+        self.ask(command::WRITE_ZEROES, offset, len)?;
+        self.done()
+    }
+
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn flush(&mut self) -> Result<()> {
+        self.ask(command::FLUSH, 0, 0)?;
+        self.done()
+    }
+
     fn ask(&mut self, command: u16, offset: u64, len: u32) -> Result<()> {
         self.cookie += 1;
         self.is_answered = false;
@@ -233,14 +263,52 @@ impl Client {
         Ok(self.stream.write_all(header.as_bytes())?)
     }
 
+    /// The answer to what has none but that it is done.
+    fn done(&mut self) -> Result<()> {
+        match self.part()? {
+            None => Ok(()),
+            Some(_) => Err(ClientError::Protocol("data in the answer to a write")),
+        }
+    }
+
     /// The kind of the next part of an answer, and how many bytes of it follow; none after
     /// the last one.
     fn part(&mut self) -> Result<Option<(u16, usize)>> {
         if self.is_answered {
             return Ok(None);
         }
-        let header: ChunkHeader = self.read()?;
-        if header.magic.get() != STRUCTURED_REPLY_MAGIC || header.cookie.get() != self.cookie {
+        // What has no data may be answered in the old way.
+        let mut head = SimpleReply::new_zeroed();
+        self.stream.read_exact(head.as_mut_bytes())?;
+        match head.magic.get() {
+            SIMPLE_REPLY_MAGIC => self.simple(&head),
+            STRUCTURED_REPLY_MAGIC => {
+                let mut header = ChunkHeader::new_zeroed();
+                let (begin, rest) = header.as_mut_bytes().split_at_mut(size_of_val(&head));
+                begin.copy_from_slice(head.as_bytes());
+                self.stream.read_exact(rest)?;
+                self.structured(&header)
+            }
+            _ => Err(ClientError::Protocol("an answer to nothing")),
+        }
+    }
+
+    fn simple(&mut self, reply: &SimpleReply) -> Result<Option<(u16, usize)>> {
+        if reply.cookie.get() != self.cookie {
+            return Err(ClientError::Protocol("an answer to nothing"));
+        }
+        self.is_answered = true;
+        match reply.error.get() {
+            0 => Ok(None),
+            error => Err(ClientError::Request {
+                error,
+                message: "it failed".to_owned(),
+            }),
+        }
+    }
+
+    fn structured(&mut self, header: &ChunkHeader) -> Result<Option<(u16, usize)>> {
+        if header.cookie.get() != self.cookie {
             return Err(ClientError::Protocol("an answer to nothing"));
         }
         let (kind, len) = (header.kind.get(), header.len.get() as usize);
@@ -267,114 +335,6 @@ impl Client {
             error: u32::from_be_bytes(*error),
             message: String::from_utf8_lossy(text).into_owned(),
         })
-    }
-
-    fn greet(&mut self) -> Result<()> {
-        let greeting: Greeting = self.read()?;
-        let wanted = handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES;
-        if greeting.magic.get() != NBD_MAGIC || greeting.option_magic.get() != OPTION_MAGIC {
-            return Err(ClientError::Protocol("no greeting"));
-        }
-        if greeting.flags.get() & wanted != wanted {
-            return Err(ClientError::Protocol("a handshake of another time"));
-        }
-        Ok(self.stream.write_all(&u32::from(wanted).to_be_bytes())?)
-    }
-
-    /// Structured replies, the context that tells holes, and the export itself.
-    fn choose(&mut self, export: &str) -> Result<()> {
-        if export.len() > MAX_STRING {
-            return Err(ClientError::Refused(
-                "the name of the export is too long".into(),
-            ));
-        }
-        self.option(option::STRUCTURED_REPLY, &[])?;
-        self.replies(option::STRUCTURED_REPLY, |_, _, _| Ok(()))?;
-        let name = [&(export.len() as u32).to_be_bytes(), export.as_bytes()].concat();
-        let query = BASE_ALLOCATION.as_bytes();
-        let queries = [&[0, 0, 0, 1, 0, 0, 0, query.len() as u8], query].concat();
-        self.option(option::SET_META_CONTEXT, &[&*name, &queries].concat())?;
-        self.replies(option::SET_META_CONTEXT, |client, kind, data| {
-            match (kind, data.split_first_chunk::<4>()) {
-                (option_reply::META_CONTEXT, Some((number, _))) => {
-                    client.context = Some(u32::from_be_bytes(*number));
-                    Ok(())
-                }
-                _ => Err(ClientError::Protocol("no context")),
-            }
-        })?;
-        if self.context.is_none() {
-            return Err(ClientError::Refused(
-                "the server does not tell data from holes".into(),
-            ));
-        }
-        let kinds = [&[0, 1][..], &info::BLOCK_SIZE.to_be_bytes()].concat();
-        self.option(option::GO, &[name, kinds].concat())?;
-        self.replies(option::GO, Self::learn)
-    }
-
-    /// A piece of information on the export.
-    fn learn(&mut self, kind: u32, data: &[u8]) -> Result<()> {
-        let malformed = |_| ClientError::Protocol("malformed information on an export");
-        let told = data.first_chunk().map(|kind| u16::from_be_bytes(*kind));
-        match told.filter(|_| kind == option_reply::INFO) {
-            Some(info::EXPORT) => {
-                let export = InfoExport::read_from_bytes(data).map_err(|_| malformed(()))?;
-                self.size = export.size.get();
-            }
-            Some(info::BLOCK_SIZE) => {
-                let sizes = InfoBlockSize::read_from_bytes(data).map_err(|_| malformed(()))?;
-                self.minimum = sizes.minimum.get();
-                self.preferred = sizes.preferred.get();
-                self.maximum = sizes.maximum.get().min(MAX_PAYLOAD);
-                if self.minimum == 0 || self.maximum < self.minimum {
-                    return Err(malformed(()));
-                }
-                self.maximum -= self.maximum % self.minimum;
-            }
-            // Whatever else it tells.
-            Some(_) => {}
-            None => return Err(malformed(())),
-        }
-        Ok(())
-    }
-
-    fn option(&mut self, option: u32, data: &[u8]) -> Result<()> {
-        let header = OptionHeader {
-            magic: OPTION_MAGIC.into(),
-            option: option.into(),
-            len: (data.len() as u32).into(),
-        };
-        Ok(self.stream.write_all(&[header.as_bytes(), data].concat())?)
-    }
-
-    /// Gives `take` the kind and the data of every reply to an option but the last, which
-    /// says yes or no.
-    fn replies(
-        &mut self,
-        option: u32,
-        mut take: impl FnMut(&mut Self, u32, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        for _ in 0..MAX_REPLIES {
-            let header: OptionReplyHeader = self.read()?;
-            let (kind, len) = (header.kind.get(), header.len.get());
-            if header.magic.get() != OPTION_REPLY_MAGIC
-                || header.option.get() != option
-                || len > MAX_REPLY
-            {
-                return Err(ClientError::Protocol("an odd reply to an option"));
-            }
-            let data = self.bytes(len as usize)?;
-            match kind {
-                option_reply::ACK => return Ok(()),
-                kind if kind & option_reply::IS_ERROR != 0 => {
-                    let text = String::from_utf8_lossy(&data).into_owned();
-                    return Err(ClientError::Refused(text));
-                }
-                kind => take(self, kind, &data)?,
-            }
-        }
-        Err(ClientError::Protocol("no end of replies to an option"))
     }
 
     fn bytes(&mut self, len: usize) -> Result<Vec<u8>> {
