@@ -11,6 +11,7 @@ mod mount;
 mod offline;
 mod reading;
 mod repair;
+mod restore;
 mod scrub;
 mod snapshot;
 mod status;

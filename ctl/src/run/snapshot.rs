@@ -143,7 +143,7 @@ fn take_back(session: &mut Session, taken: &TakenView) -> Failure {
     Failure::new(ErrorCode::Error, message).next("give it more time: --hold-timeout")
 }
 
-fn taken(session: &mut Session, request: Request) -> Done<TakenView> {
+pub(super) fn taken(session: &mut Session, request: Request) -> Done<TakenView> {
     match session.call(request)? {
         Answer::Taken(taken) => Ok(taken),
         other => Err(unexpected(&other)),

@@ -128,6 +128,18 @@ pub fn open(
     chain(path, format, snapshot.map_or(Wanted::Now, Wanted::Named))
 }
 
+/// Opens `path` as `format` without what lies below it.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn alone(path: &Path, format: Format) -> Result<Layer<File>, OpenError> {
+    let (file, _) = file(path)?;
+    match format {
+        Format::Raw => Ok(Layer::Raw(file)),
+        Format::Qcow2 => Ok(Layer::Qcow2(Box::new(image(path, file, Wanted::Now)?))),
+    }
+}
+
 /// What every snapshot of the image holds, the oldest first.
 ///
 /// # Errors

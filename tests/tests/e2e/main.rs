@@ -19,6 +19,7 @@ mod judges;
 mod kill;
 mod life;
 mod moved;
+mod restore;
 mod scale;
 mod scrub;
 mod sockets;

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 /// A limit that all threads together keep.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     bytes_per_second: u64,
     /// When the next bytes may come.
     next: Mutex<Instant>,

@@ -39,7 +39,7 @@ pub(crate) struct Remote {
 
 impl Remote {
     /// Connects, which keeps the snapshot from being deleted.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         socket: PathBuf,
         export: String,
         rate: Option<Arc<Rate>>,
@@ -77,6 +77,16 @@ impl Remote {
         let done = act(&mut client).map_err(io::Error::other)?;
         self.idle.lock().push(client);
         Ok(done)
+    }
+
+    /// Writes `bytes` from byte `offset` on, where the export may be written.
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.with(|client| client.write_at(offset, bytes))
+    }
+
+    /// What was written is durable, by whichever connection.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.with(Client::flush)
     }
 
     /// What the bytes around `at` are.

@@ -88,6 +88,12 @@ impl<S: Source> Disk<S> {
         self.layers.iter().map(|(layer, _)| layer)
     }
 
+    /// Them alone.
+    #[must_use]
+    pub fn into_layers(self) -> Vec<Layer<S>> {
+        self.layers.into_iter().map(|(layer, _)| layer).collect()
+    }
+
     /// Bytes of the disk.
     #[must_use]
     pub fn size(&self) -> u64 {
