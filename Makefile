@@ -51,6 +51,7 @@ bench-doc: ## put the latest rows into docs/performance.md
 
 bench-images: ## images of file trees beside mkfs.xfs, cp and tar (as root, for the loop mount)
 	@scripts/judges
+	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench -p imagegen --bench images
 
 soak: setup ## kills, fio and models with new seeds for MINUTES
