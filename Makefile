@@ -73,6 +73,7 @@ guest-test: ## csnap on block devices in the virtual machine, on both kernels, a
 	@scripts/guest-setup
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --test guest_harness -- --test-threads=1
+	$(CARGO) test --workspace --test guest_boot
 	$(CARGO) test --workspace --test guest_units
 	$(CARGO) test --workspace --test guest_cuts -- --test-threads=1 --nocapture
 	@scripts/guest-tests
