@@ -87,7 +87,8 @@ Examples:
 
 Backing files are read as the format that the image states; an image that states none is
 refused, because what a guest wrote must not decide which file is read. No lock is taken:
-an image that is in use may be seen half changed.";
+an image that is in use may be seen half changed. `compare` ends with 0 (the same), 1
+(different) or another exit code (it cannot be told).";
 
 /// Makes images of file systems from trees of files, without mounting anything and
 /// without root.

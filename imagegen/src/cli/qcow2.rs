@@ -92,7 +92,8 @@ pub(crate) struct From_ {
 }
 
 /// Compares what users of the two disks see. Where one is longer, the rest of it must be
-/// zeroes. The exit code is 0 if they are the same and 1 if not.
+/// zeroes. The exit code is 0 if they are the same, 1 if not, and another if that cannot be
+/// told: 2, or 6 if one is damaged.
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
     /// One image

@@ -6,8 +6,8 @@ use super::qcow2_verbs::chain;
 use super::{Failure, progress};
 use imagegen::medium::Medium;
 use imagegen::qcow2::format::BitmapFlag;
-use imagegen::qcow2::open::{Chain, OpenError, beside, open, versions};
-use imagegen::qcow2::read::Layer;
+use imagegen::qcow2::open::{Chain, OpenError, beside, open, shown, versions};
+use imagegen::qcow2::read::{BITS, Layer, ReadError};
 use imagegen::qcow2::write::{Bits, Contents, Options, Targets, Written};
 use imagegen::qcow2::write::{stream, stream_raw, write, write_raw};
 use imagegen::target::{Target, capacity};
@@ -110,9 +110,8 @@ fn qcow2(arguments: &Convert, chain: &Chain, is_piped: bool) -> Result<Written, 
     let mut options = arguments.shape.options(run.threads)?;
     let below = below(arguments, &mut options)?;
     options.data_file = parts.data_file.as_deref().map(absolute).transpose()?;
-    let format = arguments.from.format.map(Into::into);
     let versions = match parts.snapshots {
-        true => versions(chain, format)?,
+        true => versions(chain)?,
         false => Vec::new(),
     };
     let contents = Contents {
@@ -178,14 +177,28 @@ fn bitmaps(arguments: &Convert, chain: &Chain) -> Result<Vec<Bits>, Failure> {
         path: arguments.from.image.clone(),
         cause,
     };
+    // Their bits may be those of another time, and lie where something else does by now.
+    if image.has_stale_bitmaps() && image.extensions().bitmaps.is_some() {
+        return Err(Failure::usage(format!(
+            "{}: its bitmaps are stale, because a program that knows none wrote to it: leave \
+             --bitmaps out",
+            shown(&arguments.from.image)
+        )));
+    }
     let mut all = Vec::new();
+    let mut bytes = 0;
     for bitmap in image.bitmaps().map_err(damaged)? {
         // What was not stored whole says nothing.
         if bitmap.has(BitmapFlag::InUse) {
             return Err(Failure::usage(format!(
-                "bitmap {:?} was not stored whole: remove it (qemu-img bitmap --remove), or                  leave --bitmaps out",
+                "bitmap {:?} was not stored whole: remove it (qemu-img bitmap --remove), or leave --bitmaps out",
                 bitmap.name
             )));
+        }
+        bytes += image.bits_length(&bitmap);
+        if bytes > BITS {
+            let (what, most) = ("its bitmaps", BITS);
+            return Err(damaged(ReadError::TooLarge { what, bytes, most }).into());
         }
         all.push(Bits {
             bits: image.bits(&bitmap).map_err(damaged)?,

@@ -4,10 +4,11 @@
 //! read as the format that the image states, and never guessed at.
 
 use super::format::Incompatible;
-use super::read::{Disk, Image, Layer, ReadError, Snapshot};
+use super::read::{Disk, Image, Layer, ReadError};
 use super::write::Version;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use rustix::fs::OFlags;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// How bytes of a file are to be read.
@@ -57,15 +58,26 @@ impl Format {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file cannot be opened.
-    #[error("{}: cannot open it: {cause}", path.display())]
+    #[error("{}: cannot open it: {cause}", shown(path))]
     Open {
         /// Which.
         path: PathBuf,
         /// Why not.
         cause: std::io::Error,
     },
+    /// Something that would keep whoever opens it waiting, or has no bytes at places.
+    #[error(
+        "{}: it is a {what}; images are read from files and block devices, so put it into one",
+        shown(path)
+    )]
+    Kind {
+        /// Which.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// A file cannot be read as what it should be.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}: {cause}", shown(path))]
     Read {
         /// Which.
         path: PathBuf,
@@ -75,7 +87,7 @@ pub enum OpenError {
     /// A backing file whose format is not stated.
     #[error(
         "{}: it does not state the format of its backing file {backing:?}; state it: qemu-img rebase -u -b {backing:?} -F raw|qcow2",
-        path.display()
+        shown(path)
     )]
     NoFormat {
         /// The image.
@@ -84,7 +96,7 @@ pub enum OpenError {
         backing: String,
     },
     /// A backing file that this program does not read.
-    #[error("{}: its backing file {backing:?}: {why}", path.display())]
+    #[error("{}: its backing file {backing:?}: {why}", shown(path))]
     Backing {
         /// The image.
         path: PathBuf,
@@ -93,6 +105,15 @@ pub enum OpenError {
         /// Why it is not read.
         why: String,
     },
+    /// A file of a chain that is open cannot be read; the cause names it.
+    #[error(transparent)]
+    Disk(ReadError),
+}
+
+/// A path with nothing that could speak to a terminal: images name others as they like.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
 }
 
 /// Most layers of a chain (QEMU has no limit; nobody has so many).
@@ -107,14 +128,6 @@ pub struct Chain {
     pub paths: Vec<PathBuf>,
 }
 
-/// Which contents of an image are meant.
-#[derive(Clone, Copy)]
-enum Wanted<'a> {
-    Now,
-    Named(&'a str),
-    This(&'a Snapshot),
-}
-
 /// Opens `path` as `format`, or as what it looks like, with all below it; shows what
 /// `snapshot` of the image, by its name or else its id, holds.
 ///
@@ -125,46 +138,12 @@ pub fn open(
     format: Option<Format>,
     snapshot: Option<&str>,
 ) -> Result<Chain, OpenError> {
-    chain(path, format, snapshot.map_or(Wanted::Now, Wanted::Named))
-}
-
-/// Opens `path` as `format` without what lies below it.
-///
-/// # Errors
-/// If it cannot be opened.
-pub fn alone(path: &Path, format: Format) -> Result<Layer<File>, OpenError> {
-    let (file, _) = file(path)?;
-    match format {
-        Format::Raw => Ok(Layer::Raw(file)),
-        Format::Qcow2 => Ok(Layer::Qcow2(Box::new(image(path, file, Wanted::Now)?))),
-    }
-}
-
-/// What every snapshot of the image holds, the oldest first.
-///
-/// # Errors
-/// As [`open`].
-pub fn versions(chain_: &Chain, format: Option<Format>) -> Result<Vec<Version<File>>, OpenError> {
-    let (Some(path), Some(Layer::Qcow2(image))) =
-        (chain_.paths.first(), chain_.disk.layers().next())
-    else {
-        return Ok(Vec::new());
-    };
-    let snapshots = image.snapshots().map_err(failed(path))?;
-    let version = |snapshot: &Snapshot| {
-        let then = chain(path, format, Wanted::This(snapshot))?;
-        Ok(Version::new(snapshot, then.disk))
-    };
-    snapshots.iter().map(version).collect()
-}
-
-fn chain(path: &Path, format: Option<Format>, wanted: Wanted<'_>) -> Result<Chain, OpenError> {
     let mut paths = Vec::new();
     let mut seen = Vec::new();
     let mut layers = Vec::new();
     let mut next = Some((path.to_owned(), format));
     while let Some((path, format)) = next {
-        let (file, identity) = file(&path)?;
+        let (file, identity) = identified(&path)?;
         if seen.contains(&identity) || layers.len() == MOST_LAYERS {
             let why = "the chain comes back to it, or is too long".to_owned();
             let backing = path.display().to_string();
@@ -178,20 +157,70 @@ fn chain(path: &Path, format: Option<Format>, wanted: Wanted<'_>) -> Result<Chai
         let layer = match format {
             Format::Raw => Layer::Raw(file),
             Format::Qcow2 => {
-                let wanted = match layers.is_empty() {
-                    true => wanted,
-                    false => Wanted::Now,
-                };
-                Layer::Qcow2(Box::new(image(&path, file, wanted)?))
+                let snapshot = snapshot.filter(|_| layers.is_empty());
+                Layer::Qcow2(Box::new(image(&path, file, snapshot)?))
             }
         };
         next = below(&path, &layer)?;
-        layers.push(layer);
+        layers.push((layer, shown(&path)));
         paths.push(path);
     }
     let top = paths.first().map_or(Path::new(""), PathBuf::as_path);
-    let disk = Disk::new(layers).map_err(failed(top))?;
+    let disk = Disk::named(layers).map_err(failed(top))?;
     Ok(Chain { disk, paths })
+}
+
+/// Opens QCOW2 at `path` as what lies over `below`, whatever the image itself says of that.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn over(path: &Path, below: &Disk<File>) -> Result<Disk<File>, OpenError> {
+    let image = image(path, file(path)?, None)?;
+    let layer = Layer::Qcow2(Box::new(image));
+    below
+        .with_over(layer, Some(shown(path)))
+        .map_err(failed(path))
+}
+
+/// Bytes of level 1 tables of all snapshots that are held.
+const MOST_TABLES: u64 = 512 << 20;
+
+/// What every snapshot of the image holds, the oldest first, of the files that are open.
+///
+/// # Errors
+/// If one cannot be read, or their tables of level 1 have more than 512 MiB.
+pub fn versions(chain: &Chain) -> Result<Vec<Version<File>>, OpenError> {
+    let (Some(path), Some(Layer::Qcow2(image))) = (chain.paths.first(), chain.disk.layers().next())
+    else {
+        return Ok(Vec::new());
+    };
+    let mut versions: Vec<Version<File>> = Vec::new();
+    let mut bytes = 0;
+    for snapshot in &image.snapshots().map_err(failed(path))? {
+        let before = versions.last().and_then(|before| top(&before.disk));
+        let before = before.filter(|before| before.layout().l1 == snapshot.l1);
+        if before.is_none() {
+            bytes += snapshot.l1.bytes();
+        }
+        if bytes > MOST_TABLES {
+            return Err(failed(path)(ReadError::TooLarge {
+                what: "the level 1 tables of its snapshots",
+                bytes,
+                most: MOST_TABLES,
+            }));
+        }
+        let then = image.then(snapshot, before).map_err(failed(path))?;
+        let disk = chain.disk.with_top(Layer::Qcow2(Box::new(then)));
+        versions.push(Version::new(snapshot, disk.map_err(failed(path))?));
+    }
+    Ok(versions)
+}
+
+fn top(disk: &Disk<File>) -> Option<&Image<File>> {
+    match disk.layers().next() {
+        Some(Layer::Qcow2(image)) => Some(image),
+        _ => None,
+    }
 }
 
 fn failed(path: &Path) -> impl Fn(ReadError) -> OpenError + '_ {
@@ -201,39 +230,59 @@ fn failed(path: &Path) -> impl Fn(ReadError) -> OpenError + '_ {
     }
 }
 
+/// Opens a file or block device for reading. Never waits: an image may name a FIFO.
+///
+/// # Errors
+/// If it cannot be opened, or is something else.
+pub fn file(path: &Path) -> Result<File, OpenError> {
+    Ok(identified(path)?.0)
+}
+
 /// A file, and which it is.
-fn file(path: &Path) -> Result<(File, (u64, u64)), OpenError> {
-    let opened = File::open(path).and_then(|file| {
+fn identified(path: &Path) -> Result<(File, (u64, u64)), OpenError> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let opened = opened.and_then(|file| {
         let there = file.metadata()?;
-        Ok((file, (there.dev(), there.ino())))
+        Ok((file, there))
     });
-    opened.map_err(|cause| OpenError::Open {
+    let (file, there) = opened.map_err(|cause| OpenError::Open {
         path: path.to_owned(),
         cause,
-    })
+    })?;
+    let kind = there.file_type();
+    let what = match kind {
+        kind if kind.is_file() || kind.is_block_device() => {
+            return Ok((file, (there.dev(), there.ino())));
+        }
+        kind if kind.is_dir() => "directory",
+        kind if kind.is_fifo() => "FIFO",
+        _ => "device of characters or a socket",
+    };
+    let path = path.to_owned();
+    Err(OpenError::Kind { path, what })
 }
 
 /// One image with its data file.
-fn image(path: &Path, file_: File, wanted: Wanted<'_>) -> Result<Image<File>, OpenError> {
+fn image(path: &Path, file_: File, snapshot: Option<&str>) -> Result<Image<File>, OpenError> {
     let mut image = Image::open(file_).map_err(failed(path))?;
-    match wanted {
-        Wanted::Now => {}
-        Wanted::This(snapshot) => image.apply(snapshot).map_err(failed(path))?,
-        Wanted::Named(wanted) => {
-            let all = image.snapshots().map_err(failed(path))?;
-            let found = all.iter().find(|snapshot| snapshot.name == wanted);
-            let found = found.or_else(|| all.iter().find(|snapshot| snapshot.id == wanted));
-            let missing = || failed(path)(ReadError::NoSnapshot(wanted.to_owned()));
-            let found = found.ok_or_else(missing)?;
-            image.apply(found).map_err(failed(path))?;
-        }
+    if let Some(wanted) = snapshot {
+        let all = image.snapshots().map_err(failed(path))?;
+        let found = all.iter().find(|snapshot| snapshot.name == wanted);
+        let found = found.or_else(|| all.iter().find(|snapshot| snapshot.id == wanted));
+        let missing = || failed(path)(ReadError::NoSnapshot(wanted.to_owned()));
+        let found = found.ok_or_else(missing)?;
+        image.apply(found).map_err(failed(path))?;
     }
     if image.layout().has(Incompatible::ExternalData)
         && let Some(name) = image.extensions().data_file.clone()
     {
         // As QEMU does: not from where the image lies.
         let place = beside(Path::new(""), &name)?;
-        image = image.with_data(file(&place)?.0);
+        image = image.with_data(file(&place)?);
     }
     Ok(image)
 }

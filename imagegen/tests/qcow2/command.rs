@@ -15,7 +15,7 @@ fn imagegen(dir: &Path, words: &[&str]) -> Output {
 }
 
 /// Its answer and its complaint, and its exit code.
-fn said(dir: &Path, words: &[&str]) -> (String, i32) {
+pub(crate) fn said(dir: &Path, words: &[&str]) -> (String, i32) {
     let out = imagegen(dir, words);
     let text = [out.stdout, out.stderr].concat();
     (String::from_utf8(text).unwrap(), out.status.code().unwrap())

@@ -6,8 +6,10 @@
     clippy::print_stderr
 )]
 
+mod bounds;
 mod command;
 mod convert;
+mod damage;
 mod hostile;
 mod images;
 mod parts;

@@ -51,7 +51,7 @@ fn snapshots_come_along_and_what_they_share_is_written_once() {
         let dir = tempfile::tempdir().unwrap();
         let (from, names) = images::make(&qemu, dir.path(), &mut random);
         let chain = open(&from, None, None).unwrap();
-        let versions = versions(&chain, None).unwrap();
+        let versions = versions(&chain).unwrap();
         assert_eq!(versions.len(), names.len());
         let mut options = options(&mut random);
         if options.refcounts.order() < 2 {
@@ -107,7 +107,7 @@ fn many_snapshots_of_one_disk_cost_what_changed() {
     // Back to an old one: what it shares with now lies beyond its neighbours.
     qemu.done(&["snapshot", "-a", "s2", text(&from)]);
     let chain = open(&from, None, None).unwrap();
-    let versions = versions(&chain, None).unwrap();
+    let versions = versions(&chain).unwrap();
     let contents = Contents {
         versions: &versions,
         ..Contents::of(&chain.disk)
@@ -323,7 +323,7 @@ fn a_pipe_gets_what_a_file_gets() {
             options.refcounts = RefcountWidth::V2;
         }
         let what = format!("round {round}, {options:?}");
-        let versions = versions(&chain, None).unwrap();
+        let versions = versions(&chain).unwrap();
         let contents = Contents {
             versions: &versions,
             ..Contents::of(&chain.disk)
@@ -353,7 +353,7 @@ fn narrow_counts_are_never_exceeded() {
         qemu.done(&["snapshot", "-c", &format!("s{number}"), text(&from)]);
     }
     let chain = open(&from, None, None).unwrap();
-    let versions = versions(&chain, None).unwrap();
+    let versions = versions(&chain).unwrap();
     let contents = Contents {
         versions: &versions,
         ..Contents::of(&chain.disk)

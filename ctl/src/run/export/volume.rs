@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use imagegen::qcow2::open::Format;
-use imagegen::qcow2::read::{Disk, Layer};
+use imagegen::qcow2::read::{Disk, Layer, ReadError};
 use imagegen::qcow2::write::{Contents, Options, Version};
 use ublk_target::control::protocol::{ErrorCode, Failure, SnapshotName};
 use ublk_target::control::views::{SnapshotStateName, SnapshotView};
@@ -62,13 +62,7 @@ fn write(
         return Err(failed(args, &"nothing of it can be read"));
     };
     let options = options(&args.image, newest, args.with_snapshots)?;
-    let mut disks = chains(session, &names, &remotes, &options).and_then(|chains| {
-        let disks = chains
-            .into_iter()
-            .map(Disk::new)
-            .collect::<Result<Vec<_>, _>>();
-        disks.map_err(|error| failed(args, &error))
-    })?;
+    let mut disks = chains(session, args, &names, &remotes, &options)?;
     let Some(disk) = disks.pop() else {
         return Err(failed(args, &"nothing of it can be read"));
     };
@@ -101,30 +95,33 @@ fn older(session: &mut Session, now: &SnapshotName) -> Done<Vec<SnapshotView>> {
     Ok(all)
 }
 
-/// Of each version its layers; names and what is read of them in the same order, the
-/// newest last.
+/// Each version, in the order of their names, the newest last: over the next one, what
+/// changed until that.
 fn chains<'a>(
     session: &mut Session,
+    args: &VolumeExportArgs,
     names: &[SnapshotName],
     remotes: &'a [Remote],
     options: &Options,
-) -> Done<Vec<Vec<Layer<&'a Remote>>>> {
-    let mut parts = Vec::new();
-    for (pair, remote) in names.windows(2).zip(remotes) {
-        let [older, newer] = pair else { continue };
-        let changed = changes(session, older, newer)?;
-        parts.push(whole_clusters(
-            &changed,
-            1 << options.cluster_bits,
-            remote.bytes(),
-        ));
+) -> Done<Vec<Disk<&'a Remote>>> {
+    let lost = |error: ReadError| failed(args, &error);
+    let mut disks: Vec<Disk<&Remote>> = Vec::new();
+    let mut newer = None;
+    for (name, remote) in names.iter().zip(remotes).rev() {
+        let disk = match (newer, disks.last()) {
+            (Some(newer), Some(next)) => {
+                let changed = changes(session, name, newer)?;
+                let cluster = 1 << options.cluster_bits;
+                let parts = whole_clusters(&changed, cluster, remote.bytes());
+                next.with_over(Layer::Parts(remote, parts), None)
+            }
+            _ => Disk::new(vec![Layer::Raw(remote)]),
+        };
+        disks.push(disk.map_err(lost)?);
+        newer = Some(name);
     }
-    let chain = |first: usize| {
-        let own = parts.iter().zip(remotes).skip(first);
-        let own = own.map(|(parts, remote)| Layer::Parts(remote, parts.clone()));
-        own.chain(remotes.last().map(Layer::Raw)).collect()
-    };
-    Ok((0..names.len()).map(chain).collect())
+    disks.reverse();
+    Ok(disks)
 }
 
 fn version<'a>(

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use imagegen::qcow2::open::{self, Format};
+use imagegen::qcow2::open;
 use imagegen::qcow2::read::{Disk, Layer};
 use ublk_target::control::protocol::{ErrorCode, Failure};
 
@@ -30,24 +30,22 @@ pub(super) fn open(paths: &[PathBuf], format: FormatName) -> Done<Disk<File>> {
             "name the full image first, or the newest alone",
         ));
     }
-    let mut layers = bottom.disk.into_layers();
-    let mut below = first;
+    let (mut disk, mut below) = (bottom.disk, first);
     for path in over {
-        layers.insert(0, increment(path, below)?);
+        disk = increment(path, &disk, below)?;
         below = path;
     }
-    Disk::new(layers).map_err(|error| refused(&error.to_string(), HELP))
+    Ok(disk)
 }
 
 const HELP: &str = "imagegen qcow2 check looks into an image; -f raw says that the first is raw";
 
-/// The image at `path` without what it is laid over, which is `below`.
-fn increment(path: &Path, below: &Path) -> Done<Layer<File>> {
-    let opened = open::alone(path, Format::Qcow2);
-    let layer = opened.map_err(|error| refused(&error.to_string(), HELP))?;
-    let backing = match &layer {
-        Layer::Qcow2(image) => image.backing().unwrap_or_default(),
-        Layer::Raw(_) | Layer::Parts(..) => "",
+/// The image at `path` over `disk`, the newest image of which is `below`.
+fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
+    let disk = open::over(path, disk).map_err(|error| refused(&error.to_string(), HELP))?;
+    let backing = match disk.layers().next() {
+        Some(Layer::Qcow2(image)) => image.backing().unwrap_or_default(),
+        _ => "",
     };
     // Moved they may be, but not taken for each other.
     match Path::new(backing).file_name() {
@@ -55,7 +53,7 @@ fn increment(path: &Path, below: &Path) -> Done<Layer<File>> {
             &format!("{} is a full image: nothing lies below it", path.display()),
             "leave out the images named before it",
         )),
-        name if name == below.file_name() => Ok(layer),
+        name if name == below.file_name() => Ok(disk),
         _ => Err(refused(
             &format!(
                 "{} is laid over {backing:?}, not over {}",

@@ -32,7 +32,7 @@ pub(super) enum RestoreError {
 
 /// Makes the volume begin with what the image holds, durably, and reads it again. Returns
 /// how many bytes were written.
-pub(super) fn restore<S: Source + Sync>(
+pub(super) fn restore<S: Source + Send + Sync>(
     image: &Disk<S>,
     volume: &VolumeDisk,
     threads: u32,
@@ -57,7 +57,7 @@ pub(super) fn restore<S: Source + Sync>(
 }
 
 /// Gives `act` the place of every piece, and what image and volume hold there.
-fn each_piece<S: Source + Sync>(
+fn each_piece<S: Source + Send + Sync>(
     image: &Disk<S>,
     volume: &VolumeDisk,
     threads: u32,

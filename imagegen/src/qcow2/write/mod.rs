@@ -139,7 +139,7 @@ impl<'a> Targets<'a> {
 ///
 /// # Errors
 /// If the options contradict each other, the disk cannot be read, or the image not written.
-pub fn write<S: Source + Sync>(
+pub fn write<S: Source + Send + Sync>(
     contents: &Contents<'_, S>,
     targets: Targets<'_>,
     options: &Options,
