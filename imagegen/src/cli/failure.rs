@@ -153,6 +153,7 @@ impl Failure {
             Self::Verity(DmError::Block { .. } | DmError::Salt(_)) => 2,
             Self::Verity(_) => 1,
             Self::Damaged(_) => 6,
+            Self::Qcow2(OpenError::Guessed { .. }) => 2,
             Self::Qcow2(OpenError::Read { cause, .. }) => match cause {
                 qcow2_read::ReadError::Damaged { .. } => 6,
                 qcow2_read::ReadError::NoSnapshot(_) => 2,
