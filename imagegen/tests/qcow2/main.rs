@@ -8,6 +8,8 @@
 
 mod command;
 mod convert;
+mod edges;
+mod guarded;
 mod hostile;
 mod images;
 mod parts;
