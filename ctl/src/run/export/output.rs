@@ -6,7 +6,7 @@ use std::io::stdout;
 use std::path::Path;
 
 use imagegen::qcow2::write::{Contents, Options, Targets, WriteError};
-use imagegen::qcow2::write::{stream, stream_raw, write, write_raw};
+use imagegen::qcow2::write::{needed, stream, stream_raw, write, write_raw};
 use imagegen::target::{Overwrite, Target, TargetError, capacity};
 use imagegen::tree::Progress;
 use ublk_target::control::protocol::{ErrorCode, Failure};
@@ -37,9 +37,10 @@ impl Output<'_> {
                 Ok(contents.disk.size())
             }),
             // Once to see how long it becomes, and once to write it.
-            (true, FormatName::Qcow2) => self.pipe(2 * contents.disk.size(), |seen| {
-                stream(contents, stdout(), options, seen).map(|written| written.length)
-            }),
+            (true, FormatName::Qcow2) => self
+                .pipe(contents.disk.size().saturating_mul(2), |seen| {
+                    stream(contents, stdout(), options, seen).map(|written| written.length)
+                }),
             (false, FormatName::Raw) => self.raw(contents, options),
             (false, FormatName::Qcow2) => self.qcow2(contents, options),
         }
@@ -56,14 +57,7 @@ impl Output<'_> {
     fn raw(&self, contents: &Contents<'_, Remote>, options: &Options) -> Done<u64> {
         let size = contents.disk.size();
         let room = capacity(self.target).map_err(|error| self.place(&error))?;
-        if let Some(capacity) = room.filter(|room| *room < size) {
-            let path = self.target.to_owned();
-            return Err(self.place(&TargetError::TooSmall {
-                path,
-                capacity,
-                size,
-            }));
-        }
+        self.fits(size, room)?;
         let target = Target::create(self.target, size, self.overwrite());
         let target = target.map_err(|error| self.place(&error))?;
         let is_new = room.is_none();
@@ -76,8 +70,17 @@ impl Output<'_> {
     }
 
     fn qcow2(&self, contents: &Contents<'_, Remote>, options: &Options) -> Done<u64> {
-        let expected = capacity(self.target).map_err(|error| self.place(&error))?;
-        let target = Target::growing(self.target, expected.unwrap_or(0), self.overwrite());
+        let room = capacity(self.target).map_err(|error| self.place(&error))?;
+        if let Some(room) = room {
+            let measured = watched("Measuring", 0, contents.disk.size(), |seen| {
+                needed(contents, options, room, seen)
+            });
+            self.fits(
+                measured.map_err(|error| self.unwritten(&error))?,
+                Some(room),
+            )?;
+        }
+        let target = Target::growing(self.target, room.unwrap_or(0), self.overwrite());
         let target = target.map_err(|error| self.place(&error))?;
         let written = watched("Exporting", 0, contents.disk.size(), |seen| {
             write(contents, Targets::alone(&target), options, seen)
@@ -86,6 +89,18 @@ impl Output<'_> {
         let finished = target.finish_at(length, true);
         finished.map_err(|error| self.place(&error))?;
         Ok(length)
+    }
+
+    /// Whether `size` bytes have room on a device, before anything of it is given up.
+    fn fits(&self, size: u64, room: Option<u64>) -> Done<()> {
+        match room {
+            Some(capacity) if capacity < size => Err(self.place(&TargetError::TooSmall {
+                path: self.target.to_owned(),
+                capacity,
+                size,
+            })),
+            _ => Ok(()),
+        }
     }
 
     fn overwrite(&self) -> Overwrite {
