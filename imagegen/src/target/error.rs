@@ -24,7 +24,7 @@ pub enum TargetError {
         kind: &'static str,
     },
     /// Somebody else has it.
-    #[error("{}: is mounted or in use otherwise; free it first (see lsblk)", path.display())]
+    #[error("{}: is mounted, locked or in use otherwise; free it first (see lsblk, lslocks)", path.display())]
     InUse {
         /// The device or file.
         path: PathBuf,
