@@ -5,9 +5,10 @@ use super::Failure;
 use super::places::Destination;
 use super::qcow2::Convert;
 use imagegen::medium::Medium;
-use imagegen::qcow2::format::SECTOR;
-use imagegen::qcow2::write::Targets;
+use imagegen::qcow2::write::{Targets, WriteError};
 use imagegen::target::{Overwrite, Target};
+use parking_lot::Mutex;
+use std::io;
 use std::path::Path;
 
 /// Both places. Nothing of them is changed yet.
@@ -20,7 +21,7 @@ pub(super) struct Places<'a> {
 
 /// Both, being made.
 pub(super) struct Outputs<'a> {
-    image: Target,
+    image: Headless,
     /// With its name, and the bytes it gets.
     data: Option<(&'a Path, Target, u64)>,
     sync: bool,
@@ -72,6 +73,7 @@ impl<'a> Places<'a> {
             }
             false => (image.begin(length, 0, overwrite)?, begin_data(data)?),
         };
+        let image = Headless::of(image);
         Ok(Outputs { image, data, sync })
     }
 }
@@ -85,25 +87,70 @@ impl Outputs<'_> {
         }
     }
 
-    /// Names the data file, and then the image of `length` bytes that leads to it. If only
-    /// one of them can have its name, neither keeps it; an image on a device is none then.
+    /// Names the data file, and then the image of `length` bytes that leads to it: by its
+    /// name, on a device by its header. If the image cannot, nor does the data file keep its
+    /// name.
     pub(super) fn finish(self, length: u64) -> Result<(), Failure> {
         let Self { image, data, sync } = self;
         let Some((path, data, size)) = data else {
-            return Ok(image.finish_at(length, sync)?);
+            return image.finish(length, sync);
         };
         // What takes time, and may well fail, comes before both.
-        image.settle(length, sync)?;
-        let named = data.settle(size, sync);
-        let named = named.and_then(|()| data.finish_at(size, sync));
-        named.inspect_err(|_| {
-            let _ = image.write(0, &[0; SECTOR as usize]);
-        })?;
-        Ok(image.finish_at(length, sync).inspect_err(|error| {
-            if !error.is_named() && path.is_file() {
+        image.target.settle(length, sync)?;
+        data.settle(size, sync)?;
+        data.finish_at(size, sync)?;
+        image.finish(length, sync).inspect_err(|error| {
+            let is_named = matches!(error, Failure::Target(error) if error.is_named());
+            if !is_named && path.is_file() {
                 let _ = std::fs::remove_file(path);
             }
-        })?)
+        })
+    }
+}
+
+/// An image that is none until it is finished: what is written at its byte 0 waits.
+struct Headless {
+    target: Target,
+    header: Mutex<Vec<u8>>,
+}
+
+impl Headless {
+    fn of(target: Target) -> Self {
+        let header = Mutex::default();
+        Self { target, header }
+    }
+
+    fn finish(self, length: u64, sync: bool) -> Result<(), Failure> {
+        let header = self.header.into_inner();
+        let written = self.target.write(0, &header);
+        written.map_err(WriteError::Write)?;
+        Ok(self.target.finish_at(length, sync)?)
+    }
+}
+
+impl Medium for Headless {
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        if at > 0 {
+            return self.target.write(at, bytes);
+        }
+        *self.header.lock() = bytes.to_vec();
+        Ok(())
+    }
+
+    fn read(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.target.read(at, bytes)
+    }
+
+    fn barrier(&self) -> io::Result<()> {
+        self.target.barrier()
+    }
+
+    fn skip(&self, at: u64, length: u64) -> io::Result<()> {
+        self.target.skip(at, length)
+    }
+
+    fn zero(&self, at: u64, length: u64) -> io::Result<()> {
+        self.target.zero(at, length)
     }
 }
 
@@ -122,11 +169,17 @@ mod tests {
             let new = |name: &str| Target::growing(&path(name), 0, Overwrite::Refuse).unwrap();
             let data = path("data");
             let outputs = Outputs {
-                image: new("image"),
+                image: Headless::of(new("image")),
                 data: Some((&data, new("data"), 512)),
                 sync: false,
             };
             fs::write(path(taken), "theirs").unwrap();
+            // As a device: nothing leads to the data file while that has no name.
+            outputs.image.write(0, b"QFI").unwrap();
+            outputs.image.write(510, b"it").unwrap();
+            let mut begin = [1; 3];
+            outputs.image.read(0, &mut begin).unwrap();
+            assert_eq!(begin, [0; 3]);
             assert!(outputs.finish(512).is_err(), "{taken}");
             let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
             assert_eq!(left.len(), 1, "{taken}: {left:?}");
