@@ -160,6 +160,7 @@ impl Failure {
             Self::Verity(DmError::Block { .. } | DmError::Salt(_)) => 2,
             Self::Verity(_) => 1,
             Self::Damaged(_) => 6,
+            Self::Qcow2(OpenError::Guessed { .. }) => 2,
             Self::Qcow2(OpenError::Read { cause, .. } | OpenError::Disk(cause)) => {
                 match cause.root() {
                     qcow2_read::ReadError::Damaged { .. } => 6,

@@ -83,7 +83,8 @@ pub(crate) struct Map {
 pub(crate) struct From_ {
     /// The image
     pub(crate) image: PathBuf,
-    /// How it is to be read; what is no QCOW2 is raw if this is not given
+    /// How it is to be read. Without: a device is raw, a file QCOW2 if it looks so, and then
+    /// it may lead to no other file
     #[arg(short, long, value_enum)]
     pub(crate) format: Option<FormatName>,
     /// The snapshot of the image that is meant, by its name or id
@@ -100,10 +101,11 @@ pub(crate) struct Compare {
     pub(crate) one: PathBuf,
     /// Another
     pub(crate) two: PathBuf,
-    /// How the first is to be read
+    /// How the first is to be read. Without: a device is raw, a file QCOW2 if it looks so, and
+    /// then it may lead to no other file
     #[arg(short = 'f', long, value_enum)]
     pub(crate) format_one: Option<FormatName>,
-    /// How the second is to be read
+    /// How the second is to be read, as -f
     #[arg(short = 'F', long, value_enum)]
     pub(crate) format_two: Option<FormatName>,
     /// Different sizes are a difference

@@ -1,14 +1,15 @@
 //! Opening an image with all that lies below it.
 //!
 //! What a guest wrote into a raw image must never lead to another file: a backing file is
-//! read as the format that the image states, and never guessed at.
+//! read as the format that the image states, and never guessed at. What was only recognised
+//! by its first bytes leads to no other file, and a block device is not even looked at.
 
 use super::format::Incompatible;
 use super::read::{Disk, Image, Layer, ReadError};
 use super::write::Version;
 use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// How bytes of a file are to be read.
@@ -38,12 +39,15 @@ impl Format {
             .find(|format| format.name() == name)
     }
 
-    /// By the first bytes: what is no QCOW2 is raw.
+    /// By the first bytes: what is no QCOW2 is raw. So is a block device, whatever it holds:
+    /// it is a disk of somebody who may write any bytes.
     ///
     /// # Errors
     /// If they cannot be read.
     pub fn of(file: &File) -> std::io::Result<Self> {
-        use std::os::unix::fs::FileExt;
+        if file.metadata()?.file_type().is_block_device() {
+            return Ok(Self::Raw);
+        }
         let mut magic = [0; 4];
         match file.read_exact_at(&mut magic, 0) {
             Ok(()) if u32::from_be_bytes(magic) == super::format::MAGIC => Ok(Self::Qcow2),
@@ -86,7 +90,8 @@ pub enum OpenError {
     },
     /// A backing file whose format is not stated.
     #[error(
-        "{}: it does not state the format of its backing file {backing:?}; state it: qemu-img rebase -u -b {backing:?} -F raw|qcow2",
+        "{}: it does not state the format of its backing file {backing:?}; state it: qemu-img rebase -u -b {backing:?} -F raw|qcow2 {}",
+        shown(path),
         shown(path)
     )]
     NoFormat {
@@ -94,6 +99,17 @@ pub enum OpenError {
         path: PathBuf,
         /// The backing file.
         backing: String,
+    },
+    /// An image that was only recognised by its first bytes, and leads to another file.
+    #[error(
+        "{}: it looks like QCOW2 and leads to another file, {other:?}, which a guest may have written into its raw disk; say which it is: -f qcow2 or -f raw (of the second of two: -F qcow2 or -F raw)",
+        shown(path)
+    )]
+    Guessed {
+        /// The image.
+        path: PathBuf,
+        /// The backing or data file.
+        other: String,
     },
     /// A backing file that this program does not read.
     #[error("{}: its backing file {backing:?}: {why}", shown(path))]
@@ -124,8 +140,17 @@ const MOST_LAYERS: usize = 256;
 pub struct Chain {
     /// The disk.
     pub disk: Disk<File>,
-    /// Its files.
+    /// Its files, one for each layer.
     pub paths: Vec<PathBuf>,
+    /// External data files of those.
+    pub data: Vec<PathBuf>,
+}
+
+impl Chain {
+    /// All files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.paths.iter().chain(&self.data).map(PathBuf::as_path)
+    }
 }
 
 /// Opens `path` as `format`, or as what it looks like, with all below it; shows what
@@ -139,6 +164,7 @@ pub fn open(
     snapshot: Option<&str>,
 ) -> Result<Chain, OpenError> {
     let mut paths = Vec::new();
+    let mut data = Vec::new();
     let mut seen = Vec::new();
     let mut layers = Vec::new();
     let mut next = Some((path.to_owned(), format));
@@ -150,6 +176,7 @@ pub fn open(
             return Err(OpenError::Backing { path, backing, why });
         }
         seen.push(identity);
+        let is_guessed = format.is_none();
         let format = match format {
             Some(format) => format,
             None => Format::of(&file).map_err(|cause| failed(&path)(cause.into()))?,
@@ -158,7 +185,9 @@ pub fn open(
             Format::Raw => Layer::Raw(file),
             Format::Qcow2 => {
                 let snapshot = snapshot.filter(|_| layers.is_empty());
-                Layer::Qcow2(Box::new(image(&path, file, snapshot)?))
+                let image = image(&path, file, snapshot, is_guessed)?;
+                data.extend(image.1);
+                Layer::Qcow2(Box::new(image.0))
             }
         };
         next = below(&path, &layer)?;
@@ -167,7 +196,7 @@ pub fn open(
     }
     let top = paths.first().map_or(Path::new(""), PathBuf::as_path);
     let disk = Disk::named(layers).map_err(failed(top))?;
-    Ok(Chain { disk, paths })
+    Ok(Chain { disk, paths, data })
 }
 
 /// Opens QCOW2 at `path` as what lies over `below`, whatever the image itself says of that.
@@ -175,7 +204,7 @@ pub fn open(
 /// # Errors
 /// If it cannot be opened.
 pub fn over(path: &Path, below: &Disk<File>) -> Result<Disk<File>, OpenError> {
-    let image = image(path, file(path)?, None)?;
+    let (image, _) = image(path, file(path)?, None, false)?;
     let layer = Layer::Qcow2(Box::new(image));
     below
         .with_over(layer, Some(shown(path)))
@@ -266,9 +295,20 @@ fn identified(path: &Path) -> Result<(File, (u64, u64)), OpenError> {
     Err(OpenError::Kind { path, what })
 }
 
-/// One image with its data file.
-fn image(path: &Path, file_: File, snapshot: Option<&str>) -> Result<Image<File>, OpenError> {
+/// One image with its data file, and where that is.
+fn image(
+    path: &Path,
+    file_: File,
+    snapshot: Option<&str>,
+    is_guessed: bool,
+) -> Result<(Image<File>, Option<PathBuf>), OpenError> {
     let mut image = Image::open(file_).map_err(failed(path))?;
+    if let Some(other) = other(&image).filter(|_| is_guessed) {
+        return Err(OpenError::Guessed {
+            path: path.to_owned(),
+            other: other.to_owned(),
+        });
+    }
     if let Some(wanted) = snapshot {
         let all = image.snapshots().map_err(failed(path))?;
         let found = all.iter().find(|snapshot| snapshot.name == wanted);
@@ -280,11 +320,21 @@ fn image(path: &Path, file_: File, snapshot: Option<&str>) -> Result<Image<File>
     if image.layout().has(Incompatible::ExternalData)
         && let Some(name) = image.extensions().data_file.clone()
     {
-        // As QEMU does: not from where the image lies.
-        let place = beside(Path::new(""), &name)?;
+        // As QEMU does: not from where the image lies, "file:" or not.
+        let name = name.strip_prefix("file:").unwrap_or(&name);
+        let place = beside(Path::new(""), name)?;
         image = image.with_data(file(&place)?);
+        return Ok((image, Some(place)));
     }
-    Ok(image)
+    Ok((image, None))
+}
+
+/// Another file that an image leads to.
+fn other(image: &Image<File>) -> Option<&str> {
+    let backing = image.backing().filter(|name| !name.is_empty());
+    let has_data = image.layout().has(Incompatible::ExternalData);
+    let data = || image.extensions().data_file.as_deref();
+    backing.or_else(|| data().filter(|_| has_data))
 }
 
 /// What lies below, if anything.
@@ -314,15 +364,30 @@ fn below(path: &Path, layer: &Layer<File>) -> Result<Option<(PathBuf, Option<For
 /// # Errors
 /// If the name is one of something else than a file.
 pub fn beside(path: &Path, name: &str) -> Result<PathBuf, OpenError> {
-    let name_ = name.strip_prefix("file:").unwrap_or(name);
-    let scheme = name_.split('/').next().unwrap_or_default();
-    if scheme.contains(':') {
-        return Err(OpenError::Backing {
-            path: path.to_owned(),
-            backing: name.to_owned(),
-            why: "only files are read here".to_owned(),
-        });
-    }
+    let file = file_name(name).map_err(|why| OpenError::Backing {
+        path: path.to_owned(),
+        backing: name.to_owned(),
+        why: why.to_owned(),
+    })?;
     let dir = path.parent().unwrap_or(Path::new(""));
-    Ok(dir.join(name_))
+    Ok(dir.join(file))
+}
+
+/// The path that the name of a backing file means to everybody.
+///
+/// # Errors
+/// Why it means none.
+pub(super) fn file_name(name: &str) -> Result<&str, &'static str> {
+    let stripped = name.strip_prefix("file:");
+    let file = stripped.unwrap_or(name);
+    let scheme = file.split('/').next().unwrap_or_default();
+    if scheme.contains(':') {
+        return Err("only files are read here");
+    }
+    if stripped.is_some() && !file.starts_with('/') {
+        return Err(
+            "after \"file:\" QEMU takes a path from where it was started, not from where the image lies; name it without \"file:\" (in an image: qemu-img rebase -u)",
+        );
+    }
+    Ok(file)
 }

@@ -10,6 +10,8 @@ mod bounds;
 mod command;
 mod convert;
 mod damage;
+mod edges;
+mod guarded;
 mod hostile;
 mod images;
 mod parts;

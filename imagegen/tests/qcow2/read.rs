@@ -2,7 +2,7 @@
 
 use crate::images::{self, Qemu};
 use imagegen::qcow2::check;
-use imagegen::qcow2::open::open;
+use imagegen::qcow2::open::{Format, open};
 use imagegen::qcow2::read::{Disk, Layer, What};
 use rand::RngExt;
 use std::fs::File;
@@ -28,7 +28,7 @@ fn random_images_hold_what_qemu_reads_from_them() {
     for round in 0..12 {
         let dir = tempfile::tempdir().unwrap();
         let (image, snapshots) = images::make(&qemu, dir.path(), &mut random);
-        let disk = open(&image, None, None).unwrap().disk;
+        let disk = open(&image, Some(Format::Qcow2), None).unwrap().disk;
         let theirs = qemu.contents(&image, None);
         same(&all(&disk), &theirs, &format!("round {round}"));
         // In parts, as others ask for it.
@@ -43,7 +43,7 @@ fn random_images_hold_what_qemu_reads_from_them() {
             );
         }
         for name in &snapshots {
-            let then = open(&image, None, Some(name)).unwrap().disk;
+            let then = open(&image, Some(Format::Qcow2), Some(name)).unwrap().disk;
             let theirs = qemu.contents(&image, Some(name));
             same(&all(&then), &theirs, &format!("round {round}, {name}"));
         }

@@ -6,7 +6,7 @@ use std::io::stdout;
 use std::path::Path;
 
 use imagegen::qcow2::write::{Contents, Options, Targets, WriteError};
-use imagegen::qcow2::write::{stream, stream_raw, write, write_raw};
+use imagegen::qcow2::write::{needed, stream, stream_raw, write, write_raw};
 use imagegen::target::{Overwrite, Target, TargetError, capacity};
 use imagegen::tree::Progress;
 use ublk_target::control::protocol::{ErrorCode, Failure};
@@ -52,9 +52,10 @@ impl<'a> Output<'a> {
                 Ok(contents.disk.size())
             }),
             // Once to see how long it becomes, and once to write it.
-            (true, FormatName::Qcow2) => self.pipe(2 * contents.disk.size(), |seen| {
-                stream(contents, stdout(), options, seen).map(|written| written.length)
-            }),
+            (true, FormatName::Qcow2) => self
+                .pipe(contents.disk.size().saturating_mul(2), |seen| {
+                    stream(contents, stdout(), options, seen).map(|written| written.length)
+                }),
             (false, FormatName::Raw) => self.raw(contents, options),
             (false, FormatName::Qcow2) => self.qcow2(contents, options),
         }
@@ -71,14 +72,7 @@ impl<'a> Output<'a> {
     fn raw(&self, contents: &Contents<'_, &Remote>, options: &Options) -> Done<u64> {
         let size = contents.disk.size();
         let room = capacity(self.target).map_err(|error| self.place(&error))?;
-        if let Some(capacity) = room.filter(|room| *room < size) {
-            let path = self.target.to_owned();
-            return Err(self.place(&TargetError::TooSmall {
-                path,
-                capacity,
-                size,
-            }));
-        }
+        self.fits(size, room)?;
         let target = Target::create(self.target, size, self.overwrite());
         let target = target.map_err(|error| self.place(&error))?;
         let is_new = room.is_none();
@@ -91,16 +85,37 @@ impl<'a> Output<'a> {
     }
 
     fn qcow2(&self, contents: &Contents<'_, &Remote>, options: &Options) -> Done<u64> {
-        let expected = capacity(self.target).map_err(|error| self.place(&error))?;
-        let target = Target::growing(self.target, expected.unwrap_or(0), self.overwrite());
+        let room = capacity(self.target).map_err(|error| self.place(&error))?;
+        if let Some(room) = room {
+            let measured = watched("Measuring", 0, all(contents), |seen| {
+                needed(contents, options, room, seen)
+            });
+            self.fits(
+                measured.map_err(|error| self.unwritten(&error))?,
+                Some(room),
+            )?;
+        }
+        let target = Target::growing(self.target, room.unwrap_or(0), self.overwrite());
         let target = target.map_err(|error| self.place(&error))?;
-        let written = watched("Exporting", 0, contents.disk.size(), |seen| {
+        let written = watched("Exporting", 0, all(contents), |seen| {
             write(contents, Targets::alone(&target), options, seen)
         });
         let length = written.map_err(|error| self.unwritten(&error))?.length;
         let finished = target.finish_at(length, true);
         finished.map_err(|error| self.place(&error))?;
         Ok(length)
+    }
+
+    /// Whether `size` bytes have room on a device, before anything of it is given up.
+    fn fits(&self, size: u64, room: Option<u64>) -> Done<()> {
+        match room {
+            Some(capacity) if capacity < size => Err(self.place(&TargetError::TooSmall {
+                path: self.target.to_owned(),
+                capacity,
+                size,
+            })),
+            _ => Ok(()),
+        }
     }
 
     fn overwrite(&self) -> Overwrite {
@@ -133,4 +148,10 @@ impl<'a> Output<'a> {
     fn failed(&self, error: &impl Display, code: ErrorCode) -> Failure {
         Failure::new(code, format!("cannot export {}: {error}", self.name))
     }
+}
+
+/// Bytes of the disk and of its snapshots.
+fn all(contents: &Contents<'_, &Remote>) -> u64 {
+    let sizes = contents.versions.iter().map(|version| version.disk.size());
+    sizes.fold(contents.disk.size(), u64::saturating_add)
 }

@@ -6,7 +6,7 @@
 //! comes next.
 
 use super::piece::State;
-use super::{Contents, Options, WriteError};
+use super::{Contents, Options, WriteError, whole_sectors};
 use crate::medium::Source;
 use crate::qcow2::read::{Disk, What};
 use crate::tree::Progress;
@@ -41,9 +41,9 @@ impl<'a, S: Source> Views<'a, S> {
         }
     }
 
-    /// Of each the bytes, view 0 first.
+    /// Of each the bytes that the image says, view 0 first.
     pub(super) fn sizes(&self) -> impl Iterator<Item = u64> + '_ {
-        self.disks.iter().map(|disk| disk.size())
+        self.disks.iter().map(|disk| whole_sectors(disk.size()))
     }
 
     pub(super) fn disk(&self, view: usize) -> Option<&'a Disk<S>> {
@@ -228,13 +228,17 @@ impl<'a, S: Source> Stretches<'a, S> {
         let mut found = at + run.length;
         let mut state = match run.what {
             What::Nothing => State::Nothing,
-            What::Zero => State::Zero,
+            What::Zero => State::Zero(u32::MAX),
             What::Data(_) | What::Compressed(_) => return Ok(None),
         };
         if let Some(below) = self.views.below {
             let (same, length) = below_is_zero(below, at, run.length)?;
             found = at + length;
-            state = if same { State::Nothing } else { State::Zero };
+            state = if same {
+                State::Nothing
+            } else {
+                State::Zero(u32::MAX)
+            };
         }
         let next = match found == disk.size() {
             true => found.div_ceil(1 << bits),
