@@ -251,6 +251,7 @@ fn many_snapshots_need_no_more_open_files_than_one() {
         .args([
             "qcow2",
             "convert",
+            "-fqcow2",
             "-O",
             "qcow2",
             "--snapshots",

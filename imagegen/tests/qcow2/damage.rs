@@ -128,7 +128,7 @@ fn only_files_and_block_devices_are_opened() {
         "1M",
     ]);
     for words in [
-        &["map", "image.qcow2"][..],
+        &["map", "-fqcow2", "image.qcow2"][..],
         &["info", "fifo"],
         &["check", "fifo"],
     ] {
@@ -161,11 +161,11 @@ fn names_in_images_say_nothing_to_a_terminal() {
         text(&base),
         text(&image),
     ]);
-    let (told, code) = said(dir, &["map", "image.qcow2"]);
+    let (told, code) = said(dir, &["map", "-fqcow2", "image.qcow2"]);
     assert_eq!((told.contains("b\\u{1b}[31m"), code), (true, 0), "{told}");
     assert!(!told.contains('\x1b'), "{told}");
     std::fs::remove_file(&base).unwrap();
-    let (told, code) = said(dir, &["map", "image.qcow2"]);
+    let (told, code) = said(dir, &["map", "-fqcow2", "image.qcow2"]);
     assert_eq!((told.contains("b\\u{1b}[31m"), code), (true, 1), "{told}");
     assert!(!told.contains('\x1b'), "{told}");
 }
@@ -198,13 +198,13 @@ fn the_file_that_cannot_be_read_is_named() {
     let level2 = number(number(40) as usize) & 0x00ff_ffff_ffff_fe00;
     bytes[level2 as usize + 7] |= 2;
     std::fs::write(&base, bytes).unwrap();
-    let (told, code) = said(dir.path(), &["convert", "image.qcow2", "x"]);
+    let (told, code) = said(dir.path(), &["convert", "-fqcow2", "image.qcow2", "x"]);
     assert_eq!(
         (told.contains("base.qcow2: level 2 table"), code),
         (true, 3),
         "{told}"
     );
-    let (told, code) = said(dir.path(), &["map", "image.qcow2"]);
+    let (told, code) = said(dir.path(), &["map", "-fqcow2", "image.qcow2"]);
     assert_eq!(
         (told.contains("base.qcow2: level 2 table"), code),
         (true, 6),

@@ -52,10 +52,9 @@ impl<'a> Output<'a> {
                 Ok(contents.disk.size())
             }),
             // Once to see how long it becomes, and once to write it.
-            (true, FormatName::Qcow2) => self
-                .pipe(contents.disk.size().saturating_mul(2), |seen| {
-                    stream(contents, stdout(), options, seen).map(|written| written.length)
-                }),
+            (true, FormatName::Qcow2) => self.pipe(all(contents).saturating_mul(2), |seen| {
+                stream(contents, stdout(), options, seen).map(|written| written.length)
+            }),
             (false, FormatName::Raw) => self.raw(contents, options),
             (false, FormatName::Qcow2) => self.qcow2(contents, options),
         }
