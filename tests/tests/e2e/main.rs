@@ -17,6 +17,8 @@ mod judges;
 mod kill;
 mod life;
 mod moved;
+mod nbd_changes;
+mod nbd_tls;
 mod scale;
 mod scrub;
 mod sockets;
