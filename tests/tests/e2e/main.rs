@@ -19,6 +19,8 @@ mod judges;
 mod kill;
 mod life;
 mod moved;
+mod nbd_changes;
+mod nbd_tls;
 mod restore;
 mod scale;
 mod scrub;

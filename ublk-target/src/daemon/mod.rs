@@ -12,7 +12,7 @@
 //! | `waiting` | devices of an earlier csnapd: which go, which wait for what |
 //! | [`handlers`], [`events`], [`state`] | notices, what happened, what outlives the process |
 //! | [`fill_rate`] | when a store will be full |
-//! | [`nbd_socket`], [`visits`] | new NBD connections, up to the I/O threads; snapshots that are not mapped |
+//! | [`nbd_socket`], [`nbd_tcp`], [`visits`] | new NBD connections, up to the I/O threads; snapshots that are not mapped |
 //! | [`signature`], [`in_use`] | what is on a device, who uses it: before it is written over |
 //! | [`process`] | one instance, signals, supervisor |
 //! | [`activation`] | sockets the supervisor passed on |
@@ -38,6 +38,7 @@ pub mod in_use;
 pub mod marks;
 pub mod mounts;
 pub mod nbd_socket;
+pub mod nbd_tcp;
 pub mod origin;
 pub mod origin_errors;
 mod owed;

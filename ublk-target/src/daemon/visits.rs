@@ -19,7 +19,7 @@ use super::store::{Store, export_name};
 use super::withdraw::{FAREWELL, Leaving};
 use crate::control::protocol::{ErrorCode, Failure, SnapshotName};
 use crate::export::{Export, ExportTarget};
-use crate::nbd::{ExportEntry, ExportInfo, Exports, Refusal, RefusalKind};
+use crate::nbd::{ExportEntry, ExportInfo, Exports, Refusal, RefusalKind, Since};
 
 /// How long somebody who connects waits for a change of the store that is under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -178,6 +178,29 @@ impl Exports for Daemon {
             (true, false) => "snapshot (read-only, not mapped)",
         };
         text.to_owned()
+    }
+
+    fn older(&self, name: &str) -> Vec<(String, Since)> {
+        let (volume, snapshot) = match name.split_once('@') {
+            Some((volume, snapshot)) => (volume, Some(snapshot)),
+            None => (name, None),
+        };
+        let Some((store, volume)) = self.find_volume(volume) else {
+            return Vec::new();
+        };
+        let snapshots = store.snapshots(volume.id);
+        let own = snapshots.iter().find(|s| Some(s.name.as_str()) == snapshot);
+        let own = own.map(|own| own.tag);
+        let older = snapshots.into_iter().filter(|snapshot| {
+            own.is_none_or(|own| snapshot.tag < own) && snapshot.state == SnapshotState::Live
+        });
+        let since = |snapshot: SnapshotInfo| Since {
+            tag: snapshot.tag.0,
+            size: snapshot.size,
+        };
+        older
+            .map(|older| (older.name.clone(), since(older)))
+            .collect()
     }
 
     fn open(&self, name: &str) -> Result<(Arc<Export>, ExportInfo), Refusal> {

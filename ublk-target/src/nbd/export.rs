@@ -176,6 +176,15 @@ pub struct ExportEntry {
     pub on_demand: bool,
 }
 
+/// An older snapshot, for the question what changed since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The daemon's number for it.
+    pub tag: u64,
+    /// Its size in bytes: what lies beyond has changed.
+    pub size: u64,
+}
+
 /// Where exports come from.
 pub trait Exports {
     /// An opened export. Dropping it closes it again.
@@ -186,6 +195,13 @@ pub trait Exports {
 
     /// What it is, for people; may be empty.
     fn describe(&self, name: &str) -> String;
+
+    /// The snapshots an export can be compared with, by their names without the
+    /// volume's.
+    fn older(&self, name: &str) -> Vec<(String, Since)> {
+        let _ = name;
+        Vec::new()
+    }
 
     /// Opens an export and says what it is like. Also called for a client that only
     /// asks, so it has to be cheap.

@@ -31,6 +31,49 @@ impl Rig {
     }
 }
 
+impl Rig {
+    /// A range compared: how far the answer goes, and what differs.
+    fn compare(
+        &mut self,
+        (from, to): (Tag, Option<Tag>),
+        first: u64,
+        count: u64,
+    ) -> Result<(u64, BTreeSet<u64>), RequestError> {
+        self.batch.events.push(Event::Compare {
+            owner: Owner(7),
+            volume: VOLUME,
+            from,
+            to,
+            first,
+            count,
+        });
+        let before = self.seen.len();
+        self.pump();
+        let (mut at, mut all, mut complete) = (first, BTreeSet::new(), false);
+        for effect in &self.seen[before..] {
+            match effect {
+                Effect::Compared {
+                    first,
+                    count,
+                    differs,
+                    last,
+                    ..
+                } => {
+                    assert_eq!(*first, at, "a gap");
+                    assert!(*count > 0 && !complete);
+                    at += count;
+                    complete = *last;
+                    all.extend((*first..at).filter(|_| *differs));
+                }
+                Effect::ReadFailed { error, .. } => return Err(error.clone()),
+                _ => {}
+            }
+        }
+        assert!(complete && at <= first + count);
+        Ok((at, all))
+    }
+}
+
 /// Takes, writes, deletes and checkpoints in any order; a version for every chunk and
 /// snapshot says what differs.
 #[test]
@@ -87,6 +130,15 @@ fn what_differs_is_what_was_written_between() {
             let expected: BTreeSet<u64> = differ.map(|(chunk, _)| *chunk).collect();
             let found = rig.changes(tags[from], to).unwrap();
             assert_eq!(found, expected, "seed {seed}, step {step}");
+            let first = random.random_range(0..1500);
+            let count = random.random_range(1..2000);
+            let (end, found) = rig.compare((tags[from], to), first, count).unwrap();
+            let expected: BTreeSet<u64> = expected.range(first..end).copied().collect();
+            assert_eq!(found, expected, "seed {seed}, step {step}, {first}+{count}");
+            assert!(
+                end == first + count || end > first + 100,
+                "seed {seed}: {end}"
+            );
         }
         rig.is_sound();
     }
@@ -117,6 +169,48 @@ fn what_is_asked_for_must_make_sense() {
         rig.result(id),
         Some(Err(CommandError::Invalid(_)))
     ));
+}
+
+#[test]
+fn what_is_compared_must_be_there() {
+    let mut rig = Rig::new(2048, Policy::OriginFirst);
+    rig.take("t");
+    let both = (Tag(1), Some(Tag(2)));
+    let none = Err(RequestError::NoSnapshot(VOLUME, Tag(7)));
+    assert_eq!(rig.compare((Tag(7), None), 0, 1), none);
+    assert_eq!(rig.compare((Tag(1), Some(Tag(7))), 0, 1), none);
+    for (first, count) in [(0, 4097), (4096, 1), (5, u64::MAX), (u64::MAX, 1), (0, 0)] {
+        let found = rig.compare(both, first, count);
+        let beyond = matches!(found, Err(RequestError::OutOfRange { .. }));
+        assert!(beyond, "{first}+{count}: {found:?}");
+    }
+    assert_eq!(rig.compare(both, 0, 4096), Ok((4096, BTreeSet::new())));
+    rig.delete(Tag(1));
+    let gone = Err(RequestError::NoSnapshot(VOLUME, Tag(1)));
+    assert_eq!(rig.compare(both, 0, 4096), gone);
+}
+
+/// An answer ends after so many chunks that changed, and between two of them.
+#[test]
+fn a_long_comparison_is_answered_in_parts() {
+    let mut rig = Rig::with(16384, 64, Policy::OriginFirst, Config::default());
+    for chunk in 0..2000 {
+        rig.write(1, chunk * 2, 1);
+    }
+    for (tag, name) in [(2, "t"), (3, "u"), (4, "w")] {
+        rig.take(name);
+        rig.write(tag, 0, 4096);
+    }
+    rig.command(Command::Checkpoint);
+    let (mut at, mut parts, mut all) = (0, 0, BTreeSet::new());
+    while at < 4096 {
+        let (end, found) = rig.compare((Tag(1), Some(Tag(2))), at, 4096 - at).unwrap();
+        assert!(end > at);
+        (at, parts) = (end, parts + 1);
+        all.extend(found);
+    }
+    assert!(parts > 1, "{parts}");
+    assert_eq!(all, (0..2000).map(|chunk| chunk * 2).collect());
 }
 
 /// A snapshot that is deleted meanwhile keeps what is looked for until the answer.
@@ -172,6 +266,17 @@ fn damage_is_an_answer() {
                 "{found:?}"
             ),
             false => assert_eq!(found.unwrap().len(), 32),
+        }
+        let found = rig.compare((Tag(1), None), 0, 4096);
+        match both {
+            true => assert!(
+                matches!(
+                    found,
+                    Err(RequestError::Damaged { .. } | RequestError::NoSnapshot(..))
+                ),
+                "{found:?}"
+            ),
+            false => assert_eq!(found, Ok((4096, (0..32).collect()))),
         }
     }
 }

@@ -13,7 +13,9 @@
 //! | `tools` | do qemu and libnbd's programs agree with us? |
 
 mod client;
+mod contexts;
 mod driver;
+mod extended;
 mod flow;
 mod handshake;
 mod hostile;
