@@ -1,7 +1,7 @@
 //! NBD for other machines: TCP, within TLS unless it was asked for without.
 //!
-//! Contract: at most [`MAX_HANDSHAKES`] clients are in their handshake, of one address at
-//! most [`MAX_OF_ADDRESS`], so that nobody keeps all others out; at most [`MAX_TLS`]
+//! Contract: at most `MAX_HANDSHAKES` clients are in their handshake, of one address at
+//! most `MAX_OF_ADDRESS`, so that nobody keeps all others out; at most `MAX_TLS`
 //! connections are encrypted, each by a thread of its own. Whoever is too many is hung
 //! up on.
 

@@ -3,7 +3,7 @@
 //! outlasts csnapd, and no block device is made.
 //!
 //! Contract: a snapshot is deleted or renamed, and its volume or store let go, only when
-//! nobody reads it so, or when the readers may be cut off ([`Daemon::dismiss`]). Whoever
+//! nobody reads it so, or when the readers may be cut off (`Daemon::dismiss`). Whoever
 //! opened an export before that and comes to use it after finds it closed.
 
 use std::collections::BTreeMap;

@@ -5,11 +5,11 @@ use crate::medium::{Medium, Nowhere, Source};
 use crate::tree::Progress;
 
 /// Bytes that surely suffice for an image of these contents. If those are more than `room`,
-/// the bytes it will have: for that the disk is read, and compressed, as for [`write`], and
+/// the bytes it will have: for that the disk is read, and compressed, as for [`write()`], and
 /// `progress` told of it.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn needed<S: Source + Send + Sync>(
     contents: &Contents<'_, S>,
     options: &Options,
