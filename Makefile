@@ -51,6 +51,7 @@ bench-doc: ## put the latest rows into docs/performance.md
 
 bench-images: ## images of file trees beside mkfs.xfs, cp and tar (as root, for the loop mount)
 	@scripts/judges
+	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench -p imagegen --bench images
 
 soak: setup ## kills, fio and models with new seeds for MINUTES
@@ -72,6 +73,7 @@ guest-test: ## csnap on block devices in the virtual machine, on both kernels, a
 	@scripts/guest-setup
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --test guest_harness -- --test-threads=1
+	$(CARGO) test --workspace --test guest_boot
 	$(CARGO) test --workspace --test guest_units
 	$(CARGO) test --workspace --test guest_cuts -- --test-threads=1 --nocapture
 	@scripts/guest-tests

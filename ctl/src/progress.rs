@@ -1,12 +1,17 @@
 //! Progress on stderr, for whatever takes longer than a second.
 
+use std::panic::resume_unwind;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use imagegen::tree::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the bar is moved.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A bar that appears after a second. On a pipe nothing is drawn.
 #[derive(Debug)]
@@ -51,6 +56,36 @@ impl Drop for Bar {
     }
 }
 
+/// Has `work` done, which tells of objects and of bytes, and shows how far of `objects` and
+/// `data` that is.
+pub fn watched<T: Send>(
+    what: &'static str,
+    objects: u64,
+    data: u64,
+    work: impl FnOnce(&Progress) -> T + Send,
+) -> T {
+    let progress = Progress::default();
+    let mut bar = Bar::new(what);
+    // An object costs about what a block of data does.
+    let weigh = |objects: u64, data: u64| data.saturating_add(objects.saturating_mul(4096));
+    let all = weigh(objects, data);
+    thread::scope(|scope| {
+        let (done, wait) = channel::<()>();
+        let progress = &progress;
+        let writing = scope.spawn(move || {
+            // Dropped at the end, however that comes.
+            let _done = done;
+            work(progress)
+        });
+        while wait.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            let objects = progress.objects.load(Ordering::Relaxed);
+            let data = progress.data.load(Ordering::Relaxed);
+            bar.set(weigh(objects, data).min(all), all);
+        }
+        writing.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
 /// A sign of life that appears after a second, for work that cannot say how far
 /// it is. Gone when dropped.
 #[derive(Debug)]
@@ -64,7 +99,7 @@ impl Spinner {
     #[must_use]
     pub fn new(what: String) -> Self {
         let (done, wait) = channel::<()>();
-        let thread = std::thread::spawn(move || {
+        let thread = thread::spawn(move || {
             if wait.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
                 let spinner = styled(ProgressBar::new_spinner(), "{spinner} {msg} ({elapsed})");
                 spinner.set_message(what);

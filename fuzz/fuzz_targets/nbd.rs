@@ -14,6 +14,8 @@ fuzz_target!(|data: &[u8]| {
         let options = Options {
             structured: start & 2 != 0,
             base_allocation: start & 4 != 0,
+            extended: start & 16 != 0,
+            ..Options::NONE
         };
         transmission(options, start & 8 != 0, data);
     } else {

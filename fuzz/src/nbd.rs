@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ublk_target::nbd::{
     Connection, End, ExportEntry, ExportInfo, Exports, Extent, Incoming, Op, Options, Receive,
-    Refusal, RefusalKind, Request, Segment, Slot, negotiate,
+    Refusal, RefusalKind, Request, Segment, Since, Slot, Status, negotiate,
 };
 
 const SIZE: u64 = 64 << 10;
@@ -31,11 +31,24 @@ impl Exports for Two {
     type Export = ();
 
     fn list(&self) -> Vec<ExportEntry> {
-        let entry = |name: &str, description: &str| ExportEntry {
+        let entry = |name: &str, on_demand| ExportEntry {
             name: name.to_owned(),
-            description: description.to_owned(),
+            on_demand,
         };
-        vec![entry("vol", "a volume"), entry("vol@snap", "")]
+        vec![entry("vol", false), entry("vol@snap", true)]
+    }
+
+    fn describe(&self, name: &str) -> String {
+        match name {
+            "vol" => "a volume".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    fn older(&self, name: &str) -> Vec<(String, Since)> {
+        let since = |tag| Since { tag, size: SIZE };
+        let count = if name == "vol" { 3 } else { 1 };
+        (0..count).map(|n| (format!("s{n}"), since(n))).collect()
     }
 
     fn open(&self, name: &str) -> Result<((), ExportInfo), Refusal> {
@@ -178,12 +191,13 @@ impl Driver {
             }
             Op::BlockStatus { .. } => {
                 let _inside = self.range(request);
-                let extent = Extent {
-                    len: request.len,
-                    hole: false,
-                    zero: true,
-                };
-                return self.connection.reply_extents(request, &[extent]);
+                let contexts = self.connection.options().contexts();
+                let told = contexts.map(|(context, _)| Status {
+                    context,
+                    extents: vec![Extent::allocation(request.len, false)],
+                });
+                let told: Vec<_> = told.collect();
+                return self.connection.reply_extents(request, &told);
             }
             Op::WriteZeroes { .. } => self.range(request).fill(0),
             Op::Write => panic!("a write without its payload"),

@@ -12,6 +12,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tools::Loop;
 
 const MIB: u64 = 1 << 20;
 
@@ -119,6 +120,52 @@ fn a_link_stays_and_what_it_leads_to_is_replaced() {
     target.finish(false).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::metadata(&file).unwrap().len(), 4096);
+}
+
+/// What nobody else may read must not become readable by being replaced.
+#[test]
+fn what_replaces_a_file_has_its_mode_and_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let is_root = std::os::unix::fs::chown(&path, Some(1234), Some(4321)).is_ok();
+    let target = Target::create(&path, 4096, Overwrite::Force).unwrap();
+    target.finish(false).unwrap();
+    let new = fs::metadata(&path).unwrap();
+    assert_eq!((new.len(), new.mode() & 0o7777), (4096, 0o600));
+    if is_root {
+        assert_eq!((new.uid(), new.gid()), (1234, 4321));
+    }
+}
+
+#[test]
+fn a_file_in_use_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    fs::write(&path, "theirs").unwrap();
+    let refused = || Target::create(&path, 4096, Overwrite::Force).unwrap_err();
+    let theirs = File::open(&path).unwrap();
+    theirs.lock_shared().unwrap();
+    assert!(matches!(refused(), TargetError::InUse { .. }));
+    drop(theirs);
+    // Nor one that somebody else replaces just now.
+    let target = Target::create(&path, 4096, Overwrite::Force).unwrap();
+    assert!(matches!(refused(), TargetError::InUse { .. }));
+    drop(target);
+    assert_eq!(fs::read(&path).unwrap(), b"theirs");
+}
+
+#[test]
+fn a_link_to_nothing_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("nothing", &link).unwrap();
+    for overwrite in [Overwrite::Refuse, Overwrite::Force] {
+        let refused = Target::create(&link, 4096, overwrite).unwrap_err();
+        assert!(refused.to_string().contains("leads nowhere"), "{refused}");
+    }
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 }
 
 /// A file of 4 MiB that is all hole.
@@ -426,34 +473,6 @@ fn contents_are_shared_with_a_source_beside_the_image() {
     assert_eq!(bytes[..8], 200_u64.to_le_bytes());
     drop((target, source));
     drop(mounted);
-}
-
-/// A loop device over a file, detached when dropped.
-struct Loop(PathBuf);
-
-impl Loop {
-    fn new(file: &Path, size: u64) -> Option<Self> {
-        File::create(file).unwrap().set_len(size).unwrap();
-        let output = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(file)
-            .output();
-        let output = output.unwrap();
-        if !output.status.success() {
-            let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            tools::skip(&format!("no loop device: {why}"));
-            return None;
-        }
-        Some(Self(
-            String::from_utf8(output.stdout).unwrap().trim().into(),
-        ))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
-    }
 }
 
 #[test]

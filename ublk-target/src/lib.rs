@@ -10,6 +10,7 @@
 //! | [`freeze`] | holding a file system still |
 //! | [`export`], [`runtime`] | what the daemon's control side calls |
 //! | [`nbd`] | the NBD protocol, without system calls |
+//! | [`tls`] | TLS for connections from other machines |
 //! | [`ublk`] | the kernel's block devices in user space |
 //! | [`size`] | numbers of bytes as people type them |
 //! | [`bare`] | a ublk server without an engine, for benchmarks |
@@ -29,4 +30,5 @@ pub mod reclaim;
 pub mod ring;
 pub mod runtime;
 pub mod size;
+pub mod tls;
 pub mod ublk;

@@ -5,6 +5,7 @@
 //! client that can connect finds everything served.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,18 +14,19 @@ use std::sync::Arc;
 use clap::{Parser, ValueEnum};
 use nix::sys::signal::SigSet;
 use snapstore::engine::Config;
-use tracing::field::display;
 use tracing_subscriber::EnvFilter;
 use ublk_target::control::client::{DEFAULT_RUN_DIR, socket_path};
 use ublk_target::control::listener::{ListenError, Listener, private_directory};
 use ublk_target::control::server::{self, Patience};
 use ublk_target::daemon::devices::{self, DeviceOptions};
 use ublk_target::daemon::front::Wish;
+use ublk_target::daemon::nbd_tcp::{Security, Tcp};
 use ublk_target::daemon::safety::Safety;
 use ublk_target::daemon::state::StateFile;
 use ublk_target::daemon::{Daemon, Settings, activation, nbd_socket, process};
 use ublk_target::runtime::{Runtime, RuntimeConfig, Spread};
 use ublk_target::size::{BadSize, ByteSize};
+use ublk_target::tls;
 use ublk_target::ublk::ZeroCopy;
 
 const HELP: &str = "\
@@ -52,6 +54,24 @@ struct Options {
     /// Path of the NBD socket [default: RUN-DIR/nbd.sock]
     #[arg(long, value_name = "PATH")]
     nbd_socket: Option<PathBuf>,
+    /// Serve NBD to other machines too, here: ADDRESS:PORT, usually port 10809
+    #[arg(long, value_name = "ADDRESS", help_heading = NETWORK)]
+    nbd_listen: Option<SocketAddr>,
+    /// Certificate of this server, and those up to its authority, as PEM
+    #[arg(long, value_name = "FILE", help_heading = NETWORK,
+          requires_all = ["nbd_listen", "nbd_tls_key", "nbd_tls_ca"])]
+    nbd_tls_cert: Option<PathBuf>,
+    /// Private key of that certificate, as PEM
+    #[arg(long, value_name = "FILE", help_heading = NETWORK, requires = "nbd_tls_cert")]
+    nbd_tls_key: Option<PathBuf>,
+    /// Authorities that sign the certificates of clients, as PEM. Nobody without one is
+    /// let in
+    #[arg(long, value_name = "FILE", help_heading = NETWORK, requires = "nbd_tls_cert")]
+    nbd_tls_ca: Option<PathBuf>,
+    /// Without encryption, and for everybody: whoever can connect may read and overwrite
+    /// every volume
+    #[arg(long, help_heading = NETWORK, requires = "nbd_listen", conflicts_with = "nbd_tls_cert")]
+    nbd_plaintext: bool,
     /// How clients reach what is served
     #[arg(long, value_enum, value_name = "WHICH", default_value = "auto")]
     frontend: Wish,
@@ -92,7 +112,30 @@ struct Options {
     log: String,
 }
 
+/// What belongs to `--nbd-listen`.
+const NETWORK: &str = "NBD over the network";
+
 impl Options {
+    /// How NBD is protected on the network.
+    fn security(&self) -> Result<Security, Failure> {
+        let files = (&self.nbd_tls_cert, &self.nbd_tls_key, &self.nbd_tls_ca);
+        match files {
+            (Some(certificate), Some(key), Some(authority)) => {
+                Ok(Security::Tls(tls::server(&tls::Files {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                    authority: authority.clone(),
+                })?))
+            }
+            _ if self.nbd_plaintext => Ok(Security::Plain),
+            _ => Err(
+                "--nbd-listen needs --nbd-tls-cert, --nbd-tls-key and --nbd-tls-ca, or \
+                      --nbd-plaintext if everybody who can connect may use every volume"
+                    .into(),
+            ),
+        }
+    }
+
     fn nbd_path(&self) -> PathBuf {
         let default = || self.run_dir.join("nbd.sock");
         self.nbd_socket.clone().unwrap_or_else(default)
@@ -141,6 +184,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
+    let network = options.nbd_listen.map(|_| options.security()).transpose()?;
     let socket = activation::passed("control")?;
     process::private_files();
     let signals = process::block_signals()?;
@@ -172,7 +216,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     };
     let daemon = Arc::new(Daemon::new(settings, runtime.clone(), state)?);
     daemon.attach_listed();
-    let served = serve_until_told(options, socket, &signals, &daemon, runtime);
+    let served = serve_until_told(options, socket, &signals, &daemon, runtime, network);
     daemon.stop();
     served
 }
@@ -185,30 +229,58 @@ fn serve_until_told(
     signals: &SigSet,
     daemon: &Arc<Daemon>,
     runtime: Arc<Runtime>,
+    network: Option<Security>,
 ) -> Result<(), Failure> {
     let nbd_path = options.nbd_path();
-    let nbd = daemon
-        .serves_nbd()
-        .then(|| nbd_socket::serve(&nbd_path, daemon.exports(), runtime))
-        .transpose()?;
+    let nbd = nbd_socket::serve(&nbd_path, daemon.clone(), runtime.clone())?;
+    let tcp = match serve_tcp(options, network, daemon, runtime) {
+        Ok(tcp) => tcp,
+        Err(error) => {
+            nbd.stop();
+            return Err(error);
+        }
+    };
     let control = match serve_control(passed, &options.run_dir, daemon.clone()) {
         Ok(control) => control,
         Err(error) => {
-            nbd.into_iter().for_each(Listener::stop);
+            tcp.into_iter().for_each(Tcp::stop);
+            nbd.stop();
             return Err(error.into());
         }
     };
-    // No socket is named that is not there.
-    let nbd_path = nbd.as_ref().map(|_| display(nbd_path.display()));
-    tracing::info!(control = %socket_path(&options.run_dir).display(), nbd = nbd_path, "ready");
+    tracing::info!(
+        control = %socket_path(&options.run_dir).display(),
+        nbd = %nbd_path.display(),
+        "ready"
+    );
     process::notify("READY=1");
     let told = process::wait(signals).inspect(|signal| tracing::info!(%signal, "stopping"));
     process::notify("STOPPING=1");
     daemon.prepare_to_stop();
-    nbd.into_iter().for_each(Listener::stop);
+    tcp.into_iter().for_each(Tcp::stop);
+    nbd.stop();
     control.stop();
     told?;
     Ok(())
+}
+
+/// The TCP socket, if one is wanted.
+fn serve_tcp(
+    options: &Options,
+    security: Option<Security>,
+    daemon: &Arc<Daemon>,
+    runtime: Arc<Runtime>,
+) -> Result<Option<Tcp>, Failure> {
+    let (Some(address), Some(security)) = (options.nbd_listen, security) else {
+        return Ok(None);
+    };
+    if matches!(security, Security::Plain) {
+        tracing::warn!(%address, "NBD is served without encryption, to everybody");
+    }
+    let tcp = Tcp::serve(address, security, daemon.clone(), runtime)
+        .map_err(|error| format!("cannot listen at {address}: {error}"))?;
+    tracing::info!(address = %tcp.address(), "NBD is served over TCP");
+    Ok(Some(tcp))
 }
 
 fn serve_control(

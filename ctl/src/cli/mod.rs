@@ -1,9 +1,11 @@
 //! The command line: noun, then verb. Help texts are part of the product: every
 //! verb says what it does, what it does not, and shows an example.
 
+mod export;
 mod format;
 mod hold;
 mod mount;
+mod restore;
 mod snapshot;
 mod store;
 mod volume;
@@ -14,10 +16,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ublk_target::control::client::DEFAULT_RUN_DIR;
 use ublk_target::control::views::PolicyName;
 
+pub use export::{FormatName, ImageArgs, SnapshotExportArgs, VolumeExportArgs};
 pub use format::{FormatArg, FormatArgs, KernelArg};
 pub use hold::{HoldArgs, HolderArgs};
 pub use mount::{MountArgs, UmountArgs};
-pub use snapshot::{ChangeArgs, SnapshotVerb};
+pub use restore::RestoreArgs;
+pub use snapshot::{ChangeArgs, DiffArgs, SnapshotVerb};
 pub use store::{StoreVerb, StructureArg};
 pub use volume::VolumeVerb;
 

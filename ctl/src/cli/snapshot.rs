@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Consent;
+use super::export::SnapshotExportArgs;
 use super::hold::HoldArgs;
 use super::mount::{MountArgs, UmountArgs};
 use crate::names::{SnapshotArg, TargetArg};
@@ -21,6 +22,24 @@ Options given to mount(8) besides those of --options:
   btrfs         rescue=nologreplay
   F2FS, NILFS2  norecovery
   bcachefs      nochanges";
+
+const EXPORT_HELP: &str = "\
+Examples:
+  csnapctl snapshot export web@monday -o monday.qcow2 --compress zstd
+  csnapctl snapshot export web@tuesday --from web@monday -b monday.qcow2 -o tuesday.qcow2
+  csnapctl snapshot export web@monday -o web.img --to raw --rate 50M
+  csnapctl snapshot export web@monday -o - | ssh backup 'cat > monday.qcow2'";
+
+/// How a difference is told.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DiffArgs {
+    /// Compare what changed, in blocks of 4 KiB
+    #[arg(long)]
+    pub blocks: bool,
+    /// A JSON object for each range, on a line of its own
+    #[arg(long, conflicts_with = "json")]
+    pub json_lines: bool,
+}
 
 /// What is changed about a snapshot.
 #[derive(Debug, Clone, Copy, Args)]
@@ -94,6 +113,41 @@ pub enum SnapshotVerb {
         #[arg(required = true, value_name = "VOLUME@NAME")]
         snapshots: Vec<SnapshotArg>,
     },
+    /// List what changed between two snapshots, or since one
+    ///
+    /// Ranges of bytes, exact to the store's chunks: all that was written between the two
+    /// is in them, even if it was written again as it had been. Costs what changed, not
+    /// what the volume holds. Both are of one volume; NEWER is a snapshot of it, or the
+    /// volume itself: as it is now.
+    ///
+    /// With --blocks what changed is read and compared: ranges are exact to 4 KiB, and what
+    /// was written again as it had been is in none. The volume itself is then read from a
+    /// snapshot that is deleted afterwards.
+    #[command(
+        after_help = "Examples:\n  csnapctl snapshot diff web@monday web@tuesday\n  \
+                            csnapctl snapshot diff web@monday web --bytes --no-header\n  \
+                            csnapctl snapshot diff web@monday web --json-lines\n  \
+                            csnapctl snapshot diff web@monday web@tuesday --blocks"
+    )]
+    Diff {
+        /// The older one
+        #[arg(value_name = "VOLUME@OLDER")]
+        from: SnapshotArg,
+        /// The newer one, or the volume
+        #[arg(value_name = "VOLUME[@NEWER]")]
+        to: TargetArg,
+        /// How it is told.
+        #[command(flatten)]
+        how: DiffArgs,
+    },
+    /// Write an image of a snapshot, or of what changed since an older one
+    ///
+    /// Mapped or not, while everything goes on. The image appears under its name when it
+    /// is whole and durable. With --from it holds what changed since that snapshot and has
+    /// an image of it as backing file, so `qemu-img rebase` and `commit` and virtual
+    /// machines use it as it is. While it is exported, a snapshot cannot be deleted.
+    #[command(after_help = EXPORT_HELP)]
+    Export(Box<SnapshotExportArgs>),
     /// Delete snapshots
     ///
     /// They are gone when this returns; their space comes back in the background.

@@ -3,6 +3,8 @@
 use clap::Subcommand;
 use snapstore::engine::MAX_FULL_WAIT_S;
 
+use super::export::VolumeExportArgs;
+use super::restore::RestoreArgs;
 use super::{Consent, FormatArgs, PolicyArg};
 use crate::names::NewSize;
 
@@ -54,6 +56,27 @@ pub enum VolumeVerb {
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// Write an image of a volume as it is now, with its snapshots if wanted
+    ///
+    /// While everything goes on: it is read from a snapshot that is deleted afterwards.
+    /// With --with-snapshots the snapshots of the volume are snapshots of the image, as
+    /// `qemu-img snapshot -l` lists them and `-a` applies them.
+    #[command(
+        after_help = "Examples:\n  csnapctl volume export web -o web.qcow2 --compress zstd\n  \
+                            csnapctl volume export web --with-snapshots -o all.qcow2"
+    )]
+    Export(Box<VolumeExportArgs>),
+    /// Overwrite a volume with what an image holds, or a chain of full and incremental ones
+    ///
+    /// The volume must not be in use. It stays served, and its snapshots keep what they
+    /// show. Only what differs is written; at the end all of it is read again and compared
+    /// with the images.
+    #[command(
+        after_help = "Examples:\n  csnapctl volume restore web --from tuesday.qcow2 --keep before\n  \
+                            csnapctl volume restore web --from monday.qcow2 tuesday.qcow2 --yes\n  \
+                            csnapctl volume restore web --from monday.img -f raw --yes"
+    )]
+    Restore(Box<RestoreArgs>),
     /// Forget a volume and delete its snapshots
     ///
     /// The origin itself is not touched: it stays complete and usable alone. Refused

@@ -1,13 +1,13 @@
 //! Which columns each kind of row has.
 
 use ublk_target::control::views::{
-    EventView, FeatureView, FeaturesView, SnapshotView, StatusView, StoreView, VolumeView,
-    WaitingView,
+    EventView, FeatureView, FeaturesView, RangeView, SnapshotView, StatusView, StoreView,
+    VolumeView, WaitingView,
 };
 
 use super::table::{Column, Kind, Row};
 
-const fn listed(field: &'static str, heading: &'static str, kind: Kind) -> Column {
+pub(crate) const fn listed(field: &'static str, heading: &'static str, kind: Kind) -> Column {
     Column {
         field,
         heading,
@@ -16,7 +16,7 @@ const fn listed(field: &'static str, heading: &'static str, kind: Kind) -> Colum
     }
 }
 
-const fn hidden(field: &'static str, heading: &'static str, kind: Kind) -> Column {
+pub(crate) const fn hidden(field: &'static str, heading: &'static str, kind: Kind) -> Column {
     Column {
         field,
         heading,
@@ -93,6 +93,14 @@ impl Row for SnapshotView {
         hidden("dropped", "DROPPED BECAUSE", Kind::Text),
         hidden("export", "EXPORT", Kind::Text),
         hidden("clients", "CLIENTS", Kind::Number),
+    ];
+}
+
+impl Row for RangeView {
+    const NAME: &'static str = "changes";
+    const COLUMNS: &'static [Column] = &[
+        listed("start", "FIRST BYTE", Kind::Number),
+        listed("length", "LENGTH", Kind::Bytes),
     ];
 }
 

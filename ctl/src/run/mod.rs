@@ -1,18 +1,24 @@
 //! What each verb does.
 
+mod diff;
 mod dump;
 mod events;
+mod export;
 mod features;
 mod format;
 mod hold;
 mod mount;
 mod offline;
+mod reading;
 mod repair;
+mod restore;
 mod scrub;
 mod snapshot;
 mod status;
 mod store;
 mod volume;
+
+use std::io;
 
 use clap::CommandFactory;
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure};
@@ -49,6 +55,15 @@ fn unexpected(answer: &Answer) -> Failure {
         format!("the daemon gave an unexpected answer: {answer:?}"),
     )
     .next("use csnapctl and csnapd of the same release")
+}
+
+/// The kind of failure that an error of the system is.
+fn code_of(error: &io::Error) -> ErrorCode {
+    match error.kind() {
+        io::ErrorKind::NotFound => ErrorCode::NotFound,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        _ => ErrorCode::Error,
+    }
 }
 
 /// "1 snapshot", "2 snapshots".

@@ -32,6 +32,8 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             })?;
             session.show(&shown)
         }
+        SnapshotVerb::Diff { from, to, how } => super::diff::diff(session, from.0, to.0, how),
+        SnapshotVerb::Export(args) => super::export::export_snapshot(session, &args),
         SnapshotVerb::Delete {
             snapshots,
             force,
@@ -141,7 +143,7 @@ fn take_back(session: &mut Session, taken: &TakenView) -> Failure {
     Failure::new(ErrorCode::Error, message).next("give it more time: --hold-timeout")
 }
 
-fn taken(session: &mut Session, request: Request) -> Done<TakenView> {
+pub(super) fn taken(session: &mut Session, request: Request) -> Done<TakenView> {
     match session.call(request)? {
         Answer::Taken(taken) => Ok(taken),
         other => Err(unexpected(&other)),
@@ -157,7 +159,7 @@ fn print_taken(session: &mut Session, taken: &TakenView) -> Done {
 }
 
 /// Every snapshot, page by page.
-fn all(session: &mut Session, volume: Option<&str>) -> Done<Vec<SnapshotView>> {
+pub(super) fn all(session: &mut Session, volume: Option<&str>) -> Done<Vec<SnapshotView>> {
     let mut snapshots = Vec::new();
     let mut after = None;
     loop {

@@ -46,6 +46,8 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
                 .collect();
             session.show(&volumes?)
         }
+        VolumeVerb::Restore(args) => super::restore::restore(session, &args),
+        VolumeVerb::Export(args) => super::export::export_volume(session, &args),
         VolumeVerb::Delete {
             name,
             force,
@@ -116,7 +118,7 @@ pub(super) fn all(session: &mut Session, store: Option<String>) -> Done<Vec<Volu
     }
 }
 
-fn one(session: &mut Session, request: Request) -> Done<VolumeView> {
+pub(super) fn one(session: &mut Session, request: Request) -> Done<VolumeView> {
     match session.call(request)? {
         Answer::Volume(volume) => Ok(volume),
         other => Err(unexpected(&other)),

@@ -3,7 +3,7 @@
 use crate::report::{Report, Sample, Series};
 use crate::targets::IMAGEGEN;
 use crate::trees;
-use crate::{erofs, qcow2};
+use crate::{erofs, export, qcow2};
 
 /// Two targets that make the same, and what is wanted of ours beside theirs.
 pub(crate) struct Pair {
@@ -28,6 +28,8 @@ pub(crate) enum Goal {
     HalfAgainAsFast,
     /// Five times as fast.
     FiveTimesAsFast,
+    /// In a twentieth of the time, and of the size.
+    Twentieth,
 }
 
 impl Goal {
@@ -37,6 +39,7 @@ impl Goal {
             Self::LittleProcessor => (None, Some(Wanted::AtMost(0.25)), Some(1.02)),
             Self::HalfAgainAsFast => (Some(Wanted::AtLeast(1.5)), None, Some(1.01)),
             Self::FiveTimesAsFast => (Some(Wanted::AtLeast(5.0)), None, None),
+            Self::Twentieth => (Some(Wanted::AtLeast(20.0)), None, Some(0.05)),
         };
         Pair {
             ours,
@@ -50,7 +53,7 @@ impl Goal {
 
 /// All targets that are measured beside another.
 pub(crate) fn pairs() -> Vec<Pair> {
-    [erofs::pairs(), qcow2::pairs()]
+    [erofs::pairs(), qcow2::pairs(), export::pairs()]
         .into_iter()
         .flatten()
         .collect()

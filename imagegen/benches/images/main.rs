@@ -8,7 +8,7 @@
 //!
 //! - [`trees`]: what is put into images
 //! - [`targets`]: what makes XFS images of them, [`mod@erofs`]: EROFS images,
-//!   [`mod@qcow2`]: QCOW2 images of a disk
+//!   [`mod@qcow2`]: QCOW2 images of a disk, [`export`]: of a volume that csnapd serves
 //! - [`measure`]: one run of a target
 //! - [`report`]: rows, table, JSON; [`bars`]: what they must reach
 //!
@@ -20,6 +20,7 @@
 
 mod bars;
 mod erofs;
+mod export;
 mod measure;
 mod qcow2;
 mod report;
@@ -94,7 +95,11 @@ fn case(plan: &Plan, work: &Work, tree: &Tree, report: &mut Report) -> Outcome {
     eprintln!("images: making the tree {}", tree.name);
     let root = work.0.join("tree");
     tree.make(&root)?;
-    let extent = trees::warm(&root)?;
+    let served = tree.serve(&work.0)?;
+    let extent = match served {
+        Some(_) => needed,
+        None => trees::warm(&root)?,
+    };
     let mut targets = Vec::new();
     for target in tree.targets() {
         match target {

@@ -1,4 +1,5 @@
-//! The trees: two that every system has, copied to the disk, and five that are made.
+//! The trees: two that every system has, copied to the disk, those that are made, and a
+//! volume.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use crate::targets::{self, Found};
-use crate::{Outcome, Trying, erofs, qcow2};
+use crate::{Outcome, Trying, erofs, export, qcow2};
 
 const GIB: u64 = 1 << 30;
 /// What lies in one piece in the files of [`Origin::Pieces`].
@@ -46,6 +47,8 @@ enum Origin {
     Pieces(u64),
     /// A raw disk of 4 GiB, every fourth MiB of it data: an archive of this directory.
     Disk(&'static str),
+    /// No tree: a volume that csnapd serves ([`export::Served`]).
+    Volume,
 }
 
 /// How much there is.
@@ -83,7 +86,7 @@ impl Extent {
 
 impl Tree {
     /// All that is measured.
-    pub(crate) fn all() -> [Self; 7] {
+    pub(crate) fn all() -> [Self; 8] {
         let tree = |name, origin| Self { name, origin };
         [
             tree("share", Origin::CopyOf("/usr/share")),
@@ -93,6 +96,7 @@ impl Tree {
             tree(DENSE, Origin::Pieces(0)),
             tree("disk", Origin::Disk("/usr/lib")),
             tree(HOLES, Origin::Pieces(2 << 20)),
+            tree("volume", Origin::Volume),
         ]
     }
 
@@ -102,6 +106,7 @@ impl Tree {
             Origin::Empty(_) => vec![targets::imagegen()],
             Origin::Pieces(_) => vec![erofs::plain()],
             Origin::Disk(_) => qcow2::targets(),
+            Origin::Volume => export::targets(),
             // What is in its files no compression makes smaller.
             Origin::Links(_) => targets::xfs(),
             Origin::CopyOf(_) => [targets::xfs(), erofs::targets()]
@@ -127,10 +132,22 @@ impl Tree {
                 bytes: GIB,
                 objects: 1,
             }),
+            Origin::Volume => Ok(Extent {
+                bytes: export::VOLUME,
+                objects: 1,
+            }),
             Origin::Pieces(_) => Ok(Extent {
                 bytes: 64 * DATA_IN_A_FILE,
                 objects: 64,
             }),
+        }
+    }
+
+    /// The volume below `work`, if it is one.
+    pub(crate) fn serve(&self, work: &Path) -> Outcome<Option<export::Served>> {
+        match self.origin {
+            Origin::Volume => export::Served::start(work).map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -148,6 +165,7 @@ impl Tree {
             }
             Origin::Empty(files) => generate(root, files, |_, _| Ok(())),
             Origin::Disk(path) => disk(root, path),
+            Origin::Volume => fs::create_dir(root).trying(root.display()),
             Origin::Pieces(hole) => generate(root, 64, |number, file| pieces(number, hole, file)),
         }
     }
@@ -194,7 +212,7 @@ fn second_names(root: &Path, files: u64) -> Outcome {
 }
 
 /// Scatters numbers (the finaliser of SplitMix64).
-fn spread(number: u64) -> u64 {
+pub(crate) fn spread(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

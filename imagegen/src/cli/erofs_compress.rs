@@ -26,9 +26,9 @@ pub(crate) struct Compress {
         value_name = "PATTERN=ALGORITHM[,LEVEL][:SIZE]"
     )]
     rules: Vec<RuleText>,
-    /// Last clusters of less than a block beside inodes: from Linux 5.17 on (mkfs.erofs:
-    /// -E ztailpacking)
-    #[arg(long, conflicts_with_all = ["fragments", "all_fragments"])]
+    /// Last clusters of less than a block beside inodes, with fragments only that of all of
+    /// them together: from Linux 5.17 on (mkfs.erofs: -E ztailpacking)
+    #[arg(long)]
     ztailpacking: bool,
     /// Ends of files that do not fill a cluster are compressed together: from Linux 6.1 on
     /// (mkfs.erofs: -E fragments)
@@ -41,11 +41,7 @@ pub(crate) struct Compress {
     /// Inodes with what lies beside them, in clusters of SIZE (4k, or a block): smaller where
     /// there are many files, slower to look at. Turns on --48bit; from Linux 6.17 on
     /// (mkfs.erofs: -m)
-    #[arg(
-        long,
-        value_name = "ALGORITHM[,LEVEL][:SIZE]",
-        conflicts_with = "ztailpacking"
-    )]
+    #[arg(long, value_name = "ALGORITHM[,LEVEL][:SIZE]")]
     metadata_compress: Option<MetadataText>,
 }
 
@@ -204,7 +200,6 @@ mod tests {
         for wrong in ["none", "auto", "zstd,99", "zstd:", "zstd:x"] {
             assert!(parsed(&["--metadata-compress", wrong]).is_err(), "{wrong}");
         }
-        assert!(parsed(&["--metadata-compress=lz4", "--ztailpacking"]).is_err());
         assert_eq!(parsed(&[]).unwrap().metadata(4096), None);
     }
 
@@ -215,6 +210,18 @@ mod tests {
         let asked = request(&["--compress=zstd,7", "--ztailpacking"]).unwrap();
         assert_eq!(asked.usual, Method::By("zstd,7".parse().unwrap()));
         assert_eq!((asked.cluster, asked.inline_tails), (65536, true));
+    }
+
+    #[test]
+    fn ends_beside_inodes_go_with_fragments() {
+        let asked = |word| request(&["--compress=lz4", "--ztailpacking", word]).unwrap();
+        for (word, fragments) in [
+            ("--fragments", Fragments::Tails),
+            ("--all-fragments", Fragments::All),
+        ] {
+            let asked = asked(word);
+            assert!(asked.inline_tails && asked.fragments == fragments, "{word}");
+        }
     }
 
     #[test]

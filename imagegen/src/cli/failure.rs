@@ -69,6 +69,9 @@ pub(crate) enum Failure {
     /// What was compared is not the same.
     #[error("{0}")]
     Different(String),
+    /// A comparison came to no end.
+    #[error(transparent)]
+    Compare(Box<Failure>),
     /// Something read is damaged; what, was said already.
     #[error("{0}")]
     Damaged(String),
@@ -114,13 +117,17 @@ impl Failure {
 
     /// As the help says.
     pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(self.number())
+    }
+
+    fn number(&self) -> u8 {
         let full = |cause: &std::io::Error| {
             matches!(
                 cause.kind(),
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded
             )
         };
-        let code = match self {
+        match self {
             Self::Usage(_) | Self::Option(_) | Self::NoSize { .. } => 2,
             Self::Tree(_) | Self::Write(WriteError::Tree(_)) => 3,
             Self::Write(WriteError::NoDedupe) | Self::Erofs(erofs::WriteError::Option(_)) => 2,
@@ -153,19 +160,23 @@ impl Failure {
             Self::Verity(DmError::Block { .. } | DmError::Salt(_)) => 2,
             Self::Verity(_) => 1,
             Self::Damaged(_) => 6,
-            Self::Qcow2(OpenError::Read { cause, .. }) => match cause {
-                qcow2_read::ReadError::Damaged { .. } => 6,
-                qcow2_read::ReadError::NoSnapshot(_) => 2,
-                _ => 1,
-            },
+            Self::Qcow2(OpenError::Guessed { .. }) => 2,
+            Self::Qcow2(OpenError::Read { cause, .. } | OpenError::Disk(cause)) => {
+                match cause.root() {
+                    qcow2_read::ReadError::Damaged { .. } => 6,
+                    qcow2_read::ReadError::NoSnapshot(_) => 2,
+                    _ => 1,
+                }
+            }
             Self::Convert(qcow2_write::WriteError::Option(_)) => 2,
             Self::Convert(qcow2_write::WriteError::Write(cause)) if full(cause) => 5,
             Self::Convert(qcow2_write::WriteError::Read(_)) => 3,
             Self::Qcow2(_) | Self::Different(_) | Self::Convert(_) => 1,
             Self::Target(_) | Self::Write(_) | Self::Erofs(_) | Self::Open { .. } => 1,
             Self::Unreadable(_) | Self::Answer(_) => 1,
-        };
-        ExitCode::from(code)
+            // 1 says of a comparison that the two differ.
+            Self::Compare(cause) => cause.number().max(2),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod places;
 mod progress;
 mod qcow2;
 mod qcow2_convert;
+mod qcow2_places;
 mod qcow2_verbs;
 mod read;
 mod sources;
@@ -81,13 +82,16 @@ Examples:
   imagegen qcow2 map disk.qcow2                       what of the disk is data, and where
   imagegen qcow2 map -l monday disk.qcow2             the same of a snapshot in it
   imagegen qcow2 compare disk.qcow2 disk.raw          whether both hold the same
-  imagegen qcow2 convert disk.raw disk.qcow2          a disk, zeroes left out
+  imagegen qcow2 convert -f raw disk.raw disk.qcow2   a disk, zeroes left out
   imagegen qcow2 convert -c zstd /dev/vg/disk d.qcow2 compressed, from a device
   imagegen qcow2 convert -l monday d.qcow2 monday.raw a snapshot inside an image, as bytes
 
 Backing files are read as the format that the image states; an image that states none is
-refused, because what a guest wrote must not decide which file is read. No lock is taken:
-an image that is in use may be seen half changed.";
+refused, because what a guest wrote must not decide which file is read. For the same reason
+a device is raw unless --format says otherwise, and an image that leads to other files must
+be said to be one: -f qcow2. No lock is taken: an image that is in use may be seen half
+changed. `compare` ends with 0 (the same), 1 (different) or another exit code (it cannot be
+told).";
 
 /// Makes images of file systems from trees of files, without mounting anything and
 /// without root.

@@ -30,6 +30,27 @@ impl<'a> Destination<'a> {
         self.device.is_some()
     }
 
+    /// Bytes of the device, if it is one.
+    pub(crate) fn capacity(&self) -> Option<u64> {
+        self.device.as_ref().map(Present::size)
+    }
+
+    /// Whether `size` bytes have room; a file grows.
+    ///
+    /// # Errors
+    /// If they have not.
+    pub(crate) fn fits(&self, size: u64) -> Result<(), Failure> {
+        match self.capacity() {
+            Some(capacity) if size > capacity => Err(TargetError::TooSmall {
+                path: self.path.to_owned(),
+                capacity,
+                size,
+            }
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Begins what has `size` bytes, if it is a device; else about `expected`.
     ///
     /// # Errors
@@ -40,19 +61,11 @@ impl<'a> Destination<'a> {
         expected: u64,
         overwrite: Overwrite,
     ) -> Result<Target, Failure> {
+        self.fits(size)?;
         let Some(present) = self.device else {
             return Ok(Target::growing(self.path, expected, overwrite)?);
         };
         let capacity = present.size();
-        if size > capacity {
-            let path = self.path.to_owned();
-            return Err(TargetError::TooSmall {
-                path,
-                capacity,
-                size,
-            }
-            .into());
-        }
         Ok(present.begin(capacity)?)
     }
 }

@@ -4,7 +4,7 @@ use super::Failure;
 use super::inputs::Run;
 use super::values;
 use clap::{Args, Subcommand, ValueEnum};
-use imagegen::qcow2::format::{CompressionType, RefcountWidth};
+use imagegen::qcow2::format::RefcountWidth;
 use imagegen::qcow2::open;
 use imagegen::qcow2::write::{Compression, Options};
 use std::path::PathBuf;
@@ -83,7 +83,8 @@ pub(crate) struct Map {
 pub(crate) struct From_ {
     /// The image
     pub(crate) image: PathBuf,
-    /// How it is to be read; what is no QCOW2 is raw if this is not given
+    /// How it is to be read. Without: a device is raw, a file QCOW2 if it looks so, and then
+    /// it may lead to no other file
     #[arg(short, long, value_enum)]
     pub(crate) format: Option<FormatName>,
     /// The snapshot of the image that is meant, by its name or id
@@ -92,17 +93,19 @@ pub(crate) struct From_ {
 }
 
 /// Compares what users of the two disks see. Where one is longer, the rest of it must be
-/// zeroes. The exit code is 0 if they are the same and 1 if not.
+/// zeroes. The exit code is 0 if they are the same, 1 if not, and another if that cannot be
+/// told: 2, or 6 if one is damaged.
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
     /// One image
     pub(crate) one: PathBuf,
     /// Another
     pub(crate) two: PathBuf,
-    /// How the first is to be read
+    /// How the first is to be read. Without: a device is raw, a file QCOW2 if it looks so, and
+    /// then it may lead to no other file
     #[arg(short = 'f', long, value_enum)]
     pub(crate) format_one: Option<FormatName>,
-    /// How the second is to be read
+    /// How the second is to be read, as -f
     #[arg(short = 'F', long, value_enum)]
     pub(crate) format_two: Option<FormatName>,
     /// Different sizes are a difference
@@ -175,7 +178,7 @@ impl Parts {
 pub(crate) struct Shape {
     /// Compress clusters: zlib or zstd, with a level if given: of zlib 0 to 9 (9 otherwise,
     /// which takes as long as QEMU's 6), of zstd 1 to 22 (3 otherwise)
-    #[arg(short, long, value_name = "ALGORITHM[,LEVEL]", value_parser = compression)]
+    #[arg(short, long, value_name = "ALGORITHM[,LEVEL]")]
     pub(crate) compress: Option<Compression>,
     /// 512 to 2m (cluster_size) [default: 64k]
     #[arg(long, value_name = "SIZE", value_parser = values::small_size)]
@@ -189,33 +192,6 @@ pub(crate) struct Shape {
     /// Entries for 32 parts of a cluster each (extended_l2)
     #[arg(long)]
     pub(crate) extended_l2: bool,
-}
-
-fn compression(text: &str) -> Result<Compression, String> {
-    let (name, level) = match text.split_once(',') {
-        Some((name, level)) => (name, Some(level)),
-        None => (text, None),
-    };
-    let (kind, levels, usual) = match name {
-        "zlib" => (CompressionType::Deflate, 0..=9, 9),
-        "zstd" => (CompressionType::Zstd, 1..=22, 3),
-        _ => return Err("write zlib or zstd".to_owned()),
-    };
-    let level = match level {
-        None => usual,
-        Some(level) => level
-            .parse()
-            .ok()
-            .filter(|level| levels.contains(level))
-            .ok_or_else(|| {
-                format!(
-                    "levels of {name} are {} to {}",
-                    levels.start(),
-                    levels.end()
-                )
-            })?,
-    };
-    Ok(Compression { kind, level })
 }
 
 impl Shape {

@@ -2,15 +2,14 @@
 
 use super::places::{Destination, apart};
 use super::qcow2::{Convert, FormatName};
+use super::qcow2_places::Places;
 use super::qcow2_verbs::chain;
 use super::{Failure, progress};
-use imagegen::medium::Medium;
 use imagegen::qcow2::format::BitmapFlag;
-use imagegen::qcow2::open::{Chain, OpenError, beside, open, versions};
-use imagegen::qcow2::read::Layer;
-use imagegen::qcow2::write::{Bits, Contents, Options, Targets, Written};
-use imagegen::qcow2::write::{stream, stream_raw, write, write_raw};
-use imagegen::target::{Target, capacity};
+use imagegen::qcow2::open::{Chain, OpenError, beside, open, shown, versions};
+use imagegen::qcow2::read::{BITS, Layer, ReadError, Snapshot};
+use imagegen::qcow2::write::{Bits, Contents, Options, Written};
+use imagegen::qcow2::write::{needed, stream, stream_raw, whole_sectors, write, write_raw};
 use serde::Serialize;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;
@@ -45,11 +44,9 @@ pub(super) fn run(arguments: &Convert) -> Result<(), Failure> {
     let is_piped = arguments.target.as_os_str() == "-";
     if is_piped {
         may_be_piped(arguments)?;
-    } else {
-        for source in &chain.paths {
-            apart(&[("what is read", source), ("the image", &arguments.target)])?;
-        }
     }
+    apart(&written(arguments))?;
+    unread(arguments, &chain, "what is read")?;
     match (to(arguments, &chain), is_piped) {
         (FormatName::Raw, is_piped) => {
             if let Some(name) = arguments.only_qcow2() {
@@ -61,6 +58,7 @@ pub(super) fn run(arguments: &Convert) -> Result<(), Failure> {
         (FormatName::Qcow2, is_piped) => {
             let written = qcow2(arguments, &chain, is_piped)?;
             summary.format = "qcow2";
+            summary.size = whole_sectors(summary.size);
             summary.length = written.length;
             summary.data_clusters = written.data_clusters;
             summary.compressed_clusters = written.compressed_clusters;
@@ -79,6 +77,25 @@ fn may_be_piped(arguments: &Convert) -> Result<(), Failure> {
         return Err(Failure::usage(
             "standard output is a terminal: give a file, or a pipe",
         ));
+    }
+    Ok(())
+}
+
+/// What is written, each with what it is for.
+fn written(arguments: &Convert) -> Vec<(&str, &Path)> {
+    let target = arguments.target.as_path();
+    let data = arguments.parts.data_file.as_deref();
+    let image = (target.as_os_str() != "-").then_some(("the image", target));
+    let data = data.map(|path| ("--data-file", path));
+    image.into_iter().chain(data).collect()
+}
+
+/// Refuses to write over any file of a chain.
+fn unread(arguments: &Convert, chain: &Chain, what: &str) -> Result<(), Failure> {
+    for place in written(arguments) {
+        for file in chain.files() {
+            apart(&[(what, file), place])?;
+        }
     }
     Ok(())
 }
@@ -110,9 +127,11 @@ fn qcow2(arguments: &Convert, chain: &Chain, is_piped: bool) -> Result<Written, 
     let mut options = arguments.shape.options(run.threads)?;
     let below = below(arguments, &mut options)?;
     options.data_file = parts.data_file.as_deref().map(absolute).transpose()?;
-    let format = arguments.from.format.map(Into::into);
     let versions = match parts.snapshots {
-        true => versions(chain, format)?,
+        true => {
+            warn_of_state(chain)?;
+            versions(chain)?
+        }
         false => Vec::new(),
     };
     let contents = Contents {
@@ -123,29 +142,25 @@ fn qcow2(arguments: &Convert, chain: &Chain, is_piped: bool) -> Result<Written, 
     };
     options.verify(&contents)?;
     let sizes = versions.iter().map(|version| version.disk.size());
-    let all = chain.disk.size() + sizes.sum::<u64>();
+    let all = sizes.fold(chain.disk.size(), u64::saturating_add);
     if is_piped {
-        return Ok(progress::shown(&work(2 * all), run.is_silent(), |seen| {
+        let twice = work(all.saturating_mul(2));
+        return Ok(progress::shown(&twice, run.is_silent(), |seen| {
             stream(&contents, stdout(), &options, seen)
         })?);
     }
-    let (path, overwrite) = (arguments.target.as_path(), run.overwrite());
-    let data = data_file(arguments, chain)?;
-    // An image on a device may need all of it.
-    let expected = capacity(path)?.unwrap_or(0);
-    let target = Target::growing(path, expected, overwrite)?;
-    let targets = Targets {
-        image: &target,
-        data: data.as_ref().map(|data| data as &dyn Medium),
-    };
-    let written = progress::shown(&work(all), run.is_silent(), |seen| {
-        write(&contents, targets, &options, seen)
+    let places = Places::open(arguments)?;
+    // What does not fit is known before anything is wiped.
+    let length = places.room().map_or(Ok(0), |room| {
+        progress::shown(&work(all), run.is_silent(), |seen| {
+            needed(&contents, &options, room, seen)
+        })
     })?;
-    // The image leads to it, so it comes first.
-    if let Some(data) = data {
-        data.finish_at(chain.disk.size(), !run.no_sync)?;
-    }
-    target.finish_at(written.length, !run.no_sync)?;
+    let outputs = places.begin(length, whole_sectors(chain.disk.size()))?;
+    let written = progress::shown(&work(all), run.is_silent(), |seen| {
+        write(&contents, outputs.targets(), &options, seen)
+    })?;
+    outputs.finish(written.length)?;
     Ok(written)
 }
 
@@ -155,16 +170,35 @@ fn below(arguments: &Convert, options: &mut Options) -> Result<Option<Chain>, Fa
     let (Some(name), Some(format)) = (&parts.backing, parts.backing_format) else {
         return Ok(None);
     };
-    let path = match arguments.target.as_os_str() == "-" {
-        true => Path::new(name).to_owned(),
-        false => beside(&arguments.target, name)?,
-    };
+    // Of a pipe, from where this runs.
+    let path = beside(&arguments.target, name);
+    let path = path.map_err(|error| Failure::usage(error.to_string()))?;
     apart(&[
         ("the backing file", &path),
         ("the image", &arguments.target),
     ])?;
     options.backing = Some((name.clone(), format.into()));
-    Ok(Some(open(&path, Some(format.into()), None)?))
+    let below = open(&path, Some(format.into()), None)?;
+    unread(arguments, &below, "read as the backing file")?;
+    Ok(Some(below))
+}
+
+/// Says which snapshots of a machine become those of its disk alone.
+fn warn_of_state(chain: &Chain) -> Result<(), Failure> {
+    let Some(Layer::Qcow2(image)) = chain.disk.layers().next() else {
+        return Ok(());
+    };
+    let path = chain.paths.first().cloned().unwrap_or_default();
+    let snapshots = image.snapshots();
+    let snapshots = snapshots.map_err(|cause| OpenError::Read { path, cause })?;
+    for snapshot in snapshots.iter().filter(|snapshot| snapshot.vm_state > 0) {
+        let Snapshot { name, vm_state, .. } = snapshot;
+        writeln!(
+            stderr(),
+            "warning: snapshot {name:?}: the state of the machine, {vm_state} bytes, is left out"
+        )?;
+    }
+    Ok(())
 }
 
 fn bitmaps(arguments: &Convert, chain: &Chain) -> Result<Vec<Bits>, Failure> {
@@ -178,14 +212,28 @@ fn bitmaps(arguments: &Convert, chain: &Chain) -> Result<Vec<Bits>, Failure> {
         path: arguments.from.image.clone(),
         cause,
     };
+    // Their bits may be those of another time, and lie where something else does by now.
+    if image.has_stale_bitmaps() && image.extensions().bitmaps.is_some() {
+        return Err(Failure::usage(format!(
+            "{}: its bitmaps are stale, because a program that knows none wrote to it: leave \
+             --bitmaps out",
+            shown(&arguments.from.image)
+        )));
+    }
     let mut all = Vec::new();
+    let mut bytes = 0;
     for bitmap in image.bitmaps().map_err(damaged)? {
         // What was not stored whole says nothing.
         if bitmap.has(BitmapFlag::InUse) {
             return Err(Failure::usage(format!(
-                "bitmap {:?} was not stored whole: remove it (qemu-img bitmap --remove), or                  leave --bitmaps out",
+                "bitmap {:?} was not stored whole: remove it (qemu-img bitmap --remove), or leave --bitmaps out",
                 bitmap.name
             )));
+        }
+        bytes += image.bits_length(&bitmap);
+        if bytes > BITS {
+            let (what, most) = ("its bitmaps", BITS);
+            return Err(damaged(ReadError::TooLarge { what, bytes, most }).into());
         }
         all.push(Bits {
             bits: image.bits(&bitmap).map_err(damaged)?,
@@ -205,21 +253,6 @@ fn absolute(path: &Path) -> Result<String, Failure> {
     })?;
     let text = whole.into_os_string().into_string();
     text.map_err(|_| Failure::usage("--data-file: its path must be UTF-8"))
-}
-
-/// Where the data goes if not into the image.
-fn data_file(arguments: &Convert, chain: &Chain) -> Result<Option<Target>, Failure> {
-    let Some(path) = &arguments.parts.data_file else {
-        return Ok(None);
-    };
-    for source in &chain.paths {
-        apart(&[("what is read", source), ("--data-file", path)])?;
-    }
-    apart(&[("the image", &arguments.target), ("--data-file", path)])?;
-    let overwrite = arguments.run.overwrite();
-    let size = chain.disk.size();
-    let place = Destination::open(path, overwrite)?;
-    Ok(Some(place.begin(size, size, overwrite)?))
 }
 
 /// What was asked for, or the other one.

@@ -1,11 +1,11 @@
 //! Reads QCOW2 images: calls the library with what was asked for.
 
-use super::qcow2::{Check, Compare, From_, Info, Map, Verb};
+use super::qcow2::{Check, Compare, FormatName, From_, Info, Map, Verb};
 use super::{Failure, progress, qcow2_convert};
 use imagegen::qcow2::check as checker;
 use imagegen::qcow2::compare::{self, Verdict};
 use imagegen::qcow2::format::{Autoclear, BitmapFlag, Compatible, Incompatible};
-use imagegen::qcow2::open::{self, Chain, OpenError};
+use imagegen::qcow2::open::{self, Chain, OpenError, file};
 use imagegen::qcow2::read::{Bitmap, Image, ReadError, Run, Snapshot, What};
 use serde::Serialize;
 use std::fs::File;
@@ -21,13 +21,6 @@ pub(crate) fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Compare(arguments) => compare(arguments),
         Verb::Convert(arguments) => qcow2_convert::run(arguments),
     }
-}
-
-fn open(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|cause| Failure::Open {
-        path: path.to_owned(),
-        cause,
-    })
 }
 
 pub(super) fn chain(from: &From_) -> Result<Chain, Failure> {
@@ -86,11 +79,13 @@ struct BitmapLine {
     granularity: u64,
     in_use: bool,
     auto: bool,
+    stale: bool,
 }
 
-impl From<&Bitmap> for BitmapLine {
-    fn from(bitmap: &Bitmap) -> Self {
+impl BitmapLine {
+    fn of(bitmap: &Bitmap, stale: bool) -> Self {
         Self {
+            stale,
             name: bitmap.name.clone(),
             granularity: 1 << bitmap.granularity_bits,
             in_use: bitmap.has(BitmapFlag::InUse),
@@ -103,6 +98,13 @@ impl Summary {
     fn of(image: &Image<File>) -> Result<Self, ReadError> {
         let layout = image.layout();
         let extensions = image.extensions();
+        let stale = image.has_stale_bitmaps();
+        let bitmaps = match image.bitmaps() {
+            // Something else may lie there by now.
+            Err(_) if stale => Vec::new(),
+            bitmaps => bitmaps?,
+        };
+        let line = |bitmap: &Bitmap| BitmapLine::of(bitmap, stale);
         Ok(Self {
             version: layout.version,
             size: layout.size,
@@ -119,7 +121,7 @@ impl Summary {
             data_file: extensions.data_file.clone(),
             data_file_raw: layout.keeps(Autoclear::RawExternal),
             snapshots: image.snapshots()?.iter().map(Into::into).collect(),
-            bitmaps: image.bitmaps()?.iter().map(Into::into).collect(),
+            bitmaps: bitmaps.iter().map(line).collect(),
         })
     }
 
@@ -155,10 +157,10 @@ impl Summary {
             writeln!(out, "snapshot        {} {:?}, {taken}", shown(id), name)?;
         }
         for bitmap in &self.bitmaps {
-            let state = if bitmap.in_use {
-                ", not stored whole"
-            } else {
-                ""
+            let state = match (bitmap.stale, bitmap.in_use) {
+                (true, _) => ", stale: a program that knows no bitmaps wrote to the image",
+                (_, true) => ", not stored whole",
+                _ => "",
             };
             writeln!(
                 out,
@@ -181,7 +183,7 @@ fn info(arguments: &Info) -> Result<(), Failure> {
         path: path.clone(),
         cause,
     };
-    let image = Image::open(open(path)?).map_err(failed)?;
+    let image = Image::open(file(path)?).map_err(failed)?;
     let summary = Summary::of(&image).map_err(failed)?;
     let mut out = BufWriter::new(stdout().lock());
     match arguments.json {
@@ -195,7 +197,7 @@ fn info(arguments: &Info) -> Result<(), Failure> {
 }
 
 fn check(arguments: &Check) -> Result<(), Failure> {
-    let report = checker::check(open(&arguments.image)?);
+    let report = checker::check(file(&arguments.image)?);
     let output = match arguments.quiet {
         true => Ok(()),
         false => said(&report, arguments.json),
@@ -313,10 +315,7 @@ fn write_run(out: &mut dyn Write, chain: &Chain, run: Run, first: bool) -> std::
         What::Compressed(_) => ("compressed", None),
         What::Data(at) => ("data", Some(at)),
     };
-    let file = chain
-        .paths
-        .get(run.depth)
-        .map(|path| path.display().to_string());
+    let file = chain.paths.get(run.depth).map(|path| open::shown(path));
     let file = file
         .filter(|_| run.what != What::Nothing)
         .unwrap_or_default();
@@ -330,15 +329,11 @@ fn write_run(out: &mut dyn Write, chain: &Chain, run: Run, first: bool) -> std::
 
 /// Gives every run of the disk, those that go on joined.
 fn runs(chain: &Chain, give: &mut dyn FnMut(Run) -> std::io::Result<()>) -> Result<(), Failure> {
-    let failed = |cause: ReadError| OpenError::Read {
-        path: chain.paths.first().cloned().unwrap_or_default(),
-        cause,
-    };
     let size = chain.disk.size();
     let mut held: Option<Run> = None;
     let mut at = 0;
     while at < size {
-        let run = chain.disk.run(at, size - at).map_err(failed)?;
+        let run = chain.disk.run(at, size - at).map_err(OpenError::Disk)?;
         at += run.length;
         held = match held {
             Some(before) if goes_on(&before, &run) => Some(Run {
@@ -363,9 +358,12 @@ fn goes_on(before: &Run, run: &Run) -> bool {
 }
 
 fn compare(arguments: &Compare) -> Result<(), Failure> {
-    let format = |name: Option<super::qcow2::FormatName>| name.map(Into::into);
-    let one = open::open(&arguments.one, format(arguments.format_one), None)?;
-    let two = open::open(&arguments.two, format(arguments.format_two), None)?;
+    let failed = |cause: OpenError| Failure::Compare(Box::new(cause.into()));
+    let open = |path: &Path, format: Option<FormatName>| {
+        open::open(path, format.map(Into::into), None).map_err(failed)
+    };
+    let one = open(&arguments.one, arguments.format_one)?;
+    let two = open(&arguments.two, arguments.format_two)?;
     let all = progress::Work {
         data: one.disk.size().max(two.disk.size()),
         objects: 0,
@@ -373,17 +371,7 @@ fn compare(arguments: &Compare) -> Result<(), Failure> {
     let found = progress::shown(&all, arguments.quiet, |seen| {
         compare::compare([&one.disk, &two.disk], arguments.strict, &seen.data)
     });
-    let verdict = found.map_err(|(which, cause)| {
-        let path = if which == 0 {
-            &arguments.one
-        } else {
-            &arguments.two
-        };
-        OpenError::Read {
-            path: path.clone(),
-            cause,
-        }
-    })?;
+    let verdict = found.map_err(|(_, cause)| failed(OpenError::Disk(cause)))?;
     let names = [&arguments.one, &arguments.two].map(|path| path.display().to_string());
     let [one, two] = names;
     Err(Failure::Different(match verdict {

@@ -71,7 +71,7 @@ pub trait Medium: Sync {
     }
 
     /// Says that `length` bytes at `at` will never be written: what they hold does not
-    /// matter.
+    /// matter to a reader. Where others wrote before, nothing of that stays.
     ///
     /// # Errors
     /// What the system says.

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+/// What is done once a file has its name.
+pub(super) const LASTING: &str = "make its name durable";
+
 /// A target that cannot be used, named with its path.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -21,7 +24,7 @@ pub enum TargetError {
         kind: &'static str,
     },
     /// Somebody else has it.
-    #[error("{}: is mounted or in use otherwise; free it first (see lsblk)", path.display())]
+    #[error("{}: is mounted, locked or in use otherwise; free it first (see lsblk, lslocks)", path.display())]
     InUse {
         /// The device or file.
         path: PathBuf,
@@ -54,4 +57,12 @@ pub enum TargetError {
         /// Why not.
         cause: io::Error,
     },
+}
+
+impl TargetError {
+    /// Whether the file has its name all the same, and only may lose it in a crash.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        matches!(self, Self::Io { action, .. } if *action == LASTING)
+    }
 }

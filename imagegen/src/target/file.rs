@@ -3,6 +3,8 @@
 //! Where the file system cannot make one (`O_TMPFILE`), a hidden one beside it is renamed;
 //! only that one can be left behind, by a process that is killed.
 
+use super::error::LASTING;
+use super::replaced::Replaced;
 use super::{Overwrite, TargetError, failed};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 use rustix::io::Errno;
@@ -22,6 +24,8 @@ pub(super) struct Unnamed {
     dir: PathBuf,
     overwrite: Overwrite,
     kind: Kind,
+    /// What is there now, held until it is replaced.
+    replaced: Option<Replaced>,
 }
 
 #[derive(Debug)]
@@ -43,6 +47,10 @@ impl Unnamed {
             Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
             _ => PathBuf::from("."),
         };
+        let replaced = match overwrite {
+            Overwrite::Force => Replaced::open(&path)?,
+            Overwrite::Refuse => None,
+        };
         let made = nameless(&dir).or_else(|error| match error {
             Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL => hidden(&dir, &path),
             error => Err(error.into()),
@@ -53,7 +61,13 @@ impl Unnamed {
             dir,
             overwrite,
             kind,
+            replaced,
         };
+        if let Some(old) = &unnamed.replaced {
+            let handed = old.hand_on(unnamed.file());
+            let action = "give it the owner and mode of what it replaces (or remove that first)";
+            handed.map_err(|error| failed(&unnamed.path, action, error))?;
+        }
         let sized = unnamed.file().set_len(size);
         sized.map_err(|error| failed(&unnamed.path, "give it its size", error))?;
         Ok(unnamed)
@@ -73,6 +87,7 @@ impl Unnamed {
             dir,
             overwrite,
             kind,
+            replaced: _held,
         } = self;
         let named = match (kind, overwrite) {
             (Kind::Nameless(file), Overwrite::Refuse) => link(&file, &path),
@@ -90,7 +105,7 @@ impl Unnamed {
         })?;
         if sync {
             let synced = File::open(&dir).and_then(|dir| dir.sync_all());
-            synced.map_err(|error| failed(&path, "make its name durable", error))?;
+            synced.map_err(|error| failed(&path, LASTING, error))?;
         }
         Ok(())
     }
@@ -152,6 +167,7 @@ mod tests {
             path,
             dir: dir.to_owned(),
             overwrite,
+            replaced: None,
         }
     }
 

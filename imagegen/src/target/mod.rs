@@ -10,6 +10,7 @@ mod direct;
 mod error;
 mod file;
 mod present;
+mod replaced;
 mod share;
 mod zero;
 
@@ -94,14 +95,23 @@ impl Drop for InPlace {
 impl Target {
     /// Begins an image of `size` bytes: a new file of that size without blocks, or the
     /// beginning of the block device that `path` is. ([`Present`] is for files that are
-    /// to stay the same file.)
+    /// to stay the same file.) A file that replaces another has its owner and mode from
+    /// the beginning.
     ///
     /// # Errors
-    /// If there is something already, or it cannot be opened.
+    /// If there is something already, or it is in use, or it cannot be opened.
     pub fn create(path: &Path, size: u64, overwrite: Overwrite) -> Result<Self, TargetError> {
         let there = match std::fs::metadata(path) {
             Ok(there) => Some(there.file_type()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if std::fs::symlink_metadata(path).is_ok() {
+                    return Err(TargetError::Unsuitable {
+                        path: path.to_owned(),
+                        kind: "a symbolic link that leads nowhere",
+                    });
+                }
+                None
+            }
             Err(error) => return Err(failed(path, "look at it", error)),
         };
         let place = match there {
@@ -145,11 +155,25 @@ impl Target {
     /// # Errors
     /// If that fails; a file is gone then.
     pub fn finish_at(self, size: u64, sync: bool) -> Result<(), TargetError> {
+        self.settle(size, false)?;
+        self.finish(sync)
+    }
+
+    /// What of [`Target::finish_at`] takes time or room, without the name: where several
+    /// files belong together, all of them come so far before one is named.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn settle(&self, size: u64, sync: bool) -> Result<(), TargetError> {
         if let Place::File(unnamed) = &self.place {
             let sized = unnamed.file().set_len(size);
             sized.map_err(|error| failed(&self.path, "give it its size", error))?;
         }
-        self.finish(sync)
+        if sync {
+            let synced = self.file().sync_all();
+            synced.map_err(|error| failed(&self.path, "make it durable", error))?;
+        }
+        Ok(())
     }
 
     fn at(path: &Path, size: u64, place: Place) -> Self {
@@ -273,6 +297,19 @@ impl Medium for Target {
         self.inside(at, bytes.len() as u64)?;
         let written = self.file().write_all_at(bytes, at);
         written.map_err(|error| self.explain(error))
+    }
+
+    /// A device would go on holding what it held, which is nobody's business: zeroes are
+    /// written. A new file has holes.
+    fn skip(&self, at: u64, length: u64) -> io::Result<()> {
+        match &self.place {
+            Place::File(_) => Ok(()),
+            Place::Device(_) | Place::InPlace(_) => {
+                self.inside(at, length)?;
+                let zeroed = zero::write(self.file(), at, length);
+                zeroed.map_err(|error| self.explain(error))
+            }
+        }
     }
 
     fn share(&self, from: &File, from_at: u64, at: u64, length: u64) -> io::Result<u64> {

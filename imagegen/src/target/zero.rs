@@ -19,6 +19,11 @@ pub(super) fn zero(file: &File, at: u64, length: u64) -> io::Result<()> {
     if fallocate(file, if is_file { hole } else { zeroes }, at, length).is_ok() {
         return Ok(());
     }
+    write(file, at, length)
+}
+
+/// Writes zeroes by hand, also where they take room.
+pub(super) fn write(file: &File, at: u64, length: u64) -> io::Result<()> {
     let piece = vec![0; length.min(PIECE as u64) as usize];
     let mut done = 0;
     while done < length {

@@ -20,7 +20,7 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 /// A directory of the disk, and what it holds.
-struct Source {
+pub(crate) struct Source {
     dir: TempDir,
     meant: View,
     size: u64,
@@ -28,7 +28,7 @@ struct Source {
 
 impl Source {
     /// With what `fill` puts into it.
-    fn new(fill: impl FnOnce(&Path)) -> Self {
+    pub(crate) fn new(fill: impl FnOnce(&Path)) -> Self {
         let dir = scratch();
         let root = dir.path().join("tree");
         fs::create_dir(&root).unwrap();
@@ -45,11 +45,11 @@ impl Source {
         }
     }
 
-    fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("tree")
     }
 
-    fn image(&self, options: &Options) -> Image {
+    pub(crate) fn image(&self, options: &Options) -> Image {
         let walk = WalkOptions {
             threads: options.threads,
             ..WalkOptions::default()
@@ -59,9 +59,10 @@ impl Source {
     }
 
     /// The image, which all judges find to hold the tree.
-    fn judged(&self, options: &Options) -> Image {
+    pub(crate) fn judged(&self, options: &Options) -> Image {
         let image = self.image(options);
         fsck::assert_clean(&image.path(), None, options, self.size);
+        crate::assert_checked(&image);
         if mount::possible("erofs") {
             assert_same(&self.meant, &crate::seen(&image));
         }
@@ -109,7 +110,7 @@ fn method(name: &str) -> Method {
 }
 
 /// By `name`, in blocks and clusters of so many bytes.
-fn by(name: &str, block: u32, cluster: u32) -> Options {
+pub(crate) fn by(name: &str, block: u32, cluster: u32) -> Options {
     Options {
         block_size: block,
         compression: Some(Compression {
@@ -121,7 +122,7 @@ fn by(name: &str, block: u32, cluster: u32) -> Options {
 }
 
 /// The ways in which ends and equal parts of files are kept.
-const FEATURES: usize = 10;
+const FEATURES: usize = 15;
 
 /// `options` with one of the [`FEATURES`].
 fn with_feature(options: &Options, feature: usize) -> Options {
@@ -130,15 +131,16 @@ fn with_feature(options: &Options, feature: usize) -> Options {
     match feature {
         0 => {}
         1 => compression.inline_tails = true,
-        2 | 5 | 8 | 9 => compression.fragments = Fragments::Tails,
-        3 => compression.fragments = Fragments::All,
+        2 | 5 | 8..=13 => compression.fragments = Fragments::Tails,
+        3 | 14 => compression.fragments = Fragments::All,
         7 => compression.inline_tails = true,
         _ => {}
     }
-    options.bit48 = [4, 5].contains(&feature);
-    options.dedupe = [6, 7, 8, 9].contains(&feature);
+    compression.inline_tails |= feature >= 10;
+    options.bit48 = [4, 5, 11].contains(&feature);
+    options.dedupe = [6, 7, 8, 9, 12].contains(&feature);
     let usual = Metadata::new("zstd".parse().unwrap(), options.block_size);
-    options.metadata = (feature == 9).then_some(usual);
+    options.metadata = [9, 13].contains(&feature).then_some(usual);
     options
 }
 
@@ -184,8 +186,9 @@ fn every_feature_with_files_of_several_segments() {
     });
     for feature in 0..FEATURES {
         println!("feature {feature}");
-        let image = source.judged(&with_feature(&by("lz4", 4096, 16_384), feature));
-        if feature >= 6 {
+        let options = with_feature(&by("lz4", 4096, 16_384), feature);
+        let image = source.judged(&options);
+        if options.dedupe {
             let bytes = image.made.bytes as usize;
             assert!(bytes < 7 * MIB, "what is there twice is kept once: {bytes}");
         }
@@ -216,7 +219,7 @@ fn the_number_of_threads_does_not_matter() {
         mixed(root, random);
         fs::write(root.join("large"), mixture(random, 9 * MIB)).unwrap();
     });
-    for feature in [0, 2, 3, 6, 7] {
+    for feature in [0, 2, 3, 6, 7, 10, 12, 13, 14] {
         let options = with_feature(&by("zstd", 4096, 65_536), feature);
         let make = |threads| {
             let options = Options {

@@ -175,6 +175,7 @@ fn compressed_files_beyond_32_bits() {
         (false, Fragments::None, false),
         (true, Fragments::None, false),
         (false, Fragments::Tails, false),
+        (true, Fragments::Tails, false),
         (true, Fragments::None, true),
     ] {
         let mut tree = tree(FAR);

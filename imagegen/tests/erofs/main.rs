@@ -15,6 +15,7 @@ mod kinds;
 mod metabox;
 mod random;
 mod same;
+mod tails;
 #[path = "../tools/mod.rs"]
 mod tools;
 #[path = "../trees/mod.rs"]

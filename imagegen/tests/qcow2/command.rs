@@ -15,7 +15,7 @@ fn imagegen(dir: &Path, words: &[&str]) -> Output {
 }
 
 /// Its answer and its complaint, and its exit code.
-fn said(dir: &Path, words: &[&str]) -> (String, i32) {
+pub(crate) fn said(dir: &Path, words: &[&str]) -> (String, i32) {
     let out = imagegen(dir, words);
     let text = [out.stdout, out.stderr].concat();
     (String::from_utf8(text).unwrap(), out.status.code().unwrap())
@@ -54,9 +54,9 @@ fn an_image_is_described_checked_mapped_and_compared() {
     assert_eq!(about["snapshots"][0]["name"], "monday");
 
     assert_eq!(said(dir, &["check", "image.qcow2"]).1, 0);
-    let (text, code) = said(dir, &["map", "image.qcow2"]);
+    let (text, code) = said(dir, &["map", "-f", "qcow2", "image.qcow2"]);
     assert_eq!(code, 0, "{text}");
-    let (ours, _) = said(dir, &["map", "--json", "image.qcow2"]);
+    let (ours, _) = said(dir, &["map", "-f", "qcow2", "--json", "image.qcow2"]);
     let lines = |text: &str| -> Vec<serde_json::Value> { serde_json::from_str(text).unwrap() };
     let data = |text: &str| -> Vec<(u64, u64)> {
         let all = lines(text);
@@ -76,12 +76,15 @@ fn an_image_is_described_checked_mapped_and_compared() {
     );
 
     qemu.contents(Path::new(&image), None);
-    let (text, code) = said(dir, &["compare", "image.qcow2", "image.raw"]);
+    let (text, code) = said(dir, &["compare", "-f", "qcow2", "image.qcow2", "image.raw"]);
     assert_eq!(code, 0, "{text}");
     qemu.contents(Path::new(&image), Some("monday"));
-    let (text, code) = said(dir, &["compare", "image.qcow2", "image.raw"]);
+    let (text, code) = said(dir, &["compare", "-f", "qcow2", "image.qcow2", "image.raw"]);
     assert_eq!((text.contains("byte 65536"), code), (true, 1), "{text}");
-    let (text, code) = said(dir, &["compare", "-s", "image.qcow2", "base.raw"]);
+    let (text, code) = said(
+        dir,
+        &["compare", "-s", "-f", "qcow2", "image.qcow2", "base.raw"],
+    );
     assert_eq!(code, 1, "{text}");
 }
 
@@ -103,7 +106,11 @@ fn what_a_guest_could_have_written_leads_nowhere() {
     bytes.resize(1 << 20, 0);
     std::fs::write(&base, &bytes).unwrap();
     assert_eq!(
-        said(dir, &["compare", "-F", "raw", "image.qcow2", "base"]).1,
+        said(
+            dir,
+            &["compare", "-f", "qcow2", "-F", "raw", "image.qcow2", "base"]
+        )
+        .1,
         0
     );
     // Without a stated format it is refused, not guessed.
@@ -114,12 +121,14 @@ fn what_a_guest_could_have_written_leads_nowhere() {
         .unwrap();
     header[at..at + 4].copy_from_slice(b"none");
     std::fs::write(&image, header).unwrap();
-    let (text, code) = said(dir, &["map", "image.qcow2"]);
+    let (text, code) = said(dir, &["map", "-f", "qcow2", "image.qcow2"]);
     assert_eq!(
         (text.contains("does not state the format"), code),
         (true, 1),
         "{text}"
     );
+    // What is to be done is said whole.
+    assert!(text.contains("-F raw|qcow2 image.qcow2"), "{text}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::images::{self, Qemu};
 use imagegen::qcow2::check;
 use imagegen::qcow2::format::{CompressionType, RefcountWidth};
 use imagegen::qcow2::open::{Format, open};
-use imagegen::qcow2::write::{Compression, Contents, Options, Targets, write, write_raw};
+use imagegen::qcow2::write::{Compression, Contents, Options, Targets, needed, write, write_raw};
 use imagegen::target::{Overwrite, Target};
 use imagegen::tree::Progress;
 use rand::{Rng, RngExt};
@@ -84,7 +84,14 @@ fn random_disks_in_images_of_every_kind() {
         disk(&raw, &mut random);
         let options = options(&mut random);
         let what = format!("round {round}, {options:?}");
-        convert(&raw, &image, &options);
+        let length = convert(&raw, &image, &options);
+        let disk = open(&raw, Some(Format::Raw), None).unwrap().disk;
+        let needed = |room| {
+            let contents = Contents::of(&disk);
+            needed(&contents, &options, room, &Progress::default()).unwrap()
+        };
+        assert_eq!(needed(0), length, "{what}");
+        assert!(needed(u64::MAX) >= length, "{what}");
         let report = check::check(File::open(&image).unwrap());
         assert_eq!(report.exit_code(), 0, "{what}: {report:?}");
         let (told, code) = qemu.img(&["check", "-f", "qcow2", image.to_str().unwrap()]);
@@ -95,7 +102,7 @@ fn random_disks_in_images_of_every_kind() {
         // And back, over what was there.
         let back = path("back.raw");
         std::fs::write(&back, vec![0xee; 12 << 20]).unwrap();
-        let disk = open(&image, None, None).unwrap().disk;
+        let disk = open(&image, Some(Format::Qcow2), None).unwrap().disk;
         let target = Target::create(&back, disk.size(), Overwrite::Force).unwrap();
         write_raw(&disk, &target, true, 2, &Progress::default()).unwrap();
         target.finish_at(disk.size(), false).unwrap();
@@ -154,7 +161,7 @@ fn above_a_backing_file_zeroes_hide_it_and_nothing_shows_it() {
             &top,
             &["write -P 5 64k 64k".into(), "write -z 1M 256k".into()],
         );
-        let disk = open(&top, None, None).unwrap().disk;
+        let disk = open(&top, Some(Format::Qcow2), None).unwrap().disk;
         let options = Options {
             version,
             extended,
@@ -179,7 +186,7 @@ fn above_a_backing_file_zeroes_hide_it_and_nothing_shows_it() {
         let (told, code) = qemu.img(&["check", image.to_str().unwrap()]);
         assert_eq!(code, 0, "{told}");
         let mut ours = vec![0; meant.len()];
-        open(&image, None, None)
+        open(&image, Some(Format::Qcow2), None)
             .unwrap()
             .disk
             .read_at(0, &mut ours)

@@ -99,6 +99,21 @@ fn wrong_counts_and_marks_are_found() {
     }
 }
 
+/// A table without entries lies nowhere.
+#[test]
+fn an_empty_disk_is_sound_wherever_its_table_would_be() {
+    let Some(qemu) = Qemu::find() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image.qcow2");
+    qemu.done(&["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "0"]);
+    let mut bytes = std::fs::read(&image).unwrap();
+    bytes[36..40].fill(0);
+    bytes[40..48].copy_from_slice(&(1u64 << 40).to_be_bytes());
+    assert!(Image::open(&bytes[..]).is_ok());
+    let found = check::check(&bytes[..]);
+    assert_eq!(found.errors, 0, "{found:?}");
+}
+
 /// What must not be believed costs neither time nor memory.
 #[test]
 fn sizes_without_sense_are_refused() {

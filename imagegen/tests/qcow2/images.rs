@@ -4,8 +4,9 @@ use crate::tools;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fmt::Write;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// `qemu-img` and `qemu-io`, if they are here.
 pub(crate) struct Qemu {
@@ -56,6 +57,26 @@ impl Qemu {
         );
     }
 
+    /// `qemu-io` with this image open, as a running machine has it.
+    pub(crate) fn hold(&self, image: &Path) -> Holder {
+        let mut child = Command::new(&self.io)
+            .args(["-f", "qcow2"])
+            .arg(image)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It asks for commands once the image is open.
+        let mut asked = [0; 8];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut asked)
+            .unwrap();
+        Holder(child)
+    }
+
     /// What the disk holds, by `qemu-img convert`.
     pub(crate) fn contents(&self, image: &Path, snapshot: Option<&str>) -> Vec<u8> {
         let raw = image.with_extension("raw");
@@ -64,6 +85,16 @@ impl Qemu {
         words.extend([image.to_str().unwrap(), raw.to_str().unwrap()]);
         self.done(&words);
         std::fs::read(raw).unwrap()
+    }
+}
+
+/// A program that has an image open until this is dropped.
+pub(crate) struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

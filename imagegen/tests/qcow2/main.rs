@@ -6,8 +6,12 @@
     clippy::print_stderr
 )]
 
+mod bounds;
 mod command;
 mod convert;
+mod damage;
+mod edges;
+mod guarded;
 mod hostile;
 mod images;
 mod parts;

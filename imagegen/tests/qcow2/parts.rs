@@ -6,7 +6,7 @@ use imagegen::qcow2::check;
 use imagegen::qcow2::format::{BitmapFlag, CompressionType, RefcountWidth};
 use imagegen::qcow2::open::{Format, open, versions};
 use imagegen::qcow2::read::Layer;
-use imagegen::qcow2::write::{Bits, Contents, Options, Targets, stream, stream_raw, write};
+use imagegen::qcow2::write::{Bits, Contents, Options, Targets, needed, stream, stream_raw, write};
 use imagegen::target::{Overwrite, Target};
 use imagegen::tree::Progress;
 use rand::RngExt;
@@ -32,6 +32,8 @@ fn made(qemu: &Qemu, contents: &Contents<'_, File>, options: &Options, image: &P
     );
     let length = written.unwrap().length;
     target.finish_at(length, false).unwrap();
+    let most = needed(contents, options, u64::MAX, &Progress::default()).unwrap();
+    assert!(most >= length, "{what}: {length} bytes, not {most}");
     sound(qemu, image, what);
 }
 
@@ -50,8 +52,8 @@ fn snapshots_come_along_and_what_they_share_is_written_once() {
     for round in 0..12 {
         let dir = tempfile::tempdir().unwrap();
         let (from, names) = images::make(&qemu, dir.path(), &mut random);
-        let chain = open(&from, None, None).unwrap();
-        let versions = versions(&chain, None).unwrap();
+        let chain = open(&from, Some(Format::Qcow2), None).unwrap();
+        let versions = versions(&chain).unwrap();
         assert_eq!(versions.len(), names.len());
         let mut options = options(&mut random);
         if options.refcounts.order() < 2 {
@@ -106,8 +108,8 @@ fn many_snapshots_of_one_disk_cost_what_changed() {
     }
     // Back to an old one: what it shares with now lies beyond its neighbours.
     qemu.done(&["snapshot", "-a", "s2", text(&from)]);
-    let chain = open(&from, None, None).unwrap();
-    let versions = versions(&chain, None).unwrap();
+    let chain = open(&from, Some(Format::Qcow2), None).unwrap();
+    let versions = versions(&chain).unwrap();
     let contents = Contents {
         versions: &versions,
         ..Contents::of(&chain.disk)
@@ -154,7 +156,7 @@ fn bitmaps_come_along() {
         });
         qemu.io(&from, &writes.collect::<Vec<_>>());
         let read = |image: &Path| -> Vec<Bits> {
-            let chain = open(image, None, None).unwrap();
+            let chain = open(image, Some(Format::Qcow2), None).unwrap();
             let Some(Layer::Qcow2(image)) = chain.disk.layers().next() else {
                 panic!("no image");
             };
@@ -175,7 +177,7 @@ fn bitmaps_come_along() {
                 .all(|bitmap| bitmap.bits.iter().any(|byte| *byte > 0))
         );
         assert_eq!(bitmaps[0].flags, BitmapFlag::Auto.mask());
-        let chain = open(&from, None, None).unwrap();
+        let chain = open(&from, Some(Format::Qcow2), None).unwrap();
         let contents = Contents {
             bitmaps: &bitmaps,
             ..Contents::of(&chain.disk)
@@ -317,13 +319,13 @@ fn a_pipe_gets_what_a_file_gets() {
     for round in 0..12 {
         let dir = tempfile::tempdir().unwrap();
         let (from, _) = images::make(&qemu, dir.path(), &mut random);
-        let chain = open(&from, None, None).unwrap();
+        let chain = open(&from, Some(Format::Qcow2), None).unwrap();
         let mut options = options(&mut random);
         if options.refcounts.order() < 2 {
             options.refcounts = RefcountWidth::V2;
         }
         let what = format!("round {round}, {options:?}");
-        let versions = versions(&chain, None).unwrap();
+        let versions = versions(&chain).unwrap();
         let contents = Contents {
             versions: &versions,
             ..Contents::of(&chain.disk)
@@ -352,8 +354,8 @@ fn narrow_counts_are_never_exceeded() {
     for number in 0..6 {
         qemu.done(&["snapshot", "-c", &format!("s{number}"), text(&from)]);
     }
-    let chain = open(&from, None, None).unwrap();
-    let versions = versions(&chain, None).unwrap();
+    let chain = open(&from, Some(Format::Qcow2), None).unwrap();
+    let versions = versions(&chain).unwrap();
     let contents = Contents {
         versions: &versions,
         ..Contents::of(&chain.disk)

@@ -2,8 +2,8 @@
 
 use crate::images::{self, Qemu};
 use imagegen::qcow2::check;
-use imagegen::qcow2::open::open;
-use imagegen::qcow2::read::{Disk, What};
+use imagegen::qcow2::open::{Format, open};
+use imagegen::qcow2::read::{Disk, Layer, What};
 use rand::RngExt;
 use std::fs::File;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn random_images_hold_what_qemu_reads_from_them() {
     for round in 0..12 {
         let dir = tempfile::tempdir().unwrap();
         let (image, snapshots) = images::make(&qemu, dir.path(), &mut random);
-        let disk = open(&image, None, None).unwrap().disk;
+        let disk = open(&image, Some(Format::Qcow2), None).unwrap().disk;
         let theirs = qemu.contents(&image, None);
         same(&all(&disk), &theirs, &format!("round {round}"));
         // In parts, as others ask for it.
@@ -43,7 +43,7 @@ fn random_images_hold_what_qemu_reads_from_them() {
             );
         }
         for name in &snapshots {
-            let then = open(&image, None, Some(name)).unwrap().disk;
+            let then = open(&image, Some(Format::Qcow2), Some(name)).unwrap().disk;
             let theirs = qemu.contents(&image, Some(name));
             same(&all(&then), &theirs, &format!("round {round}, {name}"));
         }
@@ -105,4 +105,30 @@ fn map_says_the_same(qemu: &Qemu, image: &Path, disk: &Disk<File>) {
         }
     }
     assert_eq!(at, disk.size());
+}
+
+/// Both say of any byte how far what holds of it goes on, by what single bytes are.
+#[test]
+fn two_disks_are_the_same_and_differ_byte_by_byte_as_in_runs() {
+    let over = |parts| {
+        let layers = vec![Layer::Parts(vec![1; 400], parts), Layer::Raw(vec![2; 400])];
+        Disk::new(layers).unwrap()
+    };
+    let (one, two) = (over(vec![0..100, 200..300]), over(vec![50..250, 320..330]));
+    let place = |disk: &Disk<Vec<u8>>, at| {
+        let run = disk.run(at, 1).unwrap();
+        (run.what, run.depth)
+    };
+    let is_same = |at: &u64| place(&one, *at) == place(&two, *at);
+    for at in 0..400 {
+        let same = (at..400).take_while(is_same).count() as u64;
+        let differing = (at..400).take_while(|at| !is_same(at)).count() as u64;
+        assert_eq!(one.same_places(&two, at, 400 - at).unwrap(), same, "{at}");
+        assert_eq!(
+            one.differing(&two, at, 400 - at).unwrap(),
+            differing,
+            "{at}"
+        );
+        assert_eq!(one.differing(&two, at, 3).unwrap(), differing.min(3));
+    }
 }

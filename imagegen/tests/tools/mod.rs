@@ -124,3 +124,33 @@ pub(crate) fn skip(reason: &str) {
         .open(notes.join("skipped.tsv"));
     writeln!(file.unwrap(), "{test}\t{reason}").unwrap();
 }
+
+/// A loop device over a file, detached when dropped.
+pub(crate) struct Loop(pub(crate) PathBuf);
+
+impl Loop {
+    /// Over a new file of `size` bytes; none, and the running test noted as skipped, if
+    /// there can be none.
+    pub(crate) fn new(file: &Path, size: u64) -> Option<Self> {
+        std::fs::File::create(file).unwrap().set_len(size).unwrap();
+        let output = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output();
+        let output = output.unwrap();
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            skip(&format!("no loop device: {why}"));
+            return None;
+        }
+        Some(Self(
+            String::from_utf8(output.stdout).unwrap().trim().into(),
+        ))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
+    }
+}

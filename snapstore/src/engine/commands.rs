@@ -1,5 +1,6 @@
 //! A person's commands.
 
+use super::changes::Wanted;
 use super::commit::Done;
 use super::reads::drop_code;
 use super::take::Request;
@@ -53,12 +54,18 @@ impl Engine {
                 let result = Ok(Reply::Done);
                 out.list.push(Effect::Reply { id, result });
             }
+            Command::Changes {
+                volume,
+                from,
+                to,
+                after,
+            } => self.on_changes(id, volume, Wanted { from, to, after }, out),
             command => self.commands.push_back((id, command)),
         }
     }
 
     fn run_command(&mut self, id: CommandId, command: Command, out: &mut Effects) {
-        if let Err(error) = self.accepts(&command) {
+        if let Err(error) = self.accepts() {
             return out.list.push(Effect::Reply {
                 id,
                 result: Err(error),
@@ -86,7 +93,7 @@ impl Engine {
                 return;
             }
             Command::ExtendStore { blocks } => return self.extend_store(id, blocks, out),
-            Command::Close | Command::WaitForRoom { .. } => return,
+            Command::Close | Command::WaitForRoom { .. } | Command::Changes { .. } => return,
             Command::CreateVolume {
                 name,
                 uuid,
@@ -139,15 +146,13 @@ impl Engine {
         }
     }
 
-    fn accepts(&self, command: &Command) -> Result<(), CommandError> {
+    pub(super) fn accepts(&self) -> Result<(), CommandError> {
         if self.closing.is_some() {
             return Err(CommandError::Closing);
         }
         match &self.failed {
-            Some(reason) if !matches!(command, Command::Close) => {
-                Err(CommandError::StoreFailed(reason.clone()))
-            }
-            _ => Ok(()),
+            Some(reason) => Err(CommandError::StoreFailed(reason.clone())),
+            None => Ok(()),
         }
     }
 

@@ -227,7 +227,7 @@ impl Heal {
     /// Whether only reads wait for it.
     fn for_readers(&self) -> bool {
         let mut tasks = self.tasks.iter();
-        tasks.all(|task| matches!(task, Task::Read(_)))
+        tasks.all(|task| matches!(task, Task::Read(_) | Task::Query(_) | Task::Compare(_)))
     }
 
     /// What it costs, for a person.
@@ -273,6 +273,11 @@ impl Engine {
                 Task::Read(id) => {
                     let reason = reason.to_owned();
                     self.fail_read(id, RequestError::Damaged { block, reason }, out);
+                }
+                Task::Query(id) => self.fail_query(id, block, reason, out),
+                Task::Compare(id) => {
+                    let reason = reason.to_owned();
+                    self.fail_compare(id, RequestError::Damaged { block, reason }, out);
                 }
                 Task::Purge if self.postpone_purge() => {}
                 task => left.push(task),
@@ -410,11 +415,16 @@ impl Engine {
             self.heals.holes.push(span);
         }
         let failure = format!("a checkpoint needs damaged block {block}: {reason}");
-        let error = RequestError::Damaged { block, reason };
+        let error = RequestError::Damaged {
+            block,
+            reason: reason.clone(),
+        };
         for task in tasks {
             match task {
                 Task::Write(id) => self.write_hit_damage(id, &error, out),
                 Task::Read(id) => self.fail_read(id, error.clone(), out),
+                Task::Query(id) => self.fail_query(id, block, &reason, out),
+                Task::Compare(id) => self.fail_compare(id, error.clone(), out),
                 Task::Purge => self.purge_hit_damage(&span),
                 Task::Merge if self.rewrite_table(wanting.tree) => {}
                 Task::Merge => self.fail_store(&failure, out),

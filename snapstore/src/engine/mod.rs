@@ -10,6 +10,7 @@
 //! | `api` | events, effects, commands: the seam |
 //! | `writes`, `copyout`, `chunks` | origin writes, keeping old contents, read-locks |
 //! | `reads` | snapshot reads |
+//! | `changes`, `compare` | which chunks differ between two snapshots |
 //! | `lookup` | recent table, frozen table, tree; cache misses |
 //! | `heal` | tree nodes that cannot be read |
 //! | `commit` | group commit and publish |
@@ -27,10 +28,12 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 pub mod api;
+mod changes;
 mod checkpoint;
 mod chunks;
 mod commands;
 mod commit;
+mod compare;
 mod copyout;
 mod damage;
 mod extend;
@@ -101,6 +104,8 @@ impl Geometry {
 enum Task {
     Write(usize),
     Read(usize),
+    Query(usize),
+    Compare(usize),
     Purge,
     Merge,
     Heal,
@@ -154,6 +159,8 @@ pub struct Engine {
     ready: VecDeque<Task>,
     writes: Slab<writes::Write>,
     reads: Slab<reads::Read>,
+    queries: Slab<changes::Query>,
+    comparisons: Slab<compare::Comparison>,
     grants: Map<GrantId, reads::Grant>,
     next_grant: u64,
     chunks: Map<(VolumeId, u64), chunks::Busy>,
@@ -240,6 +247,8 @@ impl Engine {
             ready: VecDeque::new(),
             writes: Slab::new(),
             reads: Slab::new(),
+            queries: Slab::new(),
+            comparisons: Slab::new(),
             grants: Map::default(),
             next_grant: 0,
             chunks: Map::default(),
@@ -331,6 +340,8 @@ impl Engine {
             match task {
                 Task::Write(id) => self.run_write(id, out),
                 Task::Read(id) => self.run_read(id, out),
+                Task::Query(id) => self.run_query(id, out),
+                Task::Compare(id) => self.run_compare(id, out),
                 // Background work looks by itself whether its nodes are there.
                 Task::Purge | Task::Merge | Task::Heal => {}
             }
@@ -356,6 +367,24 @@ impl Engine {
             } => {
                 self.on_read(owner, volume, tag, first, count, out);
             }
+            Event::Compare {
+                owner,
+                volume,
+                from,
+                to,
+                first,
+                count,
+            } => self.on_compare(
+                compare::Range {
+                    owner,
+                    volume,
+                    from,
+                    to,
+                    first,
+                    count,
+                },
+                out,
+            ),
             Event::ReadDone { grant } => self.on_read_done(grant),
             Event::DataDamaged {
                 volume,
@@ -450,6 +479,7 @@ impl Engine {
         }
         if self.failed.is_some() {
             let held = !self.reads.is_empty() || !self.grants.is_empty();
+            let held = held || !self.queries.is_empty() || !self.comparisons.is_empty();
             if !held && self.invalidating.is_empty() {
                 self.closed(out);
             }
@@ -466,6 +496,8 @@ impl Engine {
             && self.journal.idle()
             && self.copies.is_empty()
             && self.reads.is_empty()
+            && self.queries.is_empty()
+            && self.comparisons.is_empty()
             && self.grants.is_empty()
             && !self.checkpoint.busy()
             && !self.probing()

@@ -190,7 +190,7 @@ impl Engine {
 
     /// One tree leaf's worth of eras in `from..end`, with what the tables above the
     /// tree say, and where to go on.
-    fn read_window(
+    pub(super) fn read_window(
         &mut self,
         from: Key,
         end: Key,

@@ -65,9 +65,7 @@ impl Engine {
         for chunk in first..first + u64::from(count) {
             self.lock_chunk(volume, chunk);
         }
-        if let Some(volume) = self.state.volumes.get_mut(&volume) {
-            *volume.readers.entry(tag).or_default() += 1;
-        }
+        self.reader_came(volume, tag);
         let (pieces, crcs, pinned) = (Vec::new(), Vec::new(), Vec::new());
         let read = Read {
             owner,
@@ -84,7 +82,7 @@ impl Engine {
         self.ready.push_back(Task::Read(id));
     }
 
-    fn readable(&self, volume: VolumeId, tag: Tag) -> Result<(), RequestError> {
+    pub(super) fn readable(&self, volume: VolumeId, tag: Tag) -> Result<(), RequestError> {
         let none = RequestError::NoSnapshot(volume, tag);
         let record = self
             .state
@@ -237,7 +235,13 @@ impl Engine {
         (first..first + u64::from(count)).for_each(|chunk| self.unlock_chunk(volume, chunk));
     }
 
-    fn reader_left(&mut self, id: VolumeId, tag: Tag) {
+    pub(super) fn reader_came(&mut self, id: VolumeId, tag: Tag) {
+        if let Some(volume) = self.state.volumes.get_mut(&id) {
+            *volume.readers.entry(tag).or_default() += 1;
+        }
+    }
+
+    pub(super) fn reader_left(&mut self, id: VolumeId, tag: Tag) {
         let Some(volume) = self.state.volumes.get_mut(&id) else {
             return;
         };

@@ -12,6 +12,7 @@ use crate::format::journal::Record;
 use crate::ids::Owner;
 use crate::recover::{OpenError, load};
 
+mod changes;
 mod copyouts;
 mod damage;
 mod deletes;

@@ -162,6 +162,15 @@ impl MemTable {
         to.same_list(key).then_some(Tag(key.c))
     }
 
+    /// Exceptions in `from..to` as (key, place or purged).
+    pub fn places(&self, from: Key, to: Key) -> impl Iterator<Item = (Key, Option<Place>)> + '_ {
+        let range = (from < to).then(|| self.exceptions.range(from..to));
+        range.into_iter().flatten().map(|(key, entry)| match entry {
+            Entry::Put { place, .. } => (*key, Some(*place)),
+            Entry::Gone { .. } => (*key, None),
+        })
+    }
+
     /// Era entries in `from..to` as (key, place or purged).
     pub fn eras(&self, from: Key, to: Key) -> impl Iterator<Item = (Key, Option<Place>)> + '_ {
         (from < to)

@@ -1,7 +1,12 @@
 //! Outside judges of the NBD exports: libnbd's and qemu's tools.
 
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use csnap_tests::e2e::bed::VOLUME;
 use csnap_tests::e2e::client::Client;
+use csnap_tests::e2e::fault::Trying;
 use csnap_tests::e2e::files::{self, MIB};
 use csnap_tests::e2e::{Bed, Outcome, Setup, tools};
 use csnap_tests::{ensure, need_tools};
@@ -165,4 +170,51 @@ fn nbdcopy_with_many_connections() -> Outcome {
     );
     ensure!(bed.digest(&snapshot)? == before, "{snapshot} changed");
     bed.finish()
+}
+
+/// Read and written through a file system of libnbd's.
+#[test]
+fn nbdfuse_shows_an_export_as_a_file() -> Outcome {
+    let name = "nbdfuse_shows_an_export_as_a_file";
+    need_tools!(name, "nbdfuse", "fusermount3");
+    if std::fs::File::open("/dev/fuse").is_err() {
+        return tools::skip(name, "/dev/fuse cannot be opened here");
+    }
+    let (bed, snapshot) = bed("nbdfuse")?;
+    let before = bed.digest(&snapshot)?;
+    let file = bed.path("as-a-file");
+    let story = || "look through nbdfuse".to_owned();
+    std::fs::write(&file, "").trying(story)?;
+    let mut fuse = std::process::Command::new("nbdfuse")
+        .arg(&file)
+        .arg(bed.uri(VOLUME))
+        .spawn()
+        .trying(story)?;
+    let until = Instant::now() + Duration::from_secs(30);
+    while std::fs::metadata(&file).trying(story)?.len() != 24 * MIB {
+        let gone = fuse.try_wait().trying(story)?;
+        ensure!(gone.is_none(), "nbdfuse ended: {gone:?}");
+        ensure!(Instant::now() < until, "nbdfuse shows nothing");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let outcome = through_a_file(&bed, &file);
+    tools::run(tools::program("fusermount3").arg("-u").arg(&file))?;
+    fuse.wait().trying(story)?;
+    outcome?;
+    ensure!(bed.digest(&snapshot)? == before, "{snapshot} changed");
+    bed.finish()
+}
+
+fn through_a_file(bed: &Bed, file: &Path) -> Outcome {
+    let story = || "use the file of nbdfuse".to_owned();
+    ensure!(files::digest(file)? == bed.digest(VOLUME)?, "read wrongly");
+    let written = std::fs::File::options()
+        .write(true)
+        .open(file)
+        .trying(story)?;
+    written.write_all_at(&[0x5a; 9216], 3 * MIB).trying(story)?;
+    written.sync_all().trying(story)?;
+    let found = Client::connect(&bed.nbd_socket(), VOLUME)?.read(3 * MIB, 8192)?;
+    ensure!(found == [0x5a; 8192], "written wrongly");
+    Ok(())
 }

@@ -89,9 +89,16 @@ fn exports_come_back_after_an_orderly_restart() -> Outcome {
         bed.digest(&snapshot)? == before,
         "{snapshot} changed over a restart"
     );
+    let listed = bed
+        .ctl
+        .json(&format!("snapshot show {VOLUME}@not-mapped"))?;
     ensure!(
-        Client::connect(&bed.nbd_socket(), &format!("{VOLUME}@not-mapped")).is_err(),
-        "a snapshot that was not mapped is exported"
+        listed.to_string().contains("\"mapped\":false"),
+        "a snapshot that was not mapped is: {listed}"
+    );
+    ensure!(
+        bed.digest(&format!("{VOLUME}@not-mapped"))? == before,
+        "what is not mapped cannot be read, or changed"
     );
     bed.finish()
 }

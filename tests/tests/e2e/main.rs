@@ -5,6 +5,8 @@
 
 mod bad_input;
 mod damage;
+mod diff;
+mod export;
 mod extend;
 mod fio;
 mod format;
@@ -17,6 +19,9 @@ mod judges;
 mod kill;
 mod life;
 mod moved;
+mod nbd_changes;
+mod nbd_tls;
+mod restore;
 mod scale;
 mod scrub;
 mod sockets;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use csnap_tests::e2e::bed::VOLUME;
 use csnap_tests::e2e::client::{Ask, Client};
@@ -182,6 +182,36 @@ fn the_control_socket_is_private() -> Outcome {
         let meta = std::fs::metadata(&path).trying(|| format!("look at {}", path.display()))?;
         let mode = meta.permissions().mode() & 0o777;
         ensure!(mode & !wanted == 0, "{} has mode {mode:o}", path.display());
+    }
+    bed.finish()
+}
+
+/// Connections that got in and say nothing more: who is served stays so, those too many
+/// are hung up on, and there is room again when they have gone.
+#[test]
+fn a_flood_of_idle_nbd_clients() -> Outcome {
+    let bed = Bed::new("nbd-flood", &small())?;
+    let mut early = Client::connect(&bed.nbd_socket(), VOLUME)?;
+    let enter = b"\0\0\0\x03IHAVEOPT\0\0\0\x01\0\0\0\x03vol";
+    let mut idle = Vec::new();
+    for _ in 0..3000 {
+        let Ok(mut stream) = UnixStream::connect(bed.nbd_socket()) else {
+            break;
+        };
+        let _ = stream.write_all(enter);
+        idle.push(stream);
+    }
+    ensure!(idle.len() > 300, "only {} got as far", idle.len());
+    for round in 0..50_u8 {
+        early.write(0, vec![round; 4096])?;
+        ensure!(early.read(0, 4096)? == vec![round; 4096], "round {round}");
+    }
+    bed.ctl.ok("status")?;
+    drop(idle);
+    let until = Instant::now() + Duration::from_secs(30);
+    while still_well(&bed, 9).is_err() {
+        ensure!(Instant::now() < until, "nobody is let in any more");
+        std::thread::sleep(Duration::from_millis(200));
     }
     bed.finish()
 }

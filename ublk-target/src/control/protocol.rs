@@ -14,8 +14,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::views::{
-    EventView, FeaturesView, PolicyName, ScrubView, SnapshotView, StatusView, StoreView, TakenView,
-    VolumeView,
+    EventView, FeaturesView, PolicyName, RangeView, ScrubView, SnapshotView, StatusView, StoreView,
+    TakenView, VolumeView,
 };
 
 /// Version of the protocol. A daemon refuses requests of another version.
@@ -247,6 +247,19 @@ pub enum Request {
         /// Which.
         snapshot: SnapshotName,
     },
+    /// What differs between a snapshot and a newer one, or its volume as it is. Answer:
+    /// `changes`.
+    #[serde(rename = "snapshot.diff")]
+    SnapshotDiff {
+        /// The older one.
+        from: SnapshotName,
+        /// Name of the newer one, of the same volume; the volume as it is when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+        /// What follows this place: the `next` of the part before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<DiffCursor>,
+    },
     /// Delete snapshots, all or none of a store's. Answer: `done`.
     #[serde(rename = "snapshot.delete")]
     SnapshotDelete {
@@ -311,7 +324,7 @@ fn default_scrub_rate() -> u64 {
 }
 
 /// Every verb, in the order of [`Request`].
-pub const VERBS: [&str; 22] = [
+pub const VERBS: [&str; 23] = [
     "status",
     "events",
     "features",
@@ -329,6 +342,7 @@ pub const VERBS: [&str; 22] = [
     "snapshot.take",
     "snapshot.list",
     "snapshot.show",
+    "snapshot.diff",
     "snapshot.delete",
     "snapshot.rename",
     "snapshot.map",
@@ -344,6 +358,16 @@ pub struct Cursor {
     pub volume: String,
     /// Its tag.
     pub tag: u64,
+}
+
+/// Where a part of a list of changes ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiffCursor {
+    /// Tag of the snapshot that was the newest when a chunk was copied.
+    pub tag: u64,
+    /// That chunk.
+    pub chunk: u64,
 }
 
 /// What the daemon answers.
@@ -377,6 +401,13 @@ pub enum Answer {
         items: Vec<SnapshotView>,
         /// More follow after this one.
         next: Option<Cursor>,
+    },
+    /// A part of what differs.
+    Changes {
+        /// Ranges, each once in all parts, in no order and not joined.
+        items: Vec<RangeView>,
+        /// More follow after this place.
+        next: Option<DiffCursor>,
     },
     /// Snapshots were taken.
     Taken(TakenView),

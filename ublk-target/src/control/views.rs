@@ -310,7 +310,8 @@ pub struct StatusView {
     /// Features of the kernel's ublk driver, by name; empty without ublk.
     #[serde(default)]
     pub ublk_features: Vec<String>,
-    /// Path of the NBD socket; empty if NBD is not served.
+    /// Path of the NBD socket: snapshots can be read there, mapped or not, and with the
+    /// front ends `nbd` and `both` volumes too.
     pub nbd_socket: String,
     /// The stores.
     pub stores: Vec<StoreView>,
@@ -342,6 +343,15 @@ pub enum Level {
     Warning,
     /// Something was lost or does not work.
     Error,
+}
+
+/// Bytes of a volume that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RangeView {
+    /// The first byte.
+    pub start: u64,
+    /// How many.
+    pub length: u64,
 }
 
 /// Something that happened.

@@ -32,6 +32,7 @@ impl<E: Stepper> Core<E> {
             Effect::WriteGranted { owner, .. }
             | Effect::WriteFailed { owner, .. }
             | Effect::ReadFrom { owner, .. }
+            | Effect::Compared { owner, .. }
             | Effect::ReadFailed { owner, .. } => self.answer(visit, owner, effect, base, arena),
             Effect::Pause { io, volumes } => self.pause_all(io, &volumes, visit),
             Effect::Resume { io } => self.resume_all(io, Some(visit)),

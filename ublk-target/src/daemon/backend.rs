@@ -55,6 +55,7 @@ impl Backend for Daemon {
             R::SnapshotTake { targets, priority } => self.snapshot_take(&targets, priority),
             R::SnapshotList { volume, after } => self.snapshot_list(volume.as_deref(), after),
             R::SnapshotShow { snapshot } => self.snapshot_show(&snapshot),
+            R::SnapshotDiff { from, to, after } => self.snapshot_diff(&from, to, after),
             R::SnapshotDelete { snapshots, force } => self.snapshot_delete(&snapshots, force),
             R::SnapshotRename { snapshot, to } => self.snapshot_rename(snapshot, to),
             R::SnapshotMap { snapshot } => self.snapshot_map(&snapshot),

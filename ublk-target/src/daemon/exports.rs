@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 
 use super::devices::{Device, Key};
 use crate::export::{Export, ExportTarget};
-use crate::nbd::{ExportEntry, ExportInfo, Exports, Refusal, RefusalKind};
+use crate::nbd::{Refusal, RefusalKind};
 
 /// Something that is served, in at least one way.
 #[derive(Clone, Debug)]
@@ -86,29 +86,27 @@ impl ExportTable {
     pub fn stop(&self) {
         self.0.write().stopping = true;
     }
-}
 
-impl Exports for ExportTable {
-    type Export = Arc<Export>;
-
-    fn list(&self) -> Vec<ExportEntry> {
+    /// Whether NBD clients are admitted to it.
+    #[must_use]
+    pub fn has_nbd(&self, name: &str) -> bool {
         let table = self.0.read();
-        let entry = |name: &String| {
-            let what = if name.contains('@') {
-                "snapshot (read-only)"
-            } else {
-                "live origin"
-            };
-            ExportEntry {
-                name: name.clone(),
-                description: what.to_owned(),
-            }
-        };
-        let with_nbd = table.exports.iter().filter(|(_, s)| s.nbd.is_some());
-        with_nbd.map(|(name, _)| entry(name)).collect()
+        table.exports.get(name).is_some_and(|s| s.nbd.is_some())
     }
 
-    fn open(&self, name: &str) -> Result<(Arc<Export>, ExportInfo), Refusal> {
+    /// What NBD clients are admitted to.
+    #[must_use]
+    pub fn names_with_nbd(&self) -> Vec<String> {
+        let table = self.0.read();
+        let with_nbd = table.exports.iter().filter(|(_, s)| s.nbd.is_some());
+        with_nbd.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The NBD export of this name, if there is one.
+    ///
+    /// # Errors
+    /// When nobody is admitted any more.
+    pub fn open(&self, name: &str) -> Result<Option<Arc<Export>>, Refusal> {
         let table = self.0.read();
         if table.stopping {
             let message = "csnapd is stopping; connect again when it has restarted".to_owned();
@@ -118,21 +116,6 @@ impl Exports for ExportTable {
             });
         }
         let served = table.exports.get(name);
-        match served.and_then(|served| served.nbd.as_ref()) {
-            Some(export) => Ok((export.clone(), export.info())),
-            None => Err(Refusal {
-                kind: RefusalKind::Unknown,
-                message: unknown(name),
-            }),
-        }
+        Ok(served.and_then(|served| served.nbd.clone()))
     }
-}
-
-fn unknown(name: &str) -> String {
-    let next = if name.contains('@') {
-        "a snapshot must be mapped first: csnapctl snapshot map"
-    } else {
-        "csnapctl status shows the volumes, and why one is not served"
-    };
-    format!("there is no export {name:?}; {next}")
 }

@@ -12,7 +12,7 @@
 //! | `waiting` | devices of an earlier csnapd: which go, which wait for what |
 //! | [`handlers`], [`events`], [`state`] | notices, what happened, what outlives the process |
 //! | [`fill_rate`] | when a store will be full |
-//! | [`nbd_socket`] | new NBD connections, up to the I/O threads |
+//! | [`nbd_socket`], [`nbd_tcp`], [`visits`] | new NBD connections, up to the I/O threads; snapshots that are not mapped |
 //! | [`signature`], [`in_use`] | what is on a device, who uses it: before it is written over |
 //! | [`process`] | one instance, signals, supervisor |
 //! | [`activation`] | sockets the supervisor passed on |
@@ -38,6 +38,7 @@ pub mod in_use;
 pub mod marks;
 pub mod mounts;
 pub mod nbd_socket;
+pub mod nbd_tcp;
 pub mod origin;
 pub mod origin_errors;
 mod owed;
@@ -53,6 +54,7 @@ pub mod store;
 pub mod udev;
 mod verbs;
 mod views;
+pub mod visits;
 mod waiting;
 mod withdraw;
 
@@ -73,6 +75,7 @@ use self::origin::Consent;
 use self::safety::Safety;
 use self::state::{ListedStore, StateFile};
 use self::store::Store;
+use self::visits::Visits;
 use crate::control::protocol::{ErrorCode, Failure, SnapshotName};
 use crate::control::utc;
 use crate::control::views::{FrontendName, Level, Problem};
@@ -101,6 +104,7 @@ pub struct Daemon {
     state: Arc<StateFile>,
     events: Arc<Events>,
     exports: Arc<ExportTable>,
+    visits: Visits,
     choice: Choice,
     /// `None` where the front end is NBD alone.
     devices: Option<Devices>,
@@ -149,6 +153,7 @@ impl Daemon {
             state,
             events,
             exports: Arc::default(),
+            visits: Visits::default(),
             choice,
             devices,
             ublk,
@@ -159,23 +164,11 @@ impl Daemon {
         })
     }
 
-    /// Whether NBD is served.
-    #[must_use]
-    pub fn serves_nbd(&self) -> bool {
-        self.choice.nbd()
-    }
-
     /// Lets go of clients that wait for events, and admits none to exports: the
     /// daemon is about to stop.
     pub fn prepare_to_stop(&self) {
         self.exports.stop();
         self.events.close();
-    }
-
-    /// The exports, for the NBD socket.
-    #[must_use]
-    pub fn exports(&self) -> Arc<ExportTable> {
-        self.exports.clone()
     }
 
     /// Attaches every store of the state file. What fails is remembered and

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::exports::ExportTable;
+use super::Daemon;
 use crate::control::listener::{ListenError, Listener, Service};
 use crate::nbd::negotiate::DEFAULT_TIMEOUT;
 use crate::nbd::{NegotiateError, negotiate};
@@ -21,20 +21,20 @@ const MAX_HANDSHAKES: usize = 64;
 /// When the socket cannot be made; see [`ListenError`].
 pub fn serve(
     path: &Path,
-    exports: Arc<ExportTable>,
+    daemon: Arc<Daemon>,
     runtime: Arc<Runtime>,
 ) -> Result<Listener, ListenError> {
-    Listener::start(path, MAX_HANDSHAKES, Front { exports, runtime })
+    Listener::start(path, MAX_HANDSHAKES, Front { daemon, runtime })
 }
 
 struct Front {
-    exports: Arc<ExportTable>,
+    daemon: Arc<Daemon>,
     runtime: Arc<Runtime>,
 }
 
 impl Service for Front {
     fn serve(&self, stream: UnixStream) {
-        let negotiated = match negotiate(&stream, &*self.exports, DEFAULT_TIMEOUT) {
+        let negotiated = match negotiate(&stream, &*self.daemon, DEFAULT_TIMEOUT) {
             Ok(negotiated) => negotiated,
             Err(NegotiateError::Left) => return,
             Err(error) => return tracing::info!(%error, "an NBD handshake failed"),

@@ -46,7 +46,8 @@ impl Daemon {
             store.let_wait_for_room(&volumes, false);
         }
         let cut_off = self
-            .withdraw(store, &names, leaving)
+            .dismiss(&names, leaving)
+            .and_then(|()| self.withdraw(store, &names, leaving))
             .inspect_err(|_| store.let_wait_for_room(&volumes, true))?;
         for info in &volumes {
             let sealed = if cut_off.contains(&info.name) {

@@ -24,8 +24,12 @@ struct Ways {
 
 impl Daemon {
     fn ways(&self, name: &str) -> Ways {
+        let visitors = self.visits.clients(name);
         let Some(served) = self.exports.get(name) else {
-            return Ways::default();
+            return Ways {
+                clients: visitors,
+                ..Ways::default()
+            };
         };
         let Served { device, nbd, .. } = &served;
         let device = device.as_ref().zip(self.devices.as_ref());
@@ -35,7 +39,7 @@ impl Daemon {
             link: link.map(|path| path.display().to_string()),
             agreed: device.map(|(device, _)| device.agreed()),
             export: nbd.as_ref().map(|_| name.to_owned()),
-            clients: served.clients(),
+            clients: served.clients() + visitors,
         }
     }
 

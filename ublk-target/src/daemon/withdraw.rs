@@ -19,7 +19,7 @@ use crate::control::protocol::Failure;
 use crate::control::views::Level;
 
 /// How long NBD clients may take to finish what they have asked for.
-const FAREWELL: Duration = Duration::from_secs(5);
+pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 /// How many devices are taken away, or handed over, at once.
 const AT_ONCE: usize = 32;
 

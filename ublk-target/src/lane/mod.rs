@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use slab::Slab;
 use snapstore::{Checksum, EventBatch, Owner, VolumeId};
 
+mod compare;
 mod copy;
 mod request;
 mod snapshot;

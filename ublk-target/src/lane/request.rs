@@ -2,6 +2,7 @@
 
 use snapstore::engine::RequestError;
 
+use super::compare::Comparison;
 use super::snapshot::SnapshotRead;
 use super::transfer::Then;
 use super::write::Change;
@@ -23,6 +24,8 @@ pub(super) enum State {
     Change(Change),
     /// It reads a snapshot.
     Snapshot(Box<SnapshotRead>),
+    /// It asks what changed.
+    Compare(Comparison),
 }
 
 impl Lane {
@@ -33,6 +36,7 @@ impl Lane {
             return;
         }
         let state = match (request.target, request.verb) {
+            (_, Verb::Changed { .. }) => State::Compare(Comparison::default()),
             (Target::Snapshot { .. }, _) => State::Snapshot(Box::default()),
             (_, Verb::Write | Verb::WriteZeroes { .. } | Verb::Trim) => {
                 State::Change(Change::at(request.offset))
@@ -41,6 +45,7 @@ impl Lane {
         };
         let key = self.requests.insert(Active { request, state });
         match (request.target, request.verb) {
+            (_, Verb::Changed { since, .. }) => self.ask_changed(key, since),
             (_, Verb::Flush) | (Target::Origin, Verb::Read | Verb::Extents) => self.plain(key),
             (Target::Origin, _) => self.advance_change(key),
             (Target::Snapshot { tag, .. }, _) => self.ask_snapshot(key, tag),
@@ -68,7 +73,10 @@ impl Lane {
         {
             return Err(libc::EINVAL);
         }
-        let changes = !matches!(request.verb, Verb::Read | Verb::Flush | Verb::Extents);
+        let changes = matches!(
+            request.verb,
+            Verb::Write | Verb::WriteZeroes { .. } | Verb::Trim
+        );
         if changes && request.target != Target::Origin {
             return Err(libc::EPERM);
         }
@@ -113,7 +121,7 @@ impl Lane {
             Some(State::Plain) => self.finish(key, result.map(drop)),
             Some(State::Change(_)) => self.change_moved(key, result),
             Some(State::Snapshot(_)) => self.piece_moved(key, result.map(drop)),
-            None => {}
+            Some(State::Compare(_)) | None => {}
         }
     }
 
@@ -128,12 +136,17 @@ impl Lane {
 
     /// The engine refused.
     pub(super) fn refused(&mut self, key: usize, error: &RequestError) {
-        tracing::error!(%error, "request refused");
         let errno = match error {
+            // What was there when it was asked for may be deleted by now.
+            RequestError::NoSnapshot(..) => {
+                tracing::debug!(%error, "request refused");
+                return self.finish(key, Err(libc::ESTALE));
+            }
             RequestError::NoSpace(_) => libc::ENOSPC,
             RequestError::Closing => libc::ESHUTDOWN,
             _ => libc::EIO,
         };
+        tracing::error!(%error, "request refused");
         self.finish(key, Err(errno));
     }
 

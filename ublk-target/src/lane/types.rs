@@ -58,6 +58,14 @@ pub enum Verb {
     Flush,
     /// Say which parts hold data; fewer bytes than asked may be told of.
     Extents,
+    /// Say which parts changed since a snapshot, as [`Verb::Extents`]; fewer bytes than
+    /// asked may be told of.
+    Changed {
+        /// The snapshot; older than the request's target.
+        since: Tag,
+        /// Its size in bytes: what lies beyond has changed.
+        size: u64,
+    },
 }
 
 /// One request of a front end.
@@ -127,7 +135,8 @@ pub(super) fn blocks_around(offset: u64, len: u64) -> (u64, u64) {
 pub struct Extent {
     /// Bytes.
     pub len: u64,
-    /// Holds data; otherwise it is a hole and reads as zeroes.
+    /// Holds data; otherwise it is a hole and reads as zeroes. For [`Verb::Changed`]: it
+    /// has changed.
     pub data: bool,
 }
 
@@ -138,7 +147,7 @@ pub struct Done {
     pub tag: u64,
     /// How it went; an `errno` if badly.
     pub result: Result<(), i32>,
-    /// For [`Verb::Extents`]: from the request's offset on.
+    /// For [`Verb::Extents`] and [`Verb::Changed`]: from the request's offset on.
     pub extents: Vec<Extent>,
 }
 

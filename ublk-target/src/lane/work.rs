@@ -6,6 +6,7 @@ use snapstore::engine::{Effect, Event};
 use snapstore::ids::IoId;
 use snapstore::{BLOCK_SIZE, Block, IoError, VolumeId};
 
+use super::compare::Part;
 use super::copy::CopyJob;
 use super::snapshot::Piece;
 use super::transfer::Then;
@@ -45,6 +46,20 @@ impl Lane {
                     crcs: range,
                 };
                 self.read_from(Self::request_of(owner), &piece, crcs);
+            }
+            Effect::Compared {
+                owner,
+                first,
+                count,
+                differs,
+                last,
+            } => {
+                let part = Part {
+                    first,
+                    count,
+                    differs,
+                };
+                self.compared(Self::request_of(owner), &part, last);
             }
             Effect::Copy {
                 copy,

@@ -171,8 +171,18 @@ impl ExportInfo {
 pub struct ExportEntry {
     /// What a client opens: `vol` or `vol@name`.
     pub name: String,
-    /// For people; may be empty.
-    pub description: String,
+    /// Opened when somebody asks for it: never the export that is meant when no name is
+    /// given.
+    pub on_demand: bool,
+}
+
+/// An older snapshot, for the question what changed since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The daemon's number for it.
+    pub tag: u64,
+    /// Its size in bytes: what lies beyond has changed.
+    pub size: u64,
 }
 
 /// Where exports come from.
@@ -182,6 +192,16 @@ pub trait Exports {
 
     /// All exports there are now.
     fn list(&self) -> Vec<ExportEntry>;
+
+    /// What it is, for people; may be empty.
+    fn describe(&self, name: &str) -> String;
+
+    /// The snapshots an export can be compared with, by their names without the
+    /// volume's.
+    fn older(&self, name: &str) -> Vec<(String, Since)> {
+        let _ = name;
+        Vec::new()
+    }
 
     /// Opens an export and says what it is like. Also called for a client that only
     /// asks, so it has to be cheap.

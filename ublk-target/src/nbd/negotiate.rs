@@ -11,21 +11,23 @@
 //! | `EXPORT_NAME` | the export, or hanging up |
 //! | `INFO`, `GO` | size and flags, block sizes; name and description if asked |
 //! | `LIST` | every export |
-//! | `STRUCTURED_REPLY` | yes |
-//! | `LIST_META_CONTEXT`, `SET_META_CONTEXT` | `base:allocation` |
-//! | `STARTTLS` and everything unknown | not supported |
+//! | `STRUCTURED_REPLY`, `EXTENDED_HEADERS` | yes |
+//! | `LIST_META_CONTEXT`, `SET_META_CONTEXT` | `base:allocation`, `qemu:dirty-bitmap:` and an older snapshot |
+//! | `STARTTLS` | yes where it is demanded ([`demand_tls`]), which rules out all else before |
+//! | everything unknown | not supported |
 //! | `ABORT` | a farewell |
 
 mod channel;
 mod options;
 mod session;
 
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+pub use channel::{Greeted, Socket};
 pub use session::Negotiated;
 
-use super::export::{Exports, Refusal};
+use super::export::{Exports, Refusal, Since};
+use super::wire::{BASE_ALLOCATION_ID, DIRTY_BITMAP_ID, option, option_reply};
 
 /// The time-out a daemon uses unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,13 +38,54 @@ pub const MAX_OPTION: u32 = 16 << 10;
 /// Longest option that is read and refused; longer ones end the connection.
 pub const MAX_SKIPPED_OPTION: u32 = 1 << 20;
 
+/// Most metadata contexts of one connection that tell what changed.
+pub const MAX_CHANGED: usize = 8;
+
 /// What the client has chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Structured replies.
     pub structured: bool,
+    /// Extended headers; structured replies with them.
+    pub extended: bool,
     /// The metadata context `base:allocation`, for the export that was opened.
     pub base_allocation: bool,
+    /// Metadata contexts that tell what changed, for the export that was opened.
+    pub changed: [Option<Since>; MAX_CHANGED],
+}
+
+impl Options {
+    /// A client that has chosen nothing.
+    pub const NONE: Self = Self {
+        structured: false,
+        extended: false,
+        base_allocation: false,
+        changed: [None; MAX_CHANGED],
+    };
+
+    /// Whether any metadata context was chosen.
+    #[must_use]
+    pub fn has_contexts(&self) -> bool {
+        self.contexts().next().is_some()
+    }
+
+    /// The metadata contexts chosen, and their numbers on the wire.
+    pub fn contexts(&self) -> impl Iterator<Item = (u32, Context)> {
+        let allocation = (BASE_ALLOCATION_ID, Context::Allocation);
+        let changed = (DIRTY_BITMAP_ID..).zip(self.changed);
+        let changed = changed.filter_map(|(id, since)| Some((id, Context::Changed(since?))));
+        let allocation = self.base_allocation.then_some(allocation);
+        allocation.into_iter().chain(changed)
+    }
+}
+
+/// What a metadata context tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// Data and holes.
+    Allocation,
+    /// What changed since a snapshot.
+    Changed(Since),
 }
 
 /// Why a handshake did not lead to an export.
@@ -57,6 +100,9 @@ pub enum NegotiateError {
     /// The socket failed.
     #[error("the socket failed during the handshake: {0}")]
     Socket(#[from] std::io::Error),
+    /// The client wants an export without encryption, where that is demanded.
+    #[error("the client does not encrypt")]
+    NotEncrypted,
     /// Not an NBD client, or one of another time.
     #[error("handshake flags {0:#x} of the client are unknown here")]
     BadFlags(u32),
@@ -96,14 +142,72 @@ pub enum NegotiateError {
 /// # Errors
 /// When it did not lead to an export; the socket is of no more use.
 pub fn negotiate<E: Exports>(
-    socket: &UnixStream,
+    socket: &dyn Socket,
     exports: &E,
     timeout: Duration,
 ) -> Result<Negotiated<E::Export>, NegotiateError> {
-    socket.set_nonblocking(false)?;
+    socket.block()?;
+    let mut channel = channel::Channel::new(socket, timeout);
+    let greeted = channel.greet()?;
+    let negotiated = session::Session::new(channel, exports, greeted, false).run()?;
+    socket.patience(None)?;
+    Ok(negotiated)
+}
+
+/// The first part of a handshake that has to be encrypted: from the greeting to the
+/// client's wish for TLS, without which nothing is told it. TLS comes next on `socket`,
+/// and [`negotiate_encrypted`] within.
+///
+/// # Errors
+/// When the client did not ask for TLS; the socket is of no more use.
+pub fn demand_tls(socket: &dyn Socket, timeout: Duration) -> Result<Greeted, NegotiateError> {
+    socket.block()?;
+    let mut channel = channel::Channel::new(socket, timeout);
+    let greeted = channel.greet()?;
+    for _ in 0..MAX_OPTIONS {
+        let (option, len) = channel.option(greeted)?;
+        if option == option::EXPORT_NAME {
+            return Err(NegotiateError::NotEncrypted);
+        }
+        if len > MAX_SKIPPED_OPTION {
+            return Err(NegotiateError::OptionTooLong { option, len });
+        }
+        channel.skip(len)?;
+        match option {
+            option::STARTTLS if len > 0 => {
+                let why = "the option takes no data";
+                channel.error(option, option_reply::ERR_INVALID, why)?;
+            }
+            option::STARTTLS => {
+                channel.reply(option, option_reply::ACK, &[])?;
+                return Ok(greeted);
+            }
+            option::ABORT => {
+                channel.reply(option, option_reply::ACK, &[])?;
+                return Err(NegotiateError::Left);
+            }
+            _ => {
+                let why = "encryption comes first: this needs TLS and a client certificate";
+                channel.error(option, option_reply::ERR_TLS_REQD, why)?;
+            }
+        }
+    }
+    Err(NegotiateError::TooManyOptions)
+}
+
+/// The rest of a handshake, within TLS. As [`negotiate`].
+///
+/// # Errors
+/// When it did not lead to an export; the socket is of no more use.
+pub fn negotiate_encrypted<E: Exports>(
+    socket: &dyn Socket,
+    exports: &E,
+    timeout: Duration,
+    greeted: Greeted,
+) -> Result<Negotiated<E::Export>, NegotiateError> {
+    socket.block()?;
     let channel = channel::Channel::new(socket, timeout);
-    let negotiated = session::Session::new(channel, exports).run()?;
-    socket.set_read_timeout(None)?;
-    socket.set_write_timeout(None)?;
+    let negotiated = session::Session::new(channel, exports, greeted, true).run()?;
+    socket.patience(None)?;
     Ok(negotiated)
 }

@@ -17,17 +17,20 @@ use std::borrow::Cow;
 
 use zerocopy::IntoBytes;
 
-use super::request::{Extent, Op, Request};
+use super::negotiate::Options;
+use super::request::{Extent, Op, Request, Status};
 use super::text::beginning;
 use super::wire::{
-    BASE_ALLOCATION_ID, ChunkHeader, DataChunk, Errno, ErrorChunk, SIMPLE_REPLY_MAGIC,
-    STRUCTURED_REPLY_MAGIC, SimpleReply, StatusChunk, WireExtent, allocation, chunk,
+    ChunkHeader, EXTENDED_REPLY_MAGIC, Errno, ExtendedChunkHeader, SIMPLE_REPLY_MAGIC,
+    STRUCTURED_REPLY_MAGIC, SimpleReply, WideExtent, WireExtent, chunk,
 };
 
 /// Longest message sent with an error, in bytes; longer ones are cut.
 const MAX_MESSAGE: usize = 1024;
 /// Most extents in one answer. A client asks again for the rest.
-const MAX_EXTENTS: usize = 4096;
+pub(crate) const MAX_EXTENTS: usize = 4096;
+/// Bytes of the longest head: of a chunk with 64-bit lengths, and 8 bytes more.
+const MAX_HEAD: usize = 40;
 
 /// The driver's name for a request buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,19 +53,37 @@ pub enum Segment<'a> {
     },
 }
 
+/// Which form replies have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Simple,
+    Structured,
+    Extended,
+}
+
+impl Form {
+    /// What a client has chosen.
+    pub(super) fn of(options: &Options) -> Self {
+        match (options.extended, options.structured) {
+            (true, _) => Self::Extended,
+            (false, true) => Self::Structured,
+            (false, false) => Self::Simple,
+        }
+    }
+}
+
 /// One reply.
 #[derive(Debug)]
 pub(super) struct Reply {
-    header: Header,
+    head: Head,
     body: Body,
 }
 
+/// What comes before the body, held inline.
 #[derive(Debug)]
-enum Header {
-    Simple(SimpleReply),
-    Data(DataChunk),
-    Error(ErrorChunk),
-    Status(StatusChunk),
+struct Head {
+    bytes: [u8; MAX_HEAD],
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -74,90 +95,160 @@ enum Body {
         len: usize,
     },
     Message(Cow<'static, str>),
-    Extents(Vec<WireExtent>),
+    Bytes(Vec<u8>),
+}
+
+impl Head {
+    fn new(bytes: &[u8]) -> Self {
+        let mut head = Self {
+            bytes: [0; MAX_HEAD],
+            len: 0,
+        };
+        head.append(bytes);
+        head
+    }
+
+    /// Adds what fits; everything does, see [`MAX_HEAD`].
+    fn append(&mut self, more: &[u8]) {
+        let end = self.len + more.len();
+        debug_assert!(end <= MAX_HEAD);
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(more);
+            self.len = end;
+        }
+    }
+
+    fn with(mut self, more: &[u8]) -> Self {
+        self.append(more);
+        self
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    fn simple(cookie: u64, error: u32) -> Self {
+        let reply = SimpleReply {
+            magic: SIMPLE_REPLY_MAGIC.into(),
+            error: error.into(),
+            cookie: cookie.into(),
+        };
+        Self::new(reply.as_bytes())
+    }
+
+    /// Of a chunk with `len` bytes behind it.
+    fn chunk(form: Form, (cookie, offset): (u64, u64), kind: u16, last: bool, len: usize) -> Self {
+        let flags = if last { chunk::DONE } else { 0 };
+        if form == Form::Extended {
+            let header = ExtendedChunkHeader {
+                magic: EXTENDED_REPLY_MAGIC.into(),
+                flags: flags.into(),
+                kind: kind.into(),
+                cookie: cookie.into(),
+                offset: offset.into(),
+                len: (len as u64).into(),
+            };
+            return Self::new(header.as_bytes());
+        }
+        let header = ChunkHeader {
+            magic: STRUCTURED_REPLY_MAGIC.into(),
+            flags: flags.into(),
+            kind: kind.into(),
+            cookie: cookie.into(),
+            len: (len as u32).into(),
+        };
+        Self::new(header.as_bytes())
+    }
 }
 
 impl Reply {
-    /// Success without data. Allowed in this short form also with structured
-    /// replies ("Structured replies": only reads and block status need chunks).
-    pub(super) fn done(cookie: u64) -> Self {
+    /// Success without data. Allowed in the short form also with structured replies
+    /// ("Structured replies": only reads and block status need chunks), but not under
+    /// extended headers.
+    pub(super) fn done(form: Form, request: &Request) -> Self {
+        let head = match form {
+            Form::Extended => {
+                Head::chunk(form, (request.cookie, request.offset), chunk::NONE, true, 0)
+            }
+            Form::Simple | Form::Structured => Head::simple(request.cookie, 0),
+        };
         Self {
-            header: simple(cookie, 0),
+            head,
             body: Body::None,
         }
     }
 
     /// The data of a read, beginning at byte `start` of the buffer.
-    pub(super) fn data(structured: bool, request: &Request, slot: Slot, start: usize) -> Self {
+    pub(super) fn data(form: Form, request: &Request, slot: Slot, start: usize) -> Self {
         let len = request.len as usize;
-        let header = if structured {
-            let header = chunk_header(request.cookie, chunk::OFFSET_DATA, 8 + len);
-            Header::Data(DataChunk {
-                header,
-                offset: request.offset.into(),
-            })
-        } else {
-            simple(request.cookie, 0)
+        let asked = (request.cookie, request.offset);
+        let head = match form {
+            Form::Simple => Head::simple(request.cookie, 0),
+            _ => Head::chunk(form, asked, chunk::OFFSET_DATA, true, 8 + len)
+                .with(&request.offset.to_be_bytes()),
         };
         Self {
-            header,
+            head,
             body: Body::Buffer { slot, start, len },
         }
     }
 
-    /// Failure. Only structured replies carry the message.
+    /// Failure of the request with this cookie and offset. Only structured replies
+    /// carry the message.
     pub(super) fn error(
-        structured: bool,
-        cookie: u64,
+        form: Form,
+        asked: (u64, u64),
         error: Errno,
         message: Cow<'static, str>,
     ) -> Self {
-        if !structured {
+        if form == Form::Simple {
             return Self {
-                header: simple(cookie, error as u32),
+                head: Head::simple(asked.0, error as u32),
                 body: Body::None,
             };
         }
         let message = cut(message);
-        let header = ErrorChunk {
-            header: chunk_header(cookie, chunk::ERROR, 6 + message.len()),
-            error: (error as u32).into(),
-            message_len: (message.len() as u16).into(),
-        };
+        let head = Head::chunk(form, asked, chunk::ERROR, true, 6 + message.len())
+            .with(&(error as u32).to_be_bytes())
+            .with(&(message.len() as u16).to_be_bytes());
         Self {
-            header: Header::Error(header),
+            head,
             body: Body::Message(message),
         }
     }
 
-    /// Block status; `None` if `extents` say nothing about the request's range.
-    pub(super) fn status(request: &Request, extents: &[Extent]) -> Option<Self> {
-        let extents = wire_extents(request, extents);
-        if extents.is_empty() {
-            return None;
+    /// Block status, a chunk for each context; `None` if one of them says nothing about
+    /// the request's range.
+    pub(super) fn status(form: Form, request: &Request, told: &[Status]) -> Option<Self> {
+        let mut bytes = Vec::new();
+        let most = MAX_EXTENTS / told.len().max(1);
+        for (index, status) in told.iter().enumerate() {
+            let extents = clipped(request, &status.extents, most);
+            let (kind, count, extents) = match form {
+                Form::Extended => (chunk::BLOCK_STATUS_EXT, Some(extents.len()), wide(&extents)),
+                _ => (chunk::BLOCK_STATUS, None, narrow(&extents)),
+            };
+            if extents.is_empty() {
+                return None;
+            }
+            let count = count.map(|count| (count as u32).to_be_bytes());
+            let count = count.as_ref().map_or(&[][..], |count| count);
+            let len = 4 + count.len() + extents.len();
+            let last = index + 1 == told.len();
+            let head = Head::chunk(form, (request.cookie, request.offset), kind, last, len);
+            bytes.extend_from_slice(head.as_bytes());
+            bytes.extend_from_slice(&status.context.to_be_bytes());
+            bytes.extend_from_slice(count);
+            bytes.extend_from_slice(&extents);
         }
-        let header = chunk_header(
-            request.cookie,
-            chunk::BLOCK_STATUS,
-            4 + size_of_val(&*extents),
-        );
-        let header = StatusChunk {
-            header,
-            context: BASE_ALLOCATION_ID.into(),
-        };
-        Some(Self {
-            header: Header::Status(header),
-            body: Body::Extents(extents),
+        (!bytes.is_empty()).then_some(Self {
+            head: Head::new(&[]),
+            body: Body::Bytes(bytes),
         })
     }
 
     fn header(&self) -> &[u8] {
-        match &self.header {
-            Header::Simple(header) => header.as_bytes(),
-            Header::Data(header) => header.as_bytes(),
-            Header::Error(header) => header.as_bytes(),
-            Header::Status(header) => header.as_bytes(),
-        }
+        self.head.as_bytes()
     }
 
     fn body(&self) -> Segment<'_> {
@@ -169,7 +260,7 @@ impl Reply {
                 len: *len,
             },
             Body::Message(message) => Segment::Bytes(message.as_bytes()),
-            Body::Extents(extents) => Segment::Bytes(extents.as_bytes()),
+            Body::Bytes(bytes) => Segment::Bytes(bytes),
         }
     }
 
@@ -215,25 +306,6 @@ impl Segment<'_> {
     }
 }
 
-fn simple(cookie: u64, error: u32) -> Header {
-    Header::Simple(SimpleReply {
-        magic: SIMPLE_REPLY_MAGIC.into(),
-        error: error.into(),
-        cookie: cookie.into(),
-    })
-}
-
-/// Every reply is one chunk, so every chunk is the last.
-fn chunk_header(cookie: u64, kind: u16, len: usize) -> ChunkHeader {
-    ChunkHeader {
-        magic: STRUCTURED_REPLY_MAGIC.into(),
-        flags: chunk::DONE.into(),
-        kind: kind.into(),
-        cookie: cookie.into(),
-        len: (len as u32).into(),
-    }
-}
-
 fn cut(message: Cow<'static, str>) -> Cow<'static, str> {
     match beginning(&message, MAX_MESSAGE).len() {
         all if all == message.len() => message,
@@ -243,31 +315,44 @@ fn cut(message: Cow<'static, str>) -> Cow<'static, str> {
 
 /// Extents clipped to what was asked, neighbours of one kind merged; one only if
 /// the client wants one.
-fn wire_extents(request: &Request, extents: &[Extent]) -> Vec<WireExtent> {
-    let most = if request.op == (Op::BlockStatus { one: true }) {
-        1
-    } else {
-        MAX_EXTENTS
+fn clipped(request: &Request, extents: &[Extent], most: usize) -> Vec<Extent> {
+    let most = match request.op {
+        Op::BlockStatus { one: true } => 1,
+        _ => most,
     };
-    let mut out: Vec<WireExtent> = Vec::with_capacity(extents.len().min(most));
+    let mut out: Vec<Extent> = Vec::with_capacity(extents.len().min(most));
     let mut left = request.len;
-    for extent in extents {
-        let len = extent.len.min(left);
+    for &Extent { len, flags } in extents {
+        let len = len.min(left);
         left -= len;
-        let flags = if extent.hole { allocation::HOLE } else { 0 }
-            | if extent.zero { allocation::ZERO } else { 0 };
         let full = out.len() == most;
         match out.last_mut() {
             _ if len == 0 => {}
-            Some(last) if last.flags.get() == flags => last.len += len,
+            Some(last) if last.flags == flags => last.len += len,
             _ if full => break,
-            _ => out.push(WireExtent {
-                len: len.into(),
-                flags: flags.into(),
-            }),
+            _ => out.push(Extent { len, flags }),
         }
     }
     out
+}
+
+/// In 32 bits: a request without extended headers is no longer than that.
+fn narrow(extents: &[Extent]) -> Vec<u8> {
+    let wire = |extent: &Extent| WireExtent {
+        len: (extent.len as u32).into(),
+        flags: extent.flags.into(),
+    };
+    let extents: Vec<WireExtent> = extents.iter().map(wire).collect();
+    extents.as_bytes().to_vec()
+}
+
+fn wide(extents: &[Extent]) -> Vec<u8> {
+    let wire = |extent: &Extent| WideExtent {
+        len: extent.len.into(),
+        flags: u64::from(extent.flags).into(),
+    };
+    let extents: Vec<WideExtent> = extents.iter().map(wire).collect();
+    extents.as_bytes().to_vec()
 }
 
 /// The queue is full: more replies than requests.

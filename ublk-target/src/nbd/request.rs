@@ -5,7 +5,10 @@
 //! otherwise: whether the stream is still in step is the connection's affair.
 
 use super::export::ExportInfo;
-use super::wire::{Errno, RequestHeader, command, command_flag};
+use super::negotiate::Options;
+use super::wire::{
+    Errno, ExtendedRequestHeader, RequestHeader, allocation, command, command_flag, dirty,
+};
 
 /// What a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +45,8 @@ pub struct Request {
     /// First byte; a multiple of the minimum block size.
     pub offset: u64,
     /// Bytes; a multiple of the minimum block size. Not 0 but for a flush. At most
-    /// the export's maximum payload for reads and writes, up to 4 GiB otherwise.
-    pub len: u32,
+    /// the export's maximum payload for reads and writes.
+    pub len: u64,
     /// Durable before the reply.
     pub fua: bool,
 }
@@ -52,11 +55,81 @@ pub struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Bytes, not 0, a multiple of the minimum block size.
-    pub len: u32,
-    /// Not allocated.
-    pub hole: bool,
-    /// Reads as zeroes.
-    pub zero: bool,
+    pub len: u64,
+    /// Bits whose meaning is the context's.
+    pub flags: u32,
+}
+
+impl Extent {
+    /// An extent of `base:allocation`.
+    #[must_use]
+    pub fn allocation(len: u64, data: bool) -> Self {
+        let flags = if data {
+            0
+        } else {
+            allocation::HOLE | allocation::ZERO
+        };
+        Self { len, flags }
+    }
+
+    /// An extent of a context that tells what changed.
+    #[must_use]
+    pub fn changed(len: u64, changed: bool) -> Self {
+        let flags = if changed { dirty::DIRTY } else { 0 };
+        Self { len, flags }
+    }
+}
+
+/// What one metadata context says of a request's range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The context's number on the wire.
+    pub context: u32,
+    /// From the request's offset on, without gaps.
+    pub extents: Vec<Extent>,
+}
+
+/// The head of a request, of either form.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// First word.
+    pub magic: u32,
+    /// Bits of [`command_flag`].
+    pub flags: u16,
+    /// One of [`command`].
+    pub command: u16,
+    /// The client's name for the request.
+    pub cookie: u64,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl From<RequestHeader> for Head {
+    fn from(header: RequestHeader) -> Self {
+        Self {
+            magic: header.magic.get(),
+            flags: header.flags.get(),
+            command: header.command.get(),
+            cookie: header.cookie.get(),
+            offset: header.offset.get(),
+            len: header.len.get().into(),
+        }
+    }
+}
+
+impl From<ExtendedRequestHeader> for Head {
+    fn from(header: ExtendedRequestHeader) -> Self {
+        Self {
+            magic: header.magic.get(),
+            flags: header.flags.get(),
+            command: header.command.get(),
+            cookie: header.cookie.get(),
+            offset: header.offset.get(),
+            len: header.len.get(),
+        }
+    }
 }
 
 /// A request that may not be carried out.
@@ -64,32 +137,35 @@ pub struct Extent {
 pub struct Refused {
     /// The client's name for it.
     pub cookie: u64,
+    /// Where it began.
+    pub offset: u64,
     /// What the client is told.
     pub error: Errno,
     /// The same for a person.
     pub message: &'static str,
 }
 
-/// Checks a request whose magic was right. `base_allocation`: the client has
-/// chosen the metadata context.
+/// Checks a request whose magic was right, against what the client was told and has
+/// chosen.
 ///
 /// # Errors
 /// The refusal to send once the stream is past the request's payload.
-pub fn parse(
-    header: &RequestHeader,
-    info: &ExportInfo,
-    base_allocation: bool,
-) -> Result<Request, Refused> {
-    let cookie = header.cookie.get();
+pub fn parse(head: &Head, info: &ExportInfo, options: &Options) -> Result<Request, Refused> {
+    let &Head {
+        cookie,
+        offset,
+        len,
+        ..
+    } = head;
     let refuse = |(error, message)| Refused {
         cookie,
+        offset,
         error,
         message,
     };
-    let op = op(header, info, base_allocation).map_err(refuse)?;
-    let (offset, len) = (header.offset.get(), header.len.get());
+    let op = op(head, info, options).map_err(refuse)?;
     check_range(op, offset, len, info).map_err(refuse)?;
-    let fua = header.flags.get() & command_flag::FUA != 0 && changes(op);
+    let fua = head.flags & command_flag::FUA != 0 && changes(op);
     Ok(Request {
         cookie,
         op,
@@ -108,11 +184,12 @@ fn changes(op: Op) -> bool {
 
 /// Command and flags; "Command flags" says which belong together. `FUA` is allowed
 /// everywhere and ignored by commands that change nothing.
-fn op(header: &RequestHeader, info: &ExportInfo, base_allocation: bool) -> Result<Op, Why> {
-    let flags = header.flags.get();
+fn op(head: &Head, info: &ExportInfo, options: &Options) -> Result<Op, Why> {
+    let flags = head.flags;
     let has = |flag| flags & flag != 0;
-    let (op, allowed) = match header.command.get() {
+    let (op, allowed) = match head.command {
         command::READ => (Op::Read, command_flag::DF),
+        command::WRITE if options.extended => (Op::Write, command_flag::PAYLOAD_LEN),
         command::WRITE => (Op::Write, 0),
         command::FLUSH => (Op::Flush, 0),
         command::TRIM => (Op::Trim, 0),
@@ -128,10 +205,10 @@ fn op(header: &RequestHeader, info: &ExportInfo, base_allocation: bool) -> Resul
             };
             (zeroes, command_flag::NO_HOLE | fast)
         }
-        command::BLOCK_STATUS if !base_allocation => {
+        command::BLOCK_STATUS if !options.has_contexts() => {
             return Err((
                 Errno::Inval,
-                "block status needs base:allocation to be chosen first",
+                "block status needs a metadata context to be chosen first",
             ));
         }
         command::BLOCK_STATUS => (
@@ -152,7 +229,7 @@ fn op(header: &RequestHeader, info: &ExportInfo, base_allocation: bool) -> Resul
 }
 
 /// Where the request lies; "Block size constraints" and "Error values".
-fn check_range(op: Op, offset: u64, len: u32, info: &ExportInfo) -> Result<(), Why> {
+fn check_range(op: Op, offset: u64, len: u64, info: &ExportInfo) -> Result<(), Why> {
     if op == Op::Flush {
         // Nothing but 0 is allowed, nothing else could be meant.
         return match (offset, len) {
@@ -164,16 +241,16 @@ fn check_range(op: Op, offset: u64, len: u32, info: &ExportInfo) -> Result<(), W
         return Err((Errno::Inval, "the length is 0"));
     }
     let block = u64::from(info.minimum_block());
-    if !offset.is_multiple_of(block) || !u64::from(len).is_multiple_of(block) {
+    if !offset.is_multiple_of(block) || !len.is_multiple_of(block) {
         return Err((
             Errno::Inval,
             "offset or length is no multiple of the block size",
         ));
     }
-    if matches!(op, Op::Read | Op::Write) && len > info.maximum_payload() {
+    if matches!(op, Op::Read | Op::Write) && len > info.maximum_payload().into() {
         return Err((Errno::Inval, "longer than the largest payload"));
     }
-    match offset.checked_add(u64::from(len)) {
+    match offset.checked_add(len) {
         Some(end) if end <= info.size() => Ok(()),
         _ if matches!(op, Op::Write | Op::WriteZeroes { .. }) => {
             Err((Errno::NoSpc, "beyond the end of the export"))

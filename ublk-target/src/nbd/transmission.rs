@@ -28,9 +28,12 @@ use zerocopy::FromBytes;
 
 use super::export::ExportInfo;
 use super::negotiate::Options;
-use super::reply::{QueueFull, Reply, ReplyQueue, Slot};
-use super::request::{self, Extent, Refused, Request};
-use super::wire::{Errno, MAX_PAYLOAD, REQUEST_MAGIC, RequestHeader, command};
+use super::reply::{Form, QueueFull, Reply, ReplyQueue, Slot};
+use super::request::{self, Head, Refused, Request, Status};
+use super::wire::{
+    EXTENDED_REQUEST_MAGIC, Errno, ExtendedRequestHeader, MAX_PAYLOAD, REQUEST_MAGIC,
+    RequestHeader, command, command_flag,
+};
 
 /// Bytes of the stream buffer.
 pub const STREAM_BYTES: usize = 64 << 10;
@@ -85,11 +88,11 @@ pub enum End {
     #[error("the export was closed")]
     Shutdown,
     /// The client is out of step.
-    #[error("request magic {0:#010x} instead of {REQUEST_MAGIC:#010x}: not an NBD request")]
+    #[error("request magic {0:#010x}: not an NBD request of the form agreed on")]
     BadMagic(u32),
     /// A payload longer than any client may send.
-    #[error("a write of {0} bytes, more than the protocol's {MAX_PAYLOAD}")]
-    PayloadTooLong(u32),
+    #[error("a payload of {0} bytes, more than the protocol's {MAX_PAYLOAD}")]
+    PayloadTooLong(u64),
     /// The driver broke the contract of this module.
     #[error("internal error: {0}; please report it")]
     Internal(&'static str),
@@ -143,6 +146,12 @@ impl Connection {
         }
     }
 
+    /// What the client has chosen.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// What the client was told.
     #[must_use]
     pub fn info(&self) -> &ExportInfo {
@@ -161,7 +170,7 @@ impl Connection {
                 request,
                 slot,
                 done,
-            } => match request.len as usize - done {
+            } => match (request.len as usize).saturating_sub(*done) {
                 0 => Receive::Wait,
                 len => Receive::Payload {
                     slot: *slot,
@@ -199,7 +208,7 @@ impl Connection {
             match &mut self.state {
                 State::Header if self.busy >= self.limit => return None,
                 State::Header => {
-                    let header = self.stream.take_header()?;
+                    let header = self.take_head()?;
                     let incoming = self.header(&header);
                     if incoming.is_some() {
                         return incoming;
@@ -249,26 +258,52 @@ impl Connection {
         true
     }
 
-    /// Acts on one header; the caller has seen to it that one more request fits.
-    fn header(&mut self, header: &RequestHeader) -> Option<Incoming> {
-        if header.magic.get() != REQUEST_MAGIC {
-            self.state = State::Ended(End::BadMagic(header.magic.get()));
-            return None;
+    fn take_head(&mut self) -> Option<Head> {
+        if self.options.extended {
+            self.stream.take::<ExtendedRequestHeader>().map(Head::from)
+        } else {
+            self.stream.take::<RequestHeader>().map(Head::from)
         }
-        let payload = match header.command.get() {
-            command::DISCONNECT => {
-                self.state = State::Ended(End::Disconnect);
-                return None;
-            }
-            command::WRITE => header.len.get(),
+    }
+
+    /// Bytes of payload behind a header. A write has one even if it does not say so under
+    /// extended headers: qemu (10.0) does not.
+    fn payload_of(&self, head: &Head) -> Result<u64, End> {
+        let said = self.options.extended && head.flags & command_flag::PAYLOAD_LEN != 0;
+        let payload = match head.command {
+            command::WRITE => head.len,
+            _ if said => head.len,
             _ => 0,
         };
-        if payload > MAX_PAYLOAD {
-            self.state = State::Ended(End::PayloadTooLong(payload));
+        if payload > MAX_PAYLOAD.into() {
+            return Err(End::PayloadTooLong(payload));
+        }
+        Ok(payload)
+    }
+
+    /// Acts on one header; the caller has seen to it that one more request fits.
+    fn header(&mut self, head: &Head) -> Option<Incoming> {
+        let magic = match self.options.extended {
+            true => EXTENDED_REQUEST_MAGIC,
+            false => REQUEST_MAGIC,
+        };
+        if head.magic != magic {
+            self.state = State::Ended(End::BadMagic(head.magic));
             return None;
         }
+        if head.command == command::DISCONNECT {
+            self.state = State::Ended(End::Disconnect);
+            return None;
+        }
+        let payload = match self.payload_of(head) {
+            Ok(payload) => payload,
+            Err(end) => {
+                self.state = State::Ended(end);
+                return None;
+            }
+        };
         self.busy += 1;
-        match request::parse(header, &self.info, self.options.base_allocation) {
+        match request::parse(head, &self.info, &self.options) {
             Ok(request) if payload > 0 => {
                 self.state = State::NeedsBuffer(request);
                 Some(Incoming::NeedsBuffer(request))
@@ -286,29 +321,26 @@ impl Connection {
 
     fn refuse(&mut self, refused: Refused) {
         let message = Cow::Borrowed(refused.message);
-        self.push(Reply::error(
-            self.options.structured,
-            refused.cookie,
-            refused.error,
-            message,
-        ));
+        let asked = (refused.cookie, refused.offset);
+        let form = Form::of(&self.options);
+        self.push(Reply::error(form, asked, refused.error, message));
     }
 
     /// The request was carried out (anything but a read or block status).
     pub fn reply_done(&mut self, request: &Request) {
-        self.push(Reply::done(request.cookie));
+        self.push(Reply::done(Form::of(&self.options), request));
     }
 
     /// The read was carried out: its data begins at byte `start` of buffer `slot`,
     /// which belongs to the connection until handed back.
     pub fn reply_data(&mut self, request: &Request, slot: Slot, start: usize) {
-        self.push(Reply::data(self.options.structured, request, slot, start));
+        self.push(Reply::data(Form::of(&self.options), request, slot, start));
     }
 
-    /// The answer to a block status: extents from the request's offset on, without
-    /// gaps; they may stop early or reach too far, and at least one is needed.
-    pub fn reply_extents(&mut self, request: &Request, extents: &[Extent]) {
-        match Reply::status(request, extents) {
+    /// The answer to a block status: what each context chosen says. Extents may stop
+    /// early or reach too far, and at least one is needed of each context.
+    pub fn reply_extents(&mut self, request: &Request, told: &[Status]) {
+        match Reply::status(Form::of(&self.options), request, told) {
             Some(reply) => self.push(reply),
             None => self.reply_error(request, Errno::Io, "no block status was found"),
         }
@@ -321,12 +353,9 @@ impl Connection {
         error: Errno,
         message: impl Into<Cow<'static, str>>,
     ) {
-        self.push(Reply::error(
-            self.options.structured,
-            request.cookie,
-            error,
-            message.into(),
-        ));
+        let asked = (request.cookie, request.offset);
+        let form = Form::of(&self.options);
+        self.push(Reply::error(form, asked, error, message.into()));
     }
 
     fn push(&mut self, reply: Reply) {
@@ -438,10 +467,10 @@ impl Stream {
         fits
     }
 
-    fn take_header(&mut self) -> Option<RequestHeader> {
-        let (header, _) = RequestHeader::read_from_prefix(self.unread()).ok()?;
-        self.skip(size_of::<RequestHeader>());
-        Some(header)
+    fn take<T: FromBytes>(&mut self) -> Option<T> {
+        let (head, _) = T::read_from_prefix(self.unread()).ok()?;
+        self.skip(size_of::<T>());
+        Some(head)
     }
 
     /// Forgets up to `n` bytes and says how many.

@@ -20,6 +20,11 @@ pub const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 /// First word of a structured reply chunk; "Structured reply chunk message".
 pub const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
 
+/// First word of a request under extended headers; "Extended request message".
+pub const EXTENDED_REQUEST_MAGIC: u32 = 0x21e4_1c71;
+/// First word of a reply chunk under extended headers; "Extended reply chunk message".
+pub const EXTENDED_REPLY_MAGIC: u32 = 0x6e8a_278c;
+
 /// Longest string of the protocol in bytes; "Value types, Strings".
 pub const MAX_STRING: usize = 4096;
 /// Longest payload of a request in bytes that any client may assume;
@@ -76,6 +81,8 @@ pub mod option {
     pub const LIST_META_CONTEXT: u32 = 9;
     /// Chooses metadata contexts.
     pub const SET_META_CONTEXT: u32 = 10;
+    /// Asks for extended headers: lengths of 64 bits.
+    pub const EXTENDED_HEADERS: u32 = 11;
 }
 
 /// Reply types of options; "Option reply types".
@@ -88,12 +95,16 @@ pub mod option_reply {
     pub const INFO: u32 = 3;
     /// One metadata context.
     pub const META_CONTEXT: u32 = 4;
+    /// The bit that all kinds of errors have.
+    pub const IS_ERROR: u32 = 1 << 31;
     /// The option is not known here.
     pub const ERR_UNSUP: u32 = (1 << 31) | 1;
     /// The option is forbidden here.
     pub const ERR_POLICY: u32 = (1 << 31) | 2;
     /// The option was malformed, or came at the wrong time.
     pub const ERR_INVALID: u32 = (1 << 31) | 3;
+    /// Encryption must be asked for first.
+    pub const ERR_TLS_REQD: u32 = (1 << 31) | 5;
     /// There is no such export.
     pub const ERR_UNKNOWN: u32 = (1 << 31) | 6;
     /// The server is going away.
@@ -102,6 +113,8 @@ pub mod option_reply {
     pub const ERR_BLOCK_SIZE_REQD: u32 = (1 << 31) | 8;
     /// The option is longer than the server accepts.
     pub const ERR_TOO_BIG: u32 = (1 << 31) | 9;
+    /// Extended headers rule this out.
+    pub const ERR_EXT_HEADER_REQD: u32 = (1 << 31) | 10;
 }
 
 /// Kinds of information on an export; "Option reply types, NBD_REP_INFO".
@@ -146,6 +159,8 @@ pub mod command_flag {
     pub const REQ_ONE: u16 = 1 << 3;
     /// Zero only if faster than writing.
     pub const FAST_ZERO: u16 = 1 << 4;
+    /// The length is that of a payload that follows. Only with extended headers.
+    pub const PAYLOAD_LEN: u16 = 1 << 5;
 }
 
 /// Chunks of structured replies; "Structured reply flags" and "types".
@@ -156,8 +171,14 @@ pub mod chunk {
     pub const NONE: u16 = 0;
     /// Offset (64 bits) and data.
     pub const OFFSET_DATA: u16 = 1;
+    /// Zeroes: where, and how many (`u64`, `u32`). csnapd only reads these.
+    pub const OFFSET_HOLE: u16 = 2;
     /// Context (32 bits) and extents.
     pub const BLOCK_STATUS: u16 = 5;
+    /// Context (32 bits), count (32 bits) and extents of 64 bits.
+    pub const BLOCK_STATUS_EXT: u16 = 6;
+    /// The bit that all kinds of errors have.
+    pub const IS_ERROR: u16 = 1 << 15;
     /// Error (32 bits), length of the message (16 bits), message.
     pub const ERROR: u16 = (1 << 15) | 1;
 }
@@ -171,10 +192,22 @@ pub mod allocation {
     pub const ZERO: u32 = 1 << 1;
 }
 
-/// The one metadata context served.
+/// Extent flags of the metadata contexts that begin with [`DIRTY_BITMAP`], as in qemu's
+/// `docs/interop/nbd.txt`.
+pub mod dirty {
+    /// Changed.
+    pub const DIRTY: u32 = 1 << 0;
+}
+
+/// The metadata context that tells data from holes.
 pub const BASE_ALLOCATION: &str = "base:allocation";
 /// Its number on the wire.
 pub const BASE_ALLOCATION_ID: u32 = 1;
+/// What the names of metadata contexts begin with that tell what changed; the name of
+/// the older snapshot follows.
+pub const DIRTY_BITMAP: &str = "qemu:dirty-bitmap:";
+/// The number on the wire of the first of them that is chosen; others follow.
+pub const DIRTY_BITMAP_ID: u32 = 2;
 
 /// Errors of a request; "Error values".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,6 +313,24 @@ pub struct RequestHeader {
     pub len: U32,
 }
 
+/// A request under extended headers; its payload follows.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ExtendedRequestHeader {
+    /// [`EXTENDED_REQUEST_MAGIC`].
+    pub magic: U32,
+    /// Bits of [`command_flag`].
+    pub flags: U16,
+    /// One of [`command`].
+    pub command: U16,
+    /// The client's name for the request, repeated in the reply.
+    pub cookie: U64,
+    /// First byte.
+    pub offset: U64,
+    /// Bytes of payload with [`command_flag::PAYLOAD_LEN`], else of effect.
+    pub len: U64,
+}
+
 /// A simple reply; a successful read's data follows.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -308,46 +359,42 @@ pub struct ChunkHeader {
     pub len: U32,
 }
 
-/// [`chunk::OFFSET_DATA`] up to its data.
+/// The head of a reply chunk under extended headers.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct DataChunk {
-    /// The head.
-    pub header: ChunkHeader,
-    /// Of the first byte of data.
+pub struct ExtendedChunkHeader {
+    /// [`EXTENDED_REPLY_MAGIC`].
+    pub magic: U32,
+    /// [`chunk::DONE`] or 0.
+    pub flags: U16,
+    /// One of [`chunk`].
+    pub kind: U16,
+    /// The request's.
+    pub cookie: U64,
+    /// The request's.
     pub offset: U64,
+    /// Bytes that follow.
+    pub len: U64,
 }
 
-/// [`chunk::ERROR`] up to its message.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct ErrorChunk {
-    /// The head.
-    pub header: ChunkHeader,
-    /// An [`Errno`].
-    pub error: U32,
-    /// Bytes of message that follow.
-    pub message_len: U16,
-}
-
-/// [`chunk::BLOCK_STATUS`] up to its extents.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct StatusChunk {
-    /// The head.
-    pub header: ChunkHeader,
-    /// [`BASE_ALLOCATION_ID`].
-    pub context: U32,
-}
-
-/// One extent of a [`StatusChunk`].
+/// One extent of [`chunk::BLOCK_STATUS`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct WireExtent {
     /// Bytes.
     pub len: U32,
-    /// Bits of [`allocation`].
+    /// Bits of the context.
     pub flags: U32,
+}
+
+/// One extent of [`chunk::BLOCK_STATUS_EXT`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct WideExtent {
+    /// Bytes.
+    pub len: U64,
+    /// Bits of the context.
+    pub flags: U64,
 }
 
 const _: () = {
@@ -357,10 +404,10 @@ const _: () = {
     assert!(size_of::<InfoExport>() == 12);
     assert!(size_of::<InfoBlockSize>() == 14);
     assert!(size_of::<RequestHeader>() == 28);
+    assert!(size_of::<ExtendedRequestHeader>() == 32);
     assert!(size_of::<SimpleReply>() == 16);
+    assert!(size_of::<ExtendedChunkHeader>() == 32);
     assert!(size_of::<ChunkHeader>() == 20);
-    assert!(size_of::<DataChunk>() == 28);
-    assert!(size_of::<ErrorChunk>() == 26);
-    assert!(size_of::<StatusChunk>() == 24);
     assert!(size_of::<WireExtent>() == 8);
+    assert!(size_of::<WideExtent>() == 16);
 };

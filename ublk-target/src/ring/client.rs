@@ -11,12 +11,16 @@ use std::sync::Arc;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use slab::Slab;
+use snapstore::Tag;
 
 use super::memory::Memory;
 use super::submit::Submitter;
 use crate::export::Export;
 use crate::lane::{self, BufferId, Done, Lane, Verb};
-use crate::nbd::{Connection, End, Errno, Extent, Incoming, Op, Receive, Request, Segment, Slot};
+use crate::nbd::reply::MAX_EXTENTS;
+use crate::nbd::{
+    Connection, Context, End, Errno, Extent, Incoming, Op, Receive, Request, Segment, Slot, Status,
+};
 
 /// Requests of one connection between arrival and reply.
 pub(crate) const IN_FLIGHT: usize = 128;
@@ -40,6 +44,8 @@ struct Running {
     buffer: Option<BufferId>,
     /// Where in the buffer a read's data begins.
     data_at: usize,
+    /// What the metadata contexts looked at so far say.
+    told: Vec<Status>,
 }
 
 /// One connection. See the module.
@@ -154,6 +160,7 @@ impl Client {
             request,
             buffer,
             data_at,
+            told,
         }) = self.running.try_remove(running)
         else {
             return;
@@ -163,8 +170,7 @@ impl Client {
                 return self.machine.reply_data(&request, Slot(buffer.0), data_at);
             }
             (Ok(()), Op::BlockStatus { .. }, _) => {
-                self.machine
-                    .reply_extents(&request, &wire_extents(&done.extents));
+                self.told(request, told, &done.extents, io);
             }
             (Ok(()), ..) => self.machine.reply_done(&request),
             (Err(errno), ..) => {
@@ -230,7 +236,7 @@ impl Client {
             }
             Incoming::Write(request, slot) => self.run(request, Some(BufferId(slot.0)), io),
             Incoming::Request(request) if request.op == Op::Read => {
-                let (offset, len) = (request.offset, u64::from(request.len));
+                let (offset, len) = (request.offset, request.len);
                 let target = self.export.target();
                 let need = lane::Request::buffer_len(target, Verb::Read, offset, len);
                 let Some(buffer) = self.take(need as usize, io) else {
@@ -254,20 +260,63 @@ impl Client {
     }
 
     fn run(&mut self, request: Request, buffer: Option<BufferId>, io: &mut Io<'_>) {
+        let verb = match request.op {
+            Op::BlockStatus { .. } => return self.ask_next(request, Vec::new(), io),
+            op => verb(op),
+        };
+        self.submit(request, buffer, verb, Vec::new(), io);
+    }
+
+    /// The next metadata context of a block status; when there is none left, the answer.
+    fn ask_next(&mut self, request: Request, told: Vec<Status>, io: &mut Io<'_>) {
+        let next = self.machine.options().contexts().nth(told.len());
+        match next {
+            Some((_, context)) => self.submit(request, None, question(context), told, io),
+            None => self.machine.reply_extents(&request, &told),
+        }
+    }
+
+    /// A metadata context was looked at.
+    fn told(
+        &mut self,
+        request: Request,
+        mut told: Vec<Status>,
+        found: &[lane::Extent],
+        io: &mut Io<'_>,
+    ) {
+        let asked = self.machine.options().contexts().nth(told.len());
+        if let Some((id, context)) = asked {
+            told.push(Status {
+                context: id,
+                extents: extents(context, found),
+            });
+        }
+        self.ask_next(request, told, io);
+    }
+
+    fn submit(
+        &mut self,
+        request: Request,
+        buffer: Option<BufferId>,
+        verb: Verb,
+        told: Vec<Status>,
+        io: &mut Io<'_>,
+    ) {
         let target = self.export.target();
         let data_at = lane::Request::data_at(target, request.offset) as usize;
         let running = self.running.insert(Running {
             request,
             buffer,
             data_at,
+            told,
         });
         io.lane.submit(lane::Request {
             tag: u64::from(self.key) << 32 | running as u64,
             volume: self.export.volume(),
             target,
-            verb: verb(request.op),
+            verb,
             offset: request.offset,
-            len: u64::from(request.len),
+            len: request.len,
             fua: request.fua,
             // Verbs without data never look at it.
             buffer: buffer.unwrap_or(BufferId(0)),
@@ -365,13 +414,24 @@ fn verb(op: Op) -> Verb {
     }
 }
 
-fn wire_extents(extents: &[lane::Extent]) -> Vec<Extent> {
-    let wire = |extent: &lane::Extent| Extent {
-        len: u32::try_from(extent.len).unwrap_or(u32::MAX),
-        hole: !extent.data,
-        zero: !extent.data,
+/// What a metadata context asks of the lane.
+fn question(context: Context) -> Verb {
+    match context {
+        Context::Allocation => Verb::Extents,
+        Context::Changed(since) => Verb::Changed {
+            since: Tag(since.tag),
+            size: since.size,
+        },
+    }
+}
+
+/// What the lane found, as the context tells it; no more than is ever sent.
+fn extents(context: Context, found: &[lane::Extent]) -> Vec<Extent> {
+    let told = |extent: &lane::Extent| match context {
+        Context::Allocation => Extent::allocation(extent.len, extent.data),
+        Context::Changed(_) => Extent::changed(extent.len, extent.data),
     };
-    extents.iter().map(wire).collect()
+    found.iter().take(MAX_EXTENTS).map(told).collect()
 }
 
 fn wire_error(errno: i32) -> (Errno, &'static str) {
@@ -381,6 +441,7 @@ fn wire_error(errno: i32) -> (Errno, &'static str) {
         libc::ENOSPC => (Errno::NoSpc, "no space left"),
         libc::ENOMEM => (Errno::NoMem, "out of memory"),
         libc::EOPNOTSUPP => (Errno::NotSup, "the device cannot do that"),
+        libc::ESTALE => (Errno::Io, "a snapshot this is about is gone"),
         libc::ESHUTDOWN | libc::ENODEV => (Errno::Shutdown, "the volume is being detached"),
         _ => (Errno::Io, "I/O error; csnapd's log says more"),
     }

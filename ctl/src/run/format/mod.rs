@@ -11,11 +11,8 @@ mod preflight;
 mod words;
 mod xfs;
 
-use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use imagegen::target::{Overwrite, Present};
 use imagegen::tree::{Empty, Progress, Source, Spec, SpecOptions, Survey, Time};
@@ -29,12 +26,9 @@ use crate::Done;
 use crate::cli::{FormatArg, FormatArgs};
 use crate::output::human;
 use crate::output::table::{Column, Row};
-use crate::progress::Bar;
+use crate::progress::watched;
 use crate::session::Session;
 use words::Words;
-
-/// How often the bar is moved.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// A volume with what was made on its origin.
 #[derive(Serialize)]
@@ -153,26 +147,7 @@ fn now() -> Time {
 
 /// Has it written by `work`, and shows how far that is.
 fn shown<T: Send>(survey: &Survey, work: impl FnOnce(&Progress) -> T + Send) -> T {
-    let progress = Progress::default();
-    let mut bar = Bar::new("Formatting");
-    // An object costs about what a block of data does.
-    let weigh = |objects: u64, data: u64| data.saturating_add(objects.saturating_mul(4096));
-    let all = weigh(survey.objects, survey.data);
-    std::thread::scope(|scope| {
-        let (done, wait) = channel::<()>();
-        let progress = &progress;
-        let writing = scope.spawn(move || {
-            // Dropped at the end, however that comes.
-            let _done = done;
-            work(progress)
-        });
-        while wait.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-            let objects = progress.objects.load(Ordering::Relaxed);
-            let data = progress.data.load(Ordering::Relaxed);
-            bar.set(weigh(objects, data).min(all), all);
-        }
-        writing.join().unwrap_or_else(|panic| resume_unwind(panic))
-    })
+    watched("Formatting", survey.objects, survey.data, work)
 }
 
 /// The origin is formatted, but there is no volume of it.

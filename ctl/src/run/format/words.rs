@@ -13,6 +13,7 @@ use ublk_target::control::protocol::{ErrorCode, Failure};
 
 use crate::cli::FormatArg;
 use crate::output::human;
+use crate::run::code_of;
 
 /// About which origin.
 pub(super) struct Words<'a> {
@@ -132,13 +133,5 @@ impl Words<'_> {
                 Failure::new(ErrorCode::NoSpace, message).next("use a larger origin")
             }
         }
-    }
-}
-
-fn code_of(error: &io::Error) -> ErrorCode {
-    match error.kind() {
-        io::ErrorKind::NotFound => ErrorCode::NotFound,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
-        _ => ErrorCode::Error,
     }
 }

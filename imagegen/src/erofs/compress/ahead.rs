@@ -173,7 +173,10 @@ impl<'a, 'scope> Ahead<'a, 'scope> {
         cluster: u32,
         end: End,
     ) -> Promised {
-        let cut = self.cut(cluster, end);
+        let cut = Cut {
+            interlaced: self.selection.plan.interlaced_within,
+            ..self.cut(cluster, end)
+        };
         let method = Method::By(algorithm);
         let packed = self
             .pool

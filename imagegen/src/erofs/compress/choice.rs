@@ -22,7 +22,8 @@ pub struct Compression {
     pub rules: Vec<Rule>,
     /// Bytes of a physical cluster at most: a multiple of the block size.
     pub cluster: u32,
-    /// A last cluster of less than a block may lie beside the inode.
+    /// A last cluster of less than a block may lie beside the inode. With fragments, which
+    /// take the ends of files, this is about the packed inode and the metabox.
     pub inline_tails: bool,
     /// What goes into the packed inode.
     pub fragments: Fragments,

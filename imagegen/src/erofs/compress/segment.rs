@@ -300,13 +300,22 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// Blocks that are not compressed.
+    /// Blocks that are not compressed, and what is less than one as `end` says.
     fn plain(&mut self, bytes: &[u8], end: End) {
         let block = self.cut.block;
-        if end == End::Inline && bytes.len() < block {
-            self.inline(bytes, Kind::Plain, bytes.to_vec());
-            return;
+        let whole = match end {
+            End::Inline => bytes.len() / block * block,
+            End::Blocks | End::Fragment => bytes.len(),
+        };
+        let (blocks, rest) = bytes.split_at(whole);
+        self.blocks(blocks);
+        if !rest.is_empty() {
+            self.inline(rest, Kind::Plain, rest.to_vec());
         }
+    }
+
+    fn blocks(&mut self, bytes: &[u8]) {
+        let block = self.cut.block;
         for part in bytes.chunks(block) {
             let begin = self.done.data.len();
             let wrapped = match self.cut.interlaced {

@@ -11,6 +11,8 @@ use crate::tree::{Content, Event, Kind};
 pub(crate) struct Plan {
     pub(crate) block: usize,
     pub(crate) interlaced: bool,
+    /// The same of inodes that hold what belongs to files.
+    pub(crate) interlaced_within: bool,
     pub(crate) end: End,
     /// Files are only taken, for whoever asks for their contents.
     pub(crate) takes_only: bool,
@@ -29,9 +31,13 @@ impl Plan {
                 Fragments::Tails | Fragments::All => End::Fragment,
             },
         };
+        let interlaced = end == End::Fragment && !dedupe;
         Self {
             block,
-            interlaced: end == End::Fragment && !dedupe,
+            interlaced,
+            // A kernel looks for the parts of what is wrapped in a whole block, which an end
+            // beside the inode is not.
+            interlaced_within: interlaced && !compression.is_some_and(|c| c.inline_tails),
             end,
             takes_only: compression.is_some_and(|c| c.fragments == Fragments::All),
             dedupe,

@@ -17,6 +17,8 @@ use std::ops::Range;
 const INDEX_BEGIN: u64 = 16;
 /// Bytes of an index for each block.
 const INDEX_ENTRY: u64 = 2;
+/// Bytes of an encoded extent, in most files.
+const ENCODED_EXTENT: usize = 16;
 
 /// A compressed file whose segments have places.
 #[derive(Debug, Default)]
@@ -104,6 +106,7 @@ impl Clusters {
     pub(crate) fn append(&mut self, mut later: Self) {
         self.extents.append(&mut later.extents);
         self.algorithm = self.algorithm.or(later.algorithm);
+        self.rest = later.rest;
     }
 
     /// All segments are there: what the inode, `beside` bytes with its attributes, says.
@@ -198,7 +201,10 @@ impl Clusters {
             let body = self.body(shape, tail, cluster, beside, placing)?;
             let slot = body.slot(beside);
             // Slots of more than a block begin at one.
-            if slot <= block || (slot - size) / block == (slot - 1) / block {
+            let fits = slot <= block || (slot - size) / block == (slot - 1) / block;
+            // Encoded extents, of which none can tell of such a tail, may be that much smaller.
+            let extents = (self.extents.len() + 2) * ENCODED_EXTENT;
+            if fits && !(shape.bit48 && body.map.len() > block + extents) {
                 return Ok(body);
             }
             cluster = body.tail;

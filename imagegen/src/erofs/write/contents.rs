@@ -5,7 +5,7 @@
 //! one as well, and the rest of the writer does not tell them apart.
 
 use super::super::compress::choice::Fragments as Packs;
-use super::super::compress::{Ahead, Packing, SegmentError};
+use super::super::compress::{Ahead, Packing, Plan, SegmentError};
 use super::super::format::inode::{NO_BLOCK, layout};
 use super::super::format::superblock::incompat;
 use super::chunks::Chunks;
@@ -96,7 +96,10 @@ pub(crate) struct Contents {
     /// Whether files go into the packed inode as a whole.
     packs_all: bool,
     bit48: bool,
+    /// Whether plain clusters of files wrap, and those of inodes that hold what belongs to
+    /// files.
     interlaced: bool,
+    interlaced_within: bool,
     /// Bits of `feature_incompat`.
     incompat: u32,
 }
@@ -105,11 +108,10 @@ impl Contents {
     /// As the options say.
     pub(crate) fn new(options: &Options) -> Self {
         let compression = options.compression.as_ref();
+        let plan = Plan::new(compression, options.block_size as usize, options.dedupe);
         let packs = compression.filter(|c| c.fragments != Packs::None);
-        let inlines = packs.is_none() && compression.is_some_and(|c| c.inline_tails);
         let flags = [
             (packs.is_some(), incompat::FRAGMENTS),
-            (inlines, incompat::ZTAILPACKING),
             (compression.is_some() && options.dedupe, incompat::DEDUPE),
         ];
         let flags = flags.iter().filter(|(set, _)| *set);
@@ -118,7 +120,8 @@ impl Contents {
             fragments: packs.map(Fragments::new),
             packs_all: packs.is_some_and(|c| c.fragments == Packs::All),
             bit48: options.has_bit48(),
-            interlaced: packs.is_some() && !options.dedupe,
+            interlaced: plan.interlaced,
+            interlaced_within: plan.interlaced_within,
             incompat: flags.fold(0, |bits, (_, bit)| bits | bit),
         }
     }
@@ -168,7 +171,9 @@ impl Contents {
         }
         if let Some(clusters) = clusters::place(&packing, ahead, placing)? {
             let shape = self.shape(packing.cluster, placing);
-            return clusters.finish(shape, beside, &mut self.fragments, ahead, placing);
+            let body = clusters.finish(shape, beside, &mut self.fragments, ahead, placing)?;
+            self.note(&body);
+            return Ok(body);
         }
         // Its only segment is done, so nobody else has it.
         match Arc::try_unwrap(packing.content) {
@@ -192,11 +197,19 @@ impl Contents {
     }
 
     /// What the index of a file in clusters of up to `cluster` bytes may be.
-    pub(crate) fn shape(&self, cluster: u32, placing: &Placing<'_, '_, '_>) -> Shape {
+    fn shape(&self, cluster: u32, placing: &Placing<'_, '_, '_>) -> Shape {
         Shape {
             bit48: self.bit48,
             interlaced: self.interlaced,
             big: cluster as usize > placing.space.block_size(),
+        }
+    }
+
+    /// The same of an inode that holds what belongs to files.
+    pub(crate) fn shape_within(&self, cluster: u32, placing: &Placing<'_, '_, '_>) -> Shape {
+        Shape {
+            interlaced: self.interlaced_within,
+            ..self.shape(cluster, placing)
         }
     }
 
@@ -210,8 +223,19 @@ impl Contents {
         let Some(fragments) = self.fragments.take() else {
             return Ok(None);
         };
-        let shape = self.shape(fragments.cluster(), placing);
-        fragments.finish(shape, beside, ahead, placing)
+        let shape = self.shape_within(fragments.cluster(), placing);
+        let packed = fragments.finish(shape, beside, ahead, placing)?;
+        if let Some((_, body)) = &packed {
+            self.note(body);
+        }
+        Ok(packed)
+    }
+
+    /// Notes what readers need for compressed contents that have this body.
+    pub(crate) fn note(&mut self, body: &Body) {
+        if !body.map.is_empty() && !body.tail.is_empty() {
+            self.incompat |= incompat::ZTAILPACKING;
+        }
     }
 }
 

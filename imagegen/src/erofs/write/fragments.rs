@@ -1,5 +1,8 @@
 //! The packed inode: ends of files, or whole ones, that are compressed together. The same
 //! bytes are kept once.
+//!
+//! An inode tells of a fragment or of an end beside it, in the same word: where files have
+//! fragments, the packed inode is the only one to have its own end beside it.
 
 use std::collections::VecDeque;
 
@@ -25,6 +28,8 @@ const WAITING: usize = 4;
 pub(crate) struct Fragments {
     algorithm: Algorithm,
     cluster: u32,
+    /// What becomes of the end of all this.
+    end: End,
     /// Bytes that were not given to a thread yet.
     open: Vec<u8>,
     waiting: VecDeque<Promised>,
@@ -47,6 +52,10 @@ impl Fragments {
         Self {
             algorithm,
             cluster: compression.cluster,
+            end: match compression.inline_tails {
+                true => End::Inline,
+                false => End::Blocks,
+            },
             open: Vec::new(),
             waiting: VecDeque::new(),
             placed: Clusters::default(),
@@ -104,7 +113,7 @@ impl Fragments {
         while self.open.len() >= SEGMENT as usize {
             let later = self.open.split_off(SEGMENT as usize);
             let segment = std::mem::replace(&mut self.open, later);
-            self.hand_on(segment, ahead);
+            self.hand_on(segment, End::Blocks, ahead);
             if self.waiting.len() > WAITING {
                 self.place_first(ahead, placing)?;
             }
@@ -112,8 +121,8 @@ impl Fragments {
         Ok(())
     }
 
-    fn hand_on(&mut self, segment: Vec<u8>, ahead: &Ahead<'_, '_>) {
-        let promise = ahead.submit(segment, self.algorithm, self.cluster, End::Blocks);
+    fn hand_on(&mut self, segment: Vec<u8>, end: End, ahead: &Ahead<'_, '_>) {
+        let promise = ahead.submit(segment, self.algorithm, self.cluster, end);
         self.waiting.push_back(promise);
     }
 
@@ -148,7 +157,7 @@ impl Fragments {
         }
         if !self.open.is_empty() {
             let segment = std::mem::take(&mut self.open);
-            self.hand_on(segment, ahead);
+            self.hand_on(segment, self.end, ahead);
         }
         while !self.waiting.is_empty() {
             self.place_first(ahead, placing)?;

@@ -29,6 +29,10 @@ const WAITING: usize = 8;
 /// Inodes on their way into the metabox.
 pub(crate) struct Metabox {
     how: Metadata,
+    /// What becomes of the end of all this.
+    end: End,
+    /// The last part, once it is known.
+    last: Option<u64>,
     /// Blocks of its contents.
     space: Space,
     slots: Slots,
@@ -42,8 +46,11 @@ impl Metabox {
     /// With nothing in it, if inodes are compressed; about `expected` bytes will come.
     pub(crate) fn new(options: &Options, expected: u64) -> Option<Self> {
         let block = options.block_size as usize;
+        let inline = options.compression.as_ref().is_some_and(|c| c.inline_tails);
         Some(Self {
             how: options.metadata?,
+            end: if inline { End::Inline } else { End::Blocks },
+            last: None,
             space: Space::new(options.block_bits()),
             slots: Slots::new(Area::Metabox, block, expected),
             parts: Parts::default(),
@@ -70,7 +77,11 @@ impl Metabox {
     ) -> Result<(), Fault> {
         while let Some((number, bytes)) = self.parts.whole.pop_front() {
             let Metadata { algorithm, cluster } = self.how;
-            let promise = ahead.submit(bytes, algorithm, cluster, End::Blocks);
+            let end = match self.last == Some(number) {
+                true => self.end,
+                false => End::Blocks,
+            };
+            let promise = ahead.submit(bytes, algorithm, cluster, end);
             self.waiting.push_back((number, promise));
             if self.waiting.len() > WAITING {
                 self.place_first(ahead, placing)?;
@@ -95,7 +106,7 @@ impl Metabox {
     /// has `beside` bytes itself.
     pub(crate) fn finish(
         mut self,
-        contents: &Contents,
+        contents: &mut Contents,
         beside: usize,
         ahead: &Ahead<'_, '_>,
         placing: &mut Placing<'_, '_, '_>,
@@ -103,6 +114,7 @@ impl Metabox {
         self.slots.finish(None, &mut self.space, &mut self.parts)?;
         let size = self.space.byte_of(self.space.blocks());
         self.parts.end(size);
+        self.last = Some(size.saturating_sub(1) / PART);
         self.advance(ahead, placing)?;
         while !self.waiting.is_empty() {
             self.place_first(ahead, placing)?;
@@ -111,8 +123,9 @@ impl Metabox {
         for clusters in self.placed.into_values() {
             all.append(clusters);
         }
-        let shape = contents.shape(self.how.cluster, placing);
+        let shape = contents.shape_within(self.how.cluster, placing);
         let body = all.finish(shape, beside, &mut None, ahead, placing)?;
+        contents.note(&body);
         Ok((size, body))
     }
 }

@@ -1,7 +1,7 @@
 //! What is asked of an image.
 
 use super::super::compress::algorithm::Algorithm;
-use super::super::compress::choice::{Choice, Compression, Method};
+use super::super::compress::choice::{Choice, Compression, Fragments, Method};
 use super::super::format::compressed::{BLOCK_COUNT, CLUSTER_MAX};
 use super::space::MOST_BLOCKS;
 use uuid::Uuid;
@@ -215,8 +215,9 @@ impl Options {
         let Some(metadata) = self.metadata else {
             return Ok(());
         };
-        if self.compression.as_ref().is_some_and(|c| c.inline_tails) {
-            let reason = "erofs-utils 1.9 does not find compressed ends of files beside compressed inodes; take --fragments instead";
+        let beside = |c: &Compression| c.inline_tails && c.fragments == Fragments::None;
+        if self.compression.as_ref().is_some_and(beside) {
+            let reason = "erofs-utils 1.9 does not find compressed ends of files beside compressed inodes; add --fragments";
             return Err(OptionError::new(
                 "--ztailpacking",
                 "with --metadata-compress",

@@ -1,6 +1,8 @@
 //! What a check found.
 
+use crate::qcow2::read::ReadError;
 use serde::Serialize;
+use std::io::ErrorKind;
 
 /// Most findings that are kept; the others are counted.
 const MOST: usize = 10_000;
@@ -69,6 +71,28 @@ impl Report {
     pub(super) fn leak(&mut self, at: u64, what: impl Into<String>) {
         self.leaks += 1;
         self.find(Severity::Leak, at, what.into());
+    }
+
+    /// What is damaged or cut off is an error that ends nothing but the reading of that one
+    /// structure.
+    ///
+    /// # Errors
+    /// What is no damage: a medium that cannot be read, or too much to be held.
+    pub(super) fn take(&mut self, found: Result<(), ReadError>) -> Result<(), ReadError> {
+        match found {
+            Err(ReadError::Damaged {
+                structure,
+                at,
+                flaw,
+            }) => self.error(at, format!("{structure}: {flaw}")),
+            Err(ReadError::Io { offset, cause, .. })
+                if cause.kind() == ErrorKind::UnexpectedEof =>
+            {
+                self.error(offset, format!("it is cut off: {cause}"));
+            }
+            other => return other,
+        }
+        Ok(())
     }
 
     fn find(&mut self, severity: Severity, at: u64, what: String) {

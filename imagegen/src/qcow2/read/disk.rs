@@ -2,8 +2,11 @@
 //! raw. Where a layer below is shorter, zeroes follow it.
 
 use super::error::{ReadError, Result};
+use super::level::Level;
 use super::{Image, Place};
 use crate::medium::Source;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// A part of the chain.
 #[derive(Debug)]
@@ -12,6 +15,9 @@ pub enum Layer<S> {
     Raw(S),
     /// QCOW2.
     Qcow2(Box<Image<S>>),
+    /// These bytes, in order and apart from each other, as they are; all others are those
+    /// of the layer below.
+    Parts(S, Vec<Range<u64>>),
 }
 
 impl<S: Source> Layer<S> {
@@ -22,11 +28,13 @@ impl<S: Source> Layer<S> {
     pub fn size(&self) -> Result<u64> {
         match self {
             Self::Qcow2(image) => Ok(image.size()),
-            Self::Raw(source) => source.size().map_err(|cause| ReadError::Io {
-                offset: 0,
-                length: 0,
-                cause,
-            }),
+            Self::Raw(source) | Self::Parts(source, _) => {
+                source.size().map_err(|cause| ReadError::Io {
+                    offset: 0,
+                    length: 0,
+                    cause,
+                })
+            }
         }
     }
 }
@@ -34,7 +42,7 @@ impl<S: Source> Layer<S> {
 /// The chain, the image itself first.
 #[derive(Debug)]
 pub struct Disk<S> {
-    layers: Vec<(Layer<S>, u64)>,
+    levels: Vec<Arc<Level<S>>>,
 }
 
 /// Bytes that are alike.
@@ -63,29 +71,76 @@ pub enum What {
     Compressed(u64),
 }
 
+impl What {
+    const fn of(place: Place) -> Self {
+        match place {
+            Place::Below => Self::Nothing,
+            Place::Zero => Self::Zero,
+            Place::Data(at) => Self::Data(at),
+            Place::Compressed(compressed) => Self::Compressed(compressed.offset),
+        }
+    }
+}
+
+/// What was found of bytes that are alike.
+struct Found {
+    length: u64,
+    place: Place,
+    depth: usize,
+}
+
 impl<S: Source> Disk<S> {
     /// From its layers, the topmost first.
     ///
     /// # Errors
     /// If a raw one cannot tell its size.
     pub fn new(layers: Vec<Layer<S>>) -> Result<Self> {
-        let sized = layers.into_iter().map(|layer| {
-            let size = layer.size()?;
-            Ok((layer, size))
-        });
-        let layers = sized.collect::<Result<_>>()?;
-        Ok(Self { layers })
+        let levels = layers.into_iter().map(|layer| Level::new(layer, None));
+        let levels = levels.collect::<Result<_>>()?;
+        Ok(Self { levels })
+    }
+
+    /// The same of layers with the names of their files, by which errors call them.
+    ///
+    /// # Errors
+    /// If a raw one cannot tell its size.
+    pub fn named(layers: Vec<(Layer<S>, String)>) -> Result<Self> {
+        let levels = layers.into_iter();
+        let levels = levels.map(|(layer, name)| Level::new(layer, Some(name)));
+        let levels = levels.collect::<Result<_>>()?;
+        Ok(Self { levels })
+    }
+
+    /// Another layer in the place of the topmost, above the same others.
+    ///
+    /// # Errors
+    /// If a raw one cannot tell its size.
+    pub fn with_top(&self, layer: Layer<S>) -> Result<Self> {
+        let name = self.levels.first().and_then(|level| level.name.clone());
+        let mut levels = vec![Level::new(layer, name)?];
+        levels.extend(self.levels.iter().skip(1).cloned());
+        Ok(Self { levels })
+    }
+
+    /// Another layer above these, with the name of its file if it has one.
+    ///
+    /// # Errors
+    /// If a raw one cannot tell its size.
+    pub fn with_over(&self, layer: Layer<S>, name: Option<String>) -> Result<Self> {
+        let mut levels = vec![Level::new(layer, name)?];
+        levels.extend(self.levels.iter().cloned());
+        Ok(Self { levels })
     }
 
     /// Its layers.
     pub fn layers(&self) -> impl Iterator<Item = &Layer<S>> {
-        self.layers.iter().map(|(layer, _)| layer)
+        self.levels.iter().map(|level| &level.layer)
     }
 
     /// Bytes of the disk.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.layers.first().map_or(0, |(_, size)| *size)
+        self.levels.first().map_or(0, |level| level.size)
     }
 
     /// What the bytes from `at` on are, as far as they are alike; at most `most` of them.
@@ -93,57 +148,47 @@ impl<S: Source> Disk<S> {
     /// # Errors
     /// If a layer's tables cannot be read or are not sound.
     pub fn run(&self, at: u64, most: u64) -> Result<Run> {
-        let mut length = most.min(self.size().saturating_sub(at));
-        for (depth, (layer, size)) in self.layers.iter().enumerate() {
-            if at >= *size {
-                let what = What::Nothing;
-                return Ok(Run {
-                    at,
-                    length,
-                    what,
-                    depth,
-                });
-            }
-            length = length.min(size - at);
-            let what = match layer {
-                Layer::Raw(source) => match source.data_from(at)? {
-                    Some(data) if data.start <= at => {
-                        length = length.min(data.end.saturating_sub(at).max(1));
-                        What::Data(at)
-                    }
-                    next => {
-                        length = next.map_or(length, |data| length.min(data.start - at));
-                        What::Zero
-                    }
-                },
-                Layer::Qcow2(image) => {
-                    let extent = image.extent(at)?;
-                    length = length.min(extent.length);
-                    match extent.place {
-                        Place::Below => continue,
-                        Place::Zero => What::Zero,
-                        Place::Data(host) => What::Data(host),
-                        Place::Compressed(compressed) => What::Compressed(compressed.offset),
-                    }
-                }
-            };
-            return Ok(Run {
-                at,
-                length,
-                what,
-                depth,
-            });
-        }
+        let found = self.find(at, most)?;
         Ok(Run {
             at,
-            length,
-            what: What::Nothing,
-            depth: self.layers.len(),
+            length: found.length,
+            what: What::of(found.place),
+            depth: found.depth,
         })
     }
 
-    /// Bytes from `at` on that are in the same places as those of `other`, which has the
-    /// same files; at most `most`.
+    fn find(&self, at: u64, most: u64) -> Result<Found> {
+        let mut length = most.min(self.size().saturating_sub(at));
+        for (depth, level) in self.levels.iter().enumerate() {
+            let mut place = Place::Below;
+            let is_beyond = at >= level.size;
+            if !is_beyond {
+                length = length.min(level.size - at);
+                let found = level.place(at, &mut length);
+                place = found.map_err(|cause| level.named(cause))?;
+            }
+            if is_beyond || place != Place::Below {
+                return Ok(Found {
+                    length,
+                    place,
+                    depth,
+                });
+            }
+        }
+        Ok(Found {
+            length,
+            place: Place::Below,
+            depth: self.levels.len(),
+        })
+    }
+
+    /// Where a run is, in a chain that others have in common from its lowest layer on.
+    fn place(&self, run: &Run) -> (What, usize) {
+        (run.what, self.levels.len() - run.depth)
+    }
+
+    /// Bytes from `at` on that are in the same places as those of `other`; at most `most`.
+    /// The layers of the one with fewer are the lowest of the other.
     ///
     /// # Errors
     /// If a layer's tables cannot be read or are not sound.
@@ -152,11 +197,29 @@ impl<S: Source> Disk<S> {
         let mut next = at;
         while next < end {
             let (one, two) = (self.run(next, end - next)?, other.run(next, end - next)?);
-            if (one.what, one.depth) != (two.what, two.depth) || one.length == 0 {
+            if self.place(&one) != other.place(&two) || one.length == 0 {
                 break;
             }
             // Of a compressed cluster the length says how much of it is meant.
             next += one.length.min(two.length);
+        }
+        Ok(next - at)
+    }
+
+    /// Bytes from `at` on none of which is in the same place as that of `other`, with layers
+    /// as for [`Self::same_places`]; at most `most`.
+    ///
+    /// # Errors
+    /// If a layer's tables cannot be read or are not sound.
+    pub fn differing(&self, other: &Self, at: u64, most: u64) -> Result<u64> {
+        let end = at.saturating_add(most);
+        let mut next = at;
+        while next < end {
+            let (one, two) = (self.run(next, end - next)?, other.run(next, end - next)?);
+            if self.place(&one) == other.place(&two) || one.length == 0 {
+                break;
+            }
+            next += one.length.min(two.length).max(1);
         }
         Ok(next - at)
     }
@@ -177,31 +240,17 @@ impl<S: Source> Disk<S> {
         }
         let (mut at, mut rest) = (at, buffer);
         while !rest.is_empty() {
-            let run = self.run(at, rest.len() as u64)?;
-            let (now, later) = rest.split_at_mut(run.length as usize);
-            self.read_run(&run, now)?;
-            (at, rest) = (at + run.length, later);
+            let found = self.find(at, rest.len() as u64)?;
+            let (now, later) = rest.split_at_mut(found.length as usize);
+            match (found.place, self.levels.get(found.depth)) {
+                (Place::Data(_) | Place::Compressed(_), Some(level)) => {
+                    let read = level.read(at, found.place, now);
+                    read.map_err(|cause| level.named(cause))?;
+                }
+                _ => now.fill(0),
+            }
+            (at, rest) = (at + found.length, later);
         }
         Ok(())
-    }
-
-    fn read_run(&self, run: &Run, buffer: &mut [u8]) -> Result<()> {
-        let failed = |cause| ReadError::Io {
-            offset: run.at,
-            length: run.length,
-            cause,
-        };
-        match (run.what, self.layers.get(run.depth)) {
-            (What::Data(_) | What::Compressed(_), Some((Layer::Qcow2(image), _))) => {
-                image.read_extent(&image.extent(run.at)?, 0, buffer)
-            }
-            (What::Data(at), Some((Layer::Raw(source), _))) => {
-                source.read_at(at, buffer).map_err(failed)
-            }
-            _ => {
-                buffer.fill(0);
-                Ok(())
-            }
-        }
     }
 }

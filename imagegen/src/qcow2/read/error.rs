@@ -45,6 +45,35 @@ pub enum ReadError {
         /// What is wrong.
         flaw: String,
     },
+    /// More than is held in memory at a time.
+    #[error("{what} have {bytes} bytes; no more than {} MiB are held", most >> 20)]
+    TooLarge {
+        /// What, in words: "the bitmaps".
+        what: &'static str,
+        /// Their bytes.
+        bytes: u64,
+        /// As many are held.
+        most: u64,
+    },
+    /// In one of several files that a disk is made of.
+    #[error("{name}: {cause}")]
+    In {
+        /// Which, as it may be shown.
+        name: String,
+        /// What is wrong with it.
+        cause: Box<Self>,
+    },
+}
+
+impl ReadError {
+    /// What is wrong, in whatever file.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::In { cause, .. } => cause.root(),
+            cause => cause,
+        }
+    }
 }
 
 /// What reading gives.

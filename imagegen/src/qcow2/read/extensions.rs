@@ -109,45 +109,64 @@ impl Bitmap {
     pub const fn has(&self, flag: BitmapFlag) -> bool {
         self.flags & flag.mask() != 0
     }
+
+    /// Bytes of its bits for a disk of `size` bytes.
+    pub(super) const fn bytes(&self, size: u64) -> u64 {
+        size.div_ceil(1 << self.granularity_bits).div_ceil(8)
+    }
 }
 
 /// Largest directory (QEMU's `QCOW2_MAX_BITMAP_DIRECTORY_SIZE`).
 const MOST_DIRECTORY: u64 = 64 << 20;
 
-/// The directory of bitmaps.
+/// Longest name (QEMU's `BME_MAX_NAME_SIZE`).
+const MOST_NAME: u64 = 1023;
+
+/// The directory of bitmaps, entry by entry.
 pub(super) fn bitmaps<S: Source>(
     source: &S,
     end: u64,
     layout: &Layout,
     extensions: &Extensions,
-) -> Result<Vec<Bitmap>> {
+    give: &mut dyn FnMut(Bitmap),
+) -> Result<()> {
     let Some((count, at, length)) = extensions.bitmaps else {
-        return Ok(Vec::new());
+        return Ok(());
     };
     if count > format::MOST_BITMAPS || length > MOST_DIRECTORY || at % layout.cluster() != 0 {
         let flaw = format!("it has {count} entries in {length} bytes");
         return Err(damaged("bitmap directory", at, flaw));
     }
-    let directory = super::read(source, end, at, length)?;
-    let mut rest = &directory[..];
-    let mut bitmaps = Vec::new();
+    let limit = at.saturating_add(length);
+    let mut next = at;
     for _ in 0..count {
-        let place = at + (directory.len() - rest.len()) as u64;
-        let (bitmap, next) = bitmap(rest, place)?;
-        bitmaps.push(bitmap);
-        rest = next;
+        let (found, after) = bitmap(source, end, next, limit)?;
+        give(found);
+        next = after;
     }
-    Ok(bitmaps)
+    Ok(())
 }
 
-fn bitmap(bytes: &[u8], at: u64) -> Result<(Bitmap, &[u8])> {
+/// The entry at `at` of a directory that ends at `limit`, and where the next one begins.
+fn bitmap<S: Source>(source: &S, end: u64, at: u64, limit: u64) -> Result<(Bitmap, u64)> {
     let cut = || damaged("bitmap directory", at, "it is cut off");
-    let (entry, rest) = BitmapEntry::read_from_prefix(bytes).map_err(|_| cut())?;
-    let extra = entry.extra_size.get() as usize;
-    let name = usize::from(entry.name_size.get());
-    let names = rest.get(extra..).and_then(|rest| rest.get(..name));
+    let fixed = size_of::<BitmapEntry>() as u64;
+    if at.saturating_add(fixed) > limit {
+        return Err(cut());
+    }
+    let bytes = super::read(source, end, at, fixed)?;
+    let entry = BitmapEntry::read_from_bytes(&bytes).map_err(|_| cut())?;
+    let name_at = at + fixed + u64::from(entry.extra_size.get());
+    let length = u64::from(entry.name_size.get());
+    if name_at + length > limit {
+        return Err(cut());
+    }
+    if length > MOST_NAME {
+        let flaw = format!("the name of a bitmap has {length} bytes");
+        return Err(damaged("bitmap directory", at, flaw));
+    }
     let bitmap = Bitmap {
-        name: text(names.ok_or_else(cut)?),
+        name: text(&super::read(source, end, name_at, length)?),
         granularity_bits: entry.granularity_bits,
         flags: entry.flags.get(),
         table: (entry.table_offset.get(), entry.table_size.get()),
@@ -159,12 +178,8 @@ fn bitmap(bytes: &[u8], at: u64) -> Result<(Bitmap, &[u8])> {
         );
         return Err(damaged("bitmap directory", at, flaw));
     }
-    let all = (size_of::<BitmapEntry>() + extra + name).next_multiple_of(8);
-    Ok((bitmap, bytes.get(all..).unwrap_or_default()))
+    Ok((bitmap, (name_at + length).next_multiple_of(8)))
 }
-
-/// Most bytes of a bitmap that is read: one bit for each 512 bytes of 2 TiB.
-const MOST_BITS: u64 = 512 << 20;
 
 /// The bits of a bitmap of a disk of `size` bytes, the lowest of each byte first.
 pub(super) fn bits<S: Source>(
@@ -175,12 +190,9 @@ pub(super) fn bits<S: Source>(
 ) -> Result<Vec<u8>> {
     let (at, entries) = bitmap.table;
     let bad = |flaw: String| damaged("bitmap", at, format!("{:?}: {flaw}", bitmap.name));
-    let bytes = layout
-        .size
-        .div_ceil(1 << bitmap.granularity_bits)
-        .div_ceil(8);
+    let bytes = bitmap.bytes(layout.size);
     let clusters = bytes.div_ceil(layout.cluster());
-    if bytes > MOST_BITS {
+    if bytes > super::BITS {
         return Err(bad(format!("it has {bytes} bytes, more than 512 MiB")));
     }
     if u64::from(entries) != clusters || at % layout.cluster() != 0 {

@@ -68,7 +68,7 @@ impl<S: Source> Iterator for Extents<'_, S> {
         if self.at >= self.image.size() {
             return None;
         }
-        let extent = self.image.extent(self.at);
+        let extent = self.image.extent(self.at, u64::MAX);
         self.at = match &extent {
             Ok(extent) => extent.end(),
             Err(_) => u64::MAX,
@@ -91,18 +91,20 @@ impl<S: Source> Image<S> {
         Extents { image: self, at }
     }
 
-    /// The extent in which byte `at` lies, from there on. What follows may be like it.
+    /// The extent in which byte `at` lies, from there on, of `most` bytes at most. What
+    /// follows may be like it.
     ///
     /// # Errors
     /// If a table cannot be read or is not sound.
     ///
     /// Beyond the end of the disk nothing is there: an extent without bytes.
-    pub fn extent(&self, at: u64) -> Result<Extent> {
+    pub fn extent(&self, at: u64, most: u64) -> Result<Extent> {
         let width = self.layout.width;
-        let left = self.size().saturating_sub(at);
+        let left = self.size().saturating_sub(at).min(most);
         let index = at >> width.table_bits();
         let Some(table) = self.table(index)? else {
-            let tables = self.tables_missing(index);
+            let needed = (left >> width.table_bits()).saturating_add(2);
+            let tables = self.tables_missing(index, needed);
             let end = index.saturating_add(tables) << width.table_bits();
             return Ok(Extent {
                 at,
@@ -111,7 +113,8 @@ impl<S: Source> Image<S> {
             });
         };
         let mut extent = self.in_table(&table, index, at)?;
-        let end = ((index + 1) << width.table_bits()).min(self.size());
+        // No more than was asked for: whoever reads in small pieces pays for those alone.
+        let end = ((index + 1) << width.table_bits()).min(at.saturating_add(left));
         while extent.end() < end {
             let Some(wanted) = extent.place.after(extent.length) else {
                 break;
@@ -126,10 +129,13 @@ impl<S: Source> Image<S> {
         Ok(extent)
     }
 
-    /// How many tables are not there from this one on.
-    fn tables_missing(&self, index: u64) -> u64 {
+    /// How many tables are not there from this one on, counted up to `most`.
+    fn tables_missing(&self, index: u64, most: u64) -> u64 {
         let from = self.l1.get(index as usize..).unwrap_or_default();
-        let missing = from.iter().take_while(|entry| **entry == 0).count();
+        let from = from
+            .iter()
+            .take(usize::try_from(most).unwrap_or(usize::MAX));
+        let missing = from.take_while(|entry| **entry == 0).count();
         missing.max(1) as u64
     }
 
@@ -148,11 +154,11 @@ impl<S: Source> Image<S> {
             let flaw = format!("entry {index} leads to byte {}", entry.offset);
             return Err(damaged("level 1 table", place, flaw));
         }
-        if let Some(table) = self.tables.lock().get(&entry.offset) {
+        if let Some(table) = self.file.tables.lock().get(&entry.offset) {
             return Ok(Some(table));
         }
         let table = self.raw(entry.offset, self.layout.cluster())?.into();
-        self.tables.lock().put(entry.offset, &table);
+        self.file.tables.lock().put(entry.offset, &table);
         Ok(Some(table))
     }
 
@@ -286,7 +292,7 @@ impl<S: Source> Image<S> {
         };
         let end = match self.data {
             Some(_) => source.size().map_err(failed(buffer.len()))?,
-            None => self.length,
+            None => self.length(),
         };
         let there = end.saturating_sub(at).min(buffer.len() as u64) as usize;
         let (bytes, beyond) = buffer.split_at_mut(there);
@@ -301,7 +307,7 @@ impl<S: Source> Image<S> {
     /// A compressed cluster's contents.
     fn decoded(&self, compressed: Compressed) -> Result<Arc<[u8]>> {
         let key = compressed.offset;
-        if let Some(cluster) = self.decoded.lock().get(&key) {
+        if let Some(cluster) = self.file.decoded.lock().get(&key) {
             return Ok(cluster);
         }
         let cluster = self.layout.cluster() as usize;
@@ -313,7 +319,7 @@ impl<S: Source> Image<S> {
         let decoded = decode(&stored, cluster);
         let decoded = decoded.map_err(|flaw| damaged("compressed cluster", key, flaw))?;
         let decoded: Arc<[u8]> = decoded.into();
-        self.decoded.lock().put(key, &decoded);
+        self.file.decoded.lock().put(key, &decoded);
         Ok(decoded)
     }
 
@@ -323,10 +329,10 @@ impl<S: Source> Image<S> {
     /// If they cannot be read, or are more than can be.
     pub fn stored(&self, compressed: Compressed) -> Result<Vec<u8>> {
         // The last sector may be cut off.
-        let end = self.length.saturating_sub(compressed.offset);
+        let end = self.length().saturating_sub(compressed.offset);
         let length = compressed.length().min(end);
         if length == 0 || length > COMPRESSED_MOST.min(2 * self.layout.cluster() + 1024) {
-            let flaw = format!("it has {length} bytes, and the file {}", self.length);
+            let flaw = format!("it has {length} bytes, and the file {}", self.length());
             return Err(damaged("compressed cluster", compressed.offset, flaw));
         }
         self.raw(compressed.offset, length)

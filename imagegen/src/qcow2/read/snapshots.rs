@@ -33,8 +33,12 @@ pub struct Snapshot {
 const MOST_EXTRA: u32 = 1024;
 
 /// The table, entry by entry: each says where the next begins.
-pub(super) fn read<S: Source>(source: &S, end: u64, layout: &Layout) -> Result<Vec<Snapshot>> {
-    let mut snapshots = Vec::new();
+pub(super) fn each<S: Source>(
+    source: &S,
+    end: u64,
+    layout: &Layout,
+    give: &mut dyn FnMut(Snapshot),
+) -> Result<()> {
     let mut at = layout.snapshots_at;
     for _ in 0..layout.snapshots {
         let snapshot = one(source, end, layout, at)?;
@@ -43,9 +47,9 @@ pub(super) fn read<S: Source>(source: &S, end: u64, layout: &Layout) -> Result<V
             let flaw = "it has more than 64 MiB";
             return Err(damaged("snapshot table", layout.snapshots_at, flaw));
         }
-        snapshots.push(snapshot);
+        give(snapshot);
     }
-    Ok(snapshots)
+    Ok(())
 }
 
 fn one<S: Source>(source: &S, end: u64, layout: &Layout, at: u64) -> Result<Snapshot> {

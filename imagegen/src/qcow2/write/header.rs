@@ -92,11 +92,31 @@ pub(super) fn first(options: &Options, size: u64, places: &Places) -> Result<Vec
     bytes.extend_from_slice(&rest);
     if bytes.len() > 1 << options.cluster_bits {
         return Err(WriteError::Option(
-            "the names of other files do not fit into the first cluster",
+            "the names of other files do not fit into the first cluster; take larger clusters",
         ));
     }
     bytes.resize(1 << options.cluster_bits, 0);
     Ok(bytes)
+}
+
+/// Whether all of it has room: what [`first`] would find only when all else is written.
+pub(super) fn fits(options: &Options, has_bitmaps: bool) -> Result<(), WriteError> {
+    let bitmaps = has_bitmaps.then_some(Directory {
+        count: 0,
+        offset: 0,
+        length: 0,
+    });
+    let l1 = Level1 {
+        offset: 0,
+        entries: 0,
+    };
+    let places = Places {
+        l1,
+        refcounts: (0, 0),
+        snapshots: (0, 0),
+        bitmaps,
+    };
+    first(options, 0, &places).map(drop)
 }
 
 fn incompatible(options: &Options) -> u64 {

@@ -6,7 +6,7 @@ use super::pipeline::{From as Bytes, Part, Placed};
 use super::space::Space;
 use super::tables::Tables;
 use super::views::{Stretch, Views};
-use super::{Contents, Options, Targets, WriteError, Written, bitmaps, snapshots};
+use super::{Contents, Options, Targets, WriteError, Written, bitmaps, snapshots, whole_sectors};
 use crate::medium::{Medium, Source};
 use crate::qcow2::format::{self, Compressed, L2Entry, Subclusters};
 use std::ops::Range;
@@ -40,7 +40,9 @@ impl<'a> Writer<'a> {
             space,
             tables: Tables::new(medium, options.width(), views.sizes()),
             medium,
-            data_file: targets.data.map(|data| (data, contents.disk.size())),
+            data_file: targets
+                .data
+                .map(|data| (data, whole_sectors(contents.disk.size()))),
             data: 0,
             compressed: 0,
         })
@@ -153,9 +155,10 @@ impl<'a> Writer<'a> {
 
     /// A cluster without contents. Above nothing, what says nothing reads as zeroes.
     fn empty(&mut self, place: (usize, u64), state: &State) -> Result<(), WriteError> {
-        if *state == State::Nothing || self.options.backing.is_none() {
-            return Ok(());
-        }
+        let zero = match state {
+            State::Zero(zero) if self.options.backing.is_some() => *zero,
+            _ => return Ok(()),
+        };
         self.tables.turn_to(&mut self.space, place.1)?;
         let entry = match self.options.version {
             2 => self.zeroes()?,
@@ -165,8 +168,8 @@ impl<'a> Writer<'a> {
                 zero: !self.options.extended,
             },
         };
-        self.tables
-            .set(&mut self.space, place, entry, Subclusters::ZERO)
+        let subclusters = Subclusters { allocated: 0, zero };
+        self.tables.set(&mut self.space, place, entry, subclusters)
     }
 
     /// Version 2 says zeroes by writing them.
@@ -205,7 +208,7 @@ impl<'a> Writer<'a> {
             snapshots,
             bitmaps,
         };
-        let first = header::first(self.options, contents.disk.size(), &places)?;
+        let first = header::first(self.options, whole_sectors(contents.disk.size()), &places)?;
         self.medium.barrier()?;
         self.medium.write(0, &first)?;
         Ok(Written {

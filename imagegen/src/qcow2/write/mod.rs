@@ -11,6 +11,7 @@
 //! - `bitmaps`, `snapshots`: their tables
 //! - `header`: the first cluster
 //! - `stream`: an image into a pipe
+//! - `room`: how long an image will be
 //! - `raw`: the same threads, for plain bytes
 //!
 //! The same disk and options give the same bytes, whatever the number of threads. Memory:
@@ -26,6 +27,7 @@ mod options;
 mod piece;
 mod pipeline;
 mod raw;
+mod room;
 mod snapshots;
 mod space;
 mod stream;
@@ -33,11 +35,13 @@ mod tables;
 mod views;
 
 pub use bitmaps::Bits;
-pub use options::{Compression, Options};
+pub use options::{BadCompression, Compression, Options};
 pub use raw::{stream_raw, write_raw};
+pub use room::needed;
 pub use snapshots::Version;
 pub use stream::stream;
 
+use super::format::SECTOR;
 use super::read::{Disk, ReadError};
 use crate::medium::{Medium, Source};
 use crate::tree::Progress;
@@ -48,6 +52,13 @@ use views::Views;
 
 /// Bytes that one thread reads at a time, or a cluster if that is larger.
 pub const PIECE: u64 = 1 << 20;
+
+/// Bytes of a disk as an image of it says them: QEMU counts sectors of 512 bytes and sees no
+/// part of one, so zeroes follow a disk that ends within.
+#[must_use]
+pub const fn whole_sectors(size: u64) -> u64 {
+    size.div_ceil(SECTOR).saturating_mul(SECTOR)
+}
 
 /// Why an image cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -71,11 +82,13 @@ pub enum WriteError {
 pub struct Contents<'a, S> {
     /// The disk as it is.
     pub disk: &'a Disk<S>,
-    /// What it was, the oldest first: internal snapshots. Of the same files as the disk, so
-    /// that what lies in the same place is written once.
+    /// What it was, the oldest first: internal snapshots. Of the same layers as the disk, or
+    /// of the same lowest ones and some over them, so that what lies in the same place is
+    /// written once.
     pub versions: &'a [Version<S>],
     /// What the backing file holds: where the disk holds the same, nothing is written. None:
-    /// what is in no layer of the disk shows the backing file, if there is one.
+    /// what is in no layer of the disk shows the backing file, if there is one: only whole
+    /// clusters may be in none.
     pub below: Option<&'a Disk<S>>,
     /// Bitmaps of the disk.
     pub bitmaps: &'a [Bits],
@@ -120,7 +133,7 @@ pub struct Targets<'a> {
     /// The image, from its byte 0 on.
     pub image: &'a dyn Medium,
     /// The external data file, if [`Options::data_file`] says that there is one: the disk
-    /// as it is, byte for byte, of which what is zeroes is zeroed.
+    /// as it is, byte for byte, up to [`whole_sectors`], of which what is zeroes is zeroed.
     pub data: Option<&'a dyn Medium>,
 }
 
@@ -137,7 +150,7 @@ impl<'a> Targets<'a> {
 ///
 /// # Errors
 /// If the options contradict each other, the disk cannot be read, or the image not written.
-pub fn write<S: Source + Sync>(
+pub fn write<S: Source + Send + Sync>(
     contents: &Contents<'_, S>,
     targets: Targets<'_>,
     options: &Options,

@@ -1,9 +1,10 @@
 //! What an image shall be, and what cannot be together.
 
-use super::{Contents, PIECE, WriteError};
+use super::{Contents, PIECE, WriteError, header, whole_sectors};
 use crate::medium::Source;
 use crate::qcow2::format::{self, CompressionType, RefcountWidth, Width};
-use crate::qcow2::open::Format;
+use crate::qcow2::open::{self, Format};
+use std::str::FromStr;
 
 /// What an image shall be.
 #[derive(Debug, Clone)]
@@ -53,6 +54,55 @@ pub struct Compression {
     pub level: i32,
 }
 
+/// Why text is no compression.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadCompression {
+    /// No algorithm is called so.
+    #[error("write zlib or zstd, with a level behind a comma if you like")]
+    Name,
+    /// It has no such level.
+    #[error("levels of {name} are {lowest} to {highest}")]
+    Level {
+        /// The algorithm.
+        name: &'static str,
+        /// Its quickest level.
+        lowest: i32,
+        /// Its hardest level.
+        highest: i32,
+    },
+}
+
+impl FromStr for Compression {
+    type Err = BadCompression;
+
+    /// `zlib` or `zstd`, with a level as in `zstd,9`. Without: of zlib 9, which takes as
+    /// long here as QEMU's 6, of zstd 3.
+    fn from_str(text: &str) -> Result<Self, BadCompression> {
+        let (name, level) = match text.split_once(',') {
+            Some((name, level)) => (name, Some(level)),
+            None => (text, None),
+        };
+        let (kind, name, levels, usual) = match name {
+            "zlib" => (CompressionType::Deflate, "zlib", 0..=9, 9),
+            "zstd" => (CompressionType::Zstd, "zstd", 1..=22, 3),
+            _ => return Err(BadCompression::Name),
+        };
+        let wrong = BadCompression::Level {
+            name,
+            lowest: *levels.start(),
+            highest: *levels.end(),
+        };
+        let level = match level {
+            None => usual,
+            Some(level) => {
+                let level = level.parse().ok().filter(|level| levels.contains(level));
+                level.ok_or(wrong)?
+            }
+        };
+        Ok(Self { kind, level })
+    }
+}
+
 impl Options {
     pub(super) const fn width(&self) -> Width {
         Width {
@@ -79,8 +129,10 @@ impl Options {
     where
         S: Source,
     {
-        let sizes = contents.versions.iter().map(|version| version.disk.size());
-        let size = sizes.fold(contents.disk.size(), u64::max);
+        let now = whole_sectors(contents.disk.size());
+        let sizes = || contents.versions.iter().map(|version| version.disk.size());
+        let size = sizes().map(whole_sectors).fold(now, u64::max);
+        let is_resized = sizes().any(|size| whole_sectors(size) != now);
         let versions = contents.versions.len() as u64;
         let flaw = self.flaw().or_else(|| {
             let tables = size.div_ceil(1 << self.width().table_bits());
@@ -100,11 +152,14 @@ impl Options {
                 Some("what is compared with a backing file has one")
             } else if self.version == 2 && !contents.bitmaps.is_empty() {
                 Some("version 2 has no bitmaps")
+            } else if self.version == 2 && is_resized {
+                Some("version 2 cannot say that a snapshot's disk has another size; take version 3")
             } else {
                 None
             }
         });
-        flaw.map_or(Ok(()), |text| Err(WriteError::Option(text)))
+        flaw.map_or(Ok(()), |text| Err(WriteError::Option(text)))?;
+        header::fits(self, !contents.bitmaps.is_empty())
     }
 
     /// What contradicts each other.
@@ -131,7 +186,19 @@ impl Options {
         } else if self.data_file.is_some() && self.backing.is_some() {
             "an external data file holds all of the disk, so there is nothing below it"
         } else {
-            return None;
+            return self.backing_flaw();
         })
+    }
+
+    /// Why no image can have this backing file.
+    fn backing_flaw(&self) -> Option<&'static str> {
+        let (name, _) = self.backing.as_ref()?;
+        if name.is_empty() {
+            Some("the name of the backing file is empty")
+        } else if name.len() > format::MOST_BACKING_NAME as usize {
+            Some("the name of the backing file has more than 1023 bytes; take a shorter path")
+        } else {
+            open::file_name(name).err()
+        }
     }
 }

@@ -12,8 +12,8 @@ use std::ops::Range;
 pub(super) enum State {
     /// In no layer.
     Nothing,
-    /// Zeroes.
-    Zero,
+    /// Zeroes in these subclusters; the others are those of the backing file.
+    Zero(u32),
     /// As it is, where it stands in the piece's bytes; of these subclusters.
     Plain(Subclusters),
     /// Compressed, these of the packed bytes.
@@ -69,13 +69,14 @@ impl Piece {
                 Subclusters { allocated: 1.., .. } => State::Plain(found),
                 Subclusters { zero: 0, .. } => State::Nothing,
                 // Above nothing both read as zeroes.
-                _ if options.backing.is_some()
-                    && below.is_none()
-                    && is_nothing(disk, from + at as u64, cluster as u64)? =>
+                Subclusters { zero: u32::MAX, .. }
+                    if options.backing.is_some()
+                        && below.is_none()
+                        && is_nothing(disk, from + at as u64, cluster as u64)? =>
                 {
                     State::Nothing
                 }
-                _ => State::Zero,
+                Subclusters { zero, .. } => State::Zero(zero),
             });
         }
         if let Some(codec) = codec {

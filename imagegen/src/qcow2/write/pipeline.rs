@@ -66,7 +66,7 @@ enum Waiting {
 /// Says where a piece's bytes go.
 type Place<'a> = dyn FnMut(Placed<'_>) -> Result<Vec<Part>, WriteError> + 'a;
 
-impl<S: Source + Sync> Crew<'_, S> {
+impl<S: Source + Send + Sync> Crew<'_, S> {
     /// Has `stretches` read and gives the pieces to `place` in order, which says what goes
     /// where.
     pub(super) fn run(
@@ -95,7 +95,7 @@ impl<S: Source + Sync> Crew<'_, S> {
     }
 }
 
-fn conduct<S: Source + Sync>(
+fn conduct<S: Source + Send + Sync>(
     shared: &Shared<'_, S>,
     jobs: &Sender<Job>,
     most: usize,

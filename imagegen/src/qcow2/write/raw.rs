@@ -17,7 +17,7 @@ const BLOCK_BITS: u32 = 12;
 ///
 /// # Errors
 /// If the disk cannot be read, or `medium` not written.
-pub fn write_raw<S: Source + Sync>(
+pub fn write_raw<S: Source + Send + Sync>(
     disk: &Disk<S>,
     medium: &dyn Medium,
     is_zero: bool,
@@ -58,7 +58,7 @@ pub fn write_raw<S: Source + Sync>(
 ///
 /// # Errors
 /// If the disk cannot be read, or `out` not written.
-pub fn stream_raw<S: Source + Sync>(
+pub fn stream_raw<S: Source + Send + Sync>(
     disk: &Disk<S>,
     out: impl Write + Send,
     threads: usize,

@@ -1,8 +1,8 @@
 //! Internal snapshots: their table.
 
-use super::WriteError;
 use super::space::Space;
 use super::tables::Level1;
+use super::{WriteError, whole_sectors};
 use crate::medium::Source;
 use crate::qcow2::format::{self, SnapshotEntry, SnapshotExtra};
 use crate::qcow2::read::{Disk, Snapshot};
@@ -83,7 +83,7 @@ fn entry<S: Source>(
     entry.vm_clock_nsec = clock.unwrap_or(u64::MAX).into();
     entry.extra_size = (size_of::<SnapshotExtra>() as u32).into();
     let mut extra = SnapshotExtra::new_zeroed();
-    extra.disk_size = version.disk.size().into();
+    extra.disk_size = whole_sectors(version.disk.size()).into();
     extra.icount = u64::MAX.into();
     table.extend_from_slice(entry.as_bytes());
     table.extend_from_slice(extra.as_bytes());

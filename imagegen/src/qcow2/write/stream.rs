@@ -13,7 +13,7 @@ use std::io::{self, Write};
 /// # Errors
 /// As [`write`](super::write); if the disk changed meanwhile; if there shall be an external
 /// data file. What was handed on by then is no image.
-pub fn stream<S: Source + Sync>(
+pub fn stream<S: Source + Send + Sync>(
     contents: &Contents<'_, S>,
     out: impl Write + Send,
     options: &Options,

@@ -43,7 +43,8 @@ impl<'a> Tables<'a> {
         sizes: impl Iterator<Item = u64>,
     ) -> Self {
         let table = |size: u64| {
-            let entries = size.div_ceil(1 << width.table_bits());
+            // Where the disk has no bytes as well, so that the table's place is used.
+            let entries = size.div_ceil(1 << width.table_bits()).max(1);
             Table {
                 l1: vec![NO_TABLE; entries as usize],
                 open: Vec::new(),
@@ -195,11 +196,8 @@ impl<'a> Tables<'a> {
         let mut written = Vec::with_capacity(self.views.len());
         for Table { l1, .. } in &self.views {
             let raw = l1.iter().map(|entry| entry.encode().to_be_bytes());
-            let mut bytes: Vec<u8> = raw.flatten().collect();
-            // Also where the disk has no bytes the table has a place.
-            bytes.resize(bytes.len().max(8), 0);
             written.push(Level1 {
-                offset: space.table(bytes)?,
+                offset: space.table(raw.flatten().collect())?,
                 entries: l1.len() as u32,
             });
         }

@@ -6,7 +6,7 @@
 //! comes next.
 
 use super::piece::State;
-use super::{Contents, Options, WriteError};
+use super::{Contents, Options, WriteError, whole_sectors};
 use crate::medium::Source;
 use crate::qcow2::read::{Disk, What};
 use crate::tree::Progress;
@@ -41,9 +41,9 @@ impl<'a, S: Source> Views<'a, S> {
         }
     }
 
-    /// Of each the bytes, view 0 first.
+    /// Of each the bytes that the image says, view 0 first.
     pub(super) fn sizes(&self) -> impl Iterator<Item = u64> + '_ {
-        self.disks.iter().map(|disk| disk.size())
+        self.disks.iter().map(|disk| whole_sectors(disk.size()))
     }
 
     pub(super) fn disk(&self, view: usize) -> Option<&'a Disk<S>> {
@@ -161,13 +161,32 @@ impl<'a, S: Source> Stretches<'a, S> {
         Ok(None)
     }
 
-    /// Up to which cluster none is another view's.
+    /// Up to which cluster none is another view's; `first` is known to be none.
     fn unshared(&self, disk: &Disk<S>, first: u64, end: u64) -> Result<u64, WriteError> {
-        let mut next = first + 1;
-        while next < end && self.view > 0 && self.shared(disk, next, next + 1)?.is_none() {
-            next += 1;
+        let mut end = end;
+        for with in (0..self.view).rev() {
+            if let Some(other) = self.views.disk(with) {
+                end = self.apart(disk, other, first + 1, end)?;
+            }
         }
-        Ok(if self.view == 0 { end } else { next })
+        Ok(end)
+    }
+
+    /// Up to which cluster two disks have none in the same place: goes from run to run.
+    fn apart(&self, one: &Disk<S>, two: &Disk<S>, first: u64, end: u64) -> Result<u64, WriteError> {
+        let bits = self.views.options.cluster_bits;
+        let to = (end << bits).min(one.size().min(two.size()));
+        let mut at = first << bits;
+        while at < to {
+            let found = one.differing(two, at, to - at).map_err(WriteError::Read)?;
+            // A cluster that differs in part is each view's own.
+            let next = (at + found).div_ceil(1 << bits);
+            if next >= end || self.common(one, two, next, next + 1)? > next {
+                return Ok(next.min(end));
+            }
+            at = (next + 1) << bits;
+        }
+        Ok(end)
     }
 
     /// Up to which cluster two disks have the same bytes in the same places.
@@ -209,13 +228,17 @@ impl<'a, S: Source> Stretches<'a, S> {
         let mut found = at + run.length;
         let mut state = match run.what {
             What::Nothing => State::Nothing,
-            What::Zero => State::Zero,
+            What::Zero => State::Zero(u32::MAX),
             What::Data(_) | What::Compressed(_) => return Ok(None),
         };
         if let Some(below) = self.views.below {
             let (same, length) = below_is_zero(below, at, run.length)?;
             found = at + length;
-            state = if same { State::Nothing } else { State::Zero };
+            state = if same {
+                State::Nothing
+            } else {
+                State::Zero(u32::MAX)
+            };
         }
         let next = match found == disk.size() {
             true => found.div_ceil(1 << bits),

@@ -140,6 +140,21 @@ pub enum Command {
         /// They may.
         allowed: bool,
     },
+    /// Which chunks differ between a snapshot and a newer one, or the volume as it is.
+    /// Replied with [`Reply::Changes`], a part at a time. Costs what changed, not what
+    /// the volume holds. A chunk whose write waited for its copy while the newer snapshot
+    /// was taken may be named although the two are the same; what lies beyond the size of
+    /// the older snapshot has changed and may not be named.
+    Changes {
+        /// Whose.
+        volume: VolumeId,
+        /// The older snapshot.
+        from: Tag,
+        /// The newer one; `None`: the volume as it is.
+        to: Option<Tag>,
+        /// Where the part before said to go on.
+        after: Option<ChangesAt>,
+    },
     /// Writes a checkpoint now. Replied when it is durable.
     Checkpoint,
     /// Orderly stop: finishes what is in flight, refuses new requests, writes a
@@ -165,6 +180,26 @@ pub enum Reply {
     Volume(VolumeId),
     /// The snapshots were taken, all under this tag.
     Taken(Tag),
+    /// Chunks that differ.
+    Changes(Changes),
+}
+
+/// A part of the answer to [`Command::Changes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// Chunks, each once in all parts, in no order.
+    pub chunks: Vec<u64>,
+    /// Where the next part begins; `None`: this was the last.
+    pub next: Option<ChangesAt>,
+}
+
+/// A place between two snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangesAt {
+    /// The newest snapshot when a chunk was copied.
+    pub tag: Tag,
+    /// That chunk.
+    pub chunk: u64,
 }
 
 /// Why a command was refused or failed.

@@ -55,6 +55,25 @@ pub enum Event {
         /// Number of chunks, at least 1.
         count: u32,
     },
+    /// Which of the chunks `first .. first + count` differ between snapshot `from` and a
+    /// newer one, or the volume as it is. Answered by one or more [`Effect::Compared`], or
+    /// by one [`Effect::ReadFailed`]. As with [`Command::Changes`], a chunk whose write
+    /// waited for its copy while the newer snapshot was taken may be named although the
+    /// two are the same.
+    Compare {
+        /// Who asks.
+        owner: Owner,
+        /// The volume.
+        volume: VolumeId,
+        /// The older snapshot.
+        from: Tag,
+        /// The newer one; `None`: the volume as it is.
+        to: Option<Tag>,
+        /// First chunk.
+        first: u64,
+        /// Number of chunks, at least 1.
+        count: u64,
+    },
     /// Every piece of a granted read has completed (well or not).
     ReadDone {
         /// The grant of the [`Effect::ReadFrom`]s.
@@ -241,6 +260,21 @@ pub enum Effect {
         owner: Owner,
         /// Why.
         error: RequestError,
+    },
+    /// A part of the answer to [`Event::Compare`]: whether chunks `first .. first + count`
+    /// differ. Parts come in ascending order from the first chunk asked for, without
+    /// gaps; they may end before the last one asked for.
+    Compared {
+        /// Who asked.
+        owner: Owner,
+        /// First chunk of the part.
+        first: u64,
+        /// Chunks in the part, at least 1.
+        count: u64,
+        /// They differ, each of them.
+        differs: bool,
+        /// No more parts follow.
+        last: bool,
     },
     /// Copy out: read chunks `first .. first + count` of `volume`'s origin
     /// (zero-padded beyond its end), checksum every 4 KiB, submit the write of the

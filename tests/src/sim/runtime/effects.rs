@@ -114,6 +114,7 @@ impl Runtime {
             | Effect::Pause { .. }
             | Effect::Resume { .. }
             | Effect::Notice(_)
+            | Effect::Compared { .. }
             | Effect::Again => {}
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! What each verb of the control socket does.
 
+mod diff;
 mod snapshot;
 mod status;
 mod store;

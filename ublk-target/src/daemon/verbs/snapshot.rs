@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use snapstore::Tag;
-use snapstore::engine::{Command, SnapshotInfo, SnapshotState};
+use snapstore::engine::{Command, SnapshotInfo};
 
 use crate::control::protocol::{Answer, Cursor, ErrorCode, Failure, MAX_PAGE, SnapshotName};
 use crate::control::views::Level;
@@ -12,6 +12,7 @@ use crate::daemon::Daemon;
 use crate::daemon::events::NewEvent;
 use crate::daemon::failures::{busy, held};
 use crate::daemon::store::{Store, export_name};
+use crate::daemon::visits::must_be_readable;
 use crate::daemon::withdraw::Leaving;
 
 impl Daemon {
@@ -44,7 +45,9 @@ impl Daemon {
         Ok(Answer::Snapshots { items, next: None })
     }
 
-    fn volumes_by_name(&self) -> Vec<(Arc<Store>, snapstore::engine::VolumeInfo)> {
+    pub(in crate::daemon) fn volumes_by_name(
+        &self,
+    ) -> Vec<(Arc<Store>, snapstore::engine::VolumeInfo)> {
         let stores = self.stores();
         let mut all: Vec<_> = stores
             .iter()
@@ -109,13 +112,14 @@ impl Daemon {
             }
             targets.push((*id, snapshot.tag));
         }
-        targets.sort_unstable();
-        targets.dedup();
-        store.handle.command(Command::DeleteSnapshots { targets })?;
         let names: Vec<_> = wanted
             .iter()
             .map(|s| export_name(&s.volume, &s.name))
             .collect();
+        self.dismiss(&names, Leaving::Asking)?;
+        targets.sort_unstable();
+        targets.dedup();
+        store.handle.command(Command::DeleteSnapshots { targets })?;
         let message = format!("deleted: {}", names.join(", "));
         let event = NewEvent::new(Level::Info, "snapshot-deleted", message);
         self.events.add(event.store(&store.path));
@@ -134,6 +138,8 @@ impl Daemon {
             let message = format!("snapshot {}@{} is mapped", wanted.volume, wanted.name);
             return Err(busy(message, "unmap it first: what is served has the name"));
         }
+        let name = export_name(&wanted.volume, &wanted.name);
+        self.dismiss(&[name], Leaving::Asking)?;
         let rename = Command::RenameSnapshot {
             volume: volume.id,
             tag: snapshot.tag,
@@ -152,15 +158,7 @@ impl Daemon {
         if self.exports.get(&name).is_some() {
             return self.snapshot_show(wanted);
         }
-        if let SnapshotState::Dropped(reason) = snapshot.state {
-            let message = format!("snapshot {name} was dropped: {reason}");
-            return Err(Failure::new(ErrorCode::Error, message)
-                .next("its contents are gone; delete it: csnapctl snapshot delete"));
-        }
-        if let Some(why) = store.not_served.lock().get(&volume.id) {
-            let message = format!("{} is not served: {}", volume.name, why.problem.message);
-            return Err(busy(message, &why.problem.next));
-        }
+        must_be_readable(&store, &volume, &snapshot)?;
         self.set_mapped(&store, &volume, &snapshot, true)?;
         if let Err(failure) = self.serve_snapshot(&store, &volume, &snapshot) {
             // One that was mapped before stays so: its device waits for the next try.

@@ -29,11 +29,7 @@ impl Daemon {
             frontend: self.choice.name,
             frontend_why: self.choice.why.clone(),
             ublk_features: self.ublk.as_ref().map_or(Vec::new(), |f| front::names(*f)),
-            nbd_socket: if self.choice.nbd() {
-                self.settings.nbd_socket.display().to_string()
-            } else {
-                String::new()
-            },
+            nbd_socket: self.settings.nbd_socket.display().to_string(),
             stores,
             volumes_served: volumes.saturating_sub(not_served),
             volumes_not_served: not_served,
@@ -43,7 +39,7 @@ impl Daemon {
                 .filter(|served| served.device.is_some())
                 .count() as u64,
             waiting: self.waiting(),
-            clients: exports.iter().map(Served::clients).sum(),
+            clients: exports.iter().map(Served::clients).sum::<u64>() + self.visits.all_clients(),
             newest_event: self.events.newest(),
         })
     }

@@ -215,7 +215,9 @@ impl Daemon {
         info: &VolumeInfo,
         leaving: Leaving,
     ) -> Result<(), Failure> {
-        self.withdraw(store, std::slice::from_ref(&info.name), leaving)?;
+        let names = std::slice::from_ref(&info.name);
+        self.dismiss(names, leaving)?;
+        self.withdraw(store, names, leaving)?;
         let delete = Command::DeleteVolume { volume: info.id };
         if let Err(error) = store.handle.command(delete) {
             self.admit_again(store, info);

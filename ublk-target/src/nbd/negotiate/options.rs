@@ -1,6 +1,6 @@
 //! The data of options, taken apart. Pure: bytes in, checked values out.
 
-use super::super::wire::MAX_STRING;
+use super::super::wire::{BASE_ALLOCATION, DIRTY_BITMAP, MAX_STRING};
 
 /// What is wrong with an option's data; told to the client.
 pub(super) type Malformed = &'static str;
@@ -109,5 +109,41 @@ impl<'a> Cursor<'a> {
         } else {
             Err("the option has bytes left over")
         }
+    }
+}
+
+/// Queries for metadata contexts. The wildcards (no query at all, or a bare namespace)
+/// list, but do not choose.
+pub(super) struct Queries<'a>(&'a [String]);
+
+impl<'a> Queries<'a> {
+    pub(super) fn new(queries: &'a [String]) -> Self {
+        Self(queries)
+    }
+
+    fn has(&self, one_of: &[&str]) -> bool {
+        self.0.iter().any(|query| one_of.contains(&query.as_str()))
+    }
+
+    pub(super) fn list_allocation(&self) -> bool {
+        self.0.is_empty() || self.has(&["base:", BASE_ALLOCATION])
+    }
+
+    pub(super) fn choose_allocation(&self) -> bool {
+        self.has(&[BASE_ALLOCATION])
+    }
+
+    /// Whether snapshots are asked for at all.
+    pub(super) fn want_older(&self) -> bool {
+        self.0.is_empty() || self.0.iter().any(|query| query.starts_with("qemu:"))
+    }
+
+    pub(super) fn list_older(&self, name: &str) -> bool {
+        self.0.is_empty() || self.has(&["qemu:", DIRTY_BITMAP]) || self.choose_older(name)
+    }
+
+    pub(super) fn choose_older(&self, name: &str) -> bool {
+        let mut names = self.0.iter().filter_map(|q| q.strip_prefix(DIRTY_BITMAP));
+        names.any(|wanted| wanted == name)
     }
 }

@@ -1,21 +1,22 @@
 //! The dialogue: one option after the other until an export is chosen.
 
 use zerocopy::IntoBytes;
-use zerocopy::byteorder::big_endian::U32;
 
-use super::super::export::{ExportInfo, Exports, Refusal, RefusalKind};
+use super::super::export::{ExportInfo, Exports, Refusal, RefusalKind, Since};
 use super::super::text::beginning;
 use super::super::wire::{
-    BASE_ALLOCATION, BASE_ALLOCATION_ID, Greeting, InfoBlockSize, InfoExport, MAX_STRING,
-    NBD_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, OptionHeader, OptionReplyHeader, handshake, info,
-    option, option_reply,
+    BASE_ALLOCATION, BASE_ALLOCATION_ID, DIRTY_BITMAP, DIRTY_BITMAP_ID, InfoBlockSize, InfoExport,
+    MAX_STRING, info, option, option_reply,
 };
-use super::channel::Channel;
-use super::options::{self, ContextRequest, InfoRequest};
-use super::{MAX_OPTION, MAX_OPTIONS, MAX_SKIPPED_OPTION, NegotiateError, Options};
+use super::channel::{Channel, Greeted};
+use super::options::{self, ContextRequest, InfoRequest, Queries};
+use super::{MAX_CHANGED, MAX_OPTION, MAX_OPTIONS, MAX_SKIPPED_OPTION, NegotiateError, Options};
 
 /// A block size every client may be expected to keep to without having asked.
 const USUAL_BLOCK: u32 = 512;
+
+/// `base:allocation`, and the snapshots to be compared with.
+type Chosen = (bool, [Option<Since>; MAX_CHANGED]);
 
 /// A finished handshake.
 #[derive(Debug)]
@@ -33,7 +34,13 @@ pub struct Negotiated<E> {
 /// What an option leads to.
 enum Next<E> {
     Option,
-    Done(Negotiated<E>),
+    Done(Box<Negotiated<E>>),
+}
+
+impl<E> Next<E> {
+    fn done(negotiated: Negotiated<E>) -> Self {
+        Self::Done(Box::new(negotiated))
+    }
 }
 
 /// An export opened under the name the client will see.
@@ -46,62 +53,44 @@ struct Opened<E> {
 pub(super) struct Session<'a, E: Exports> {
     channel: Channel<'a>,
     exports: &'a E,
-    /// The client knows fixed newstyle: may use other options than `EXPORT_NAME`.
-    fixed: bool,
-    /// The client wants no padding after `EXPORT_NAME`.
-    no_zeroes: bool,
+    greeted: Greeted,
+    encrypted: bool,
     structured: bool,
-    /// The export for which `base:allocation` was chosen.
-    allocation_of: Option<String>,
+    extended: bool,
+    /// The metadata contexts chosen, and for which export.
+    chosen: Option<(String, Chosen)>,
 }
 
 impl<'a, E: Exports> Session<'a, E> {
-    pub(super) fn new(channel: Channel<'a>, exports: &'a E) -> Self {
+    /// A session after the greeting.
+    pub(super) fn new(
+        channel: Channel<'a>,
+        exports: &'a E,
+        greeted: Greeted,
+        encrypted: bool,
+    ) -> Self {
         Self {
             channel,
             exports,
-            fixed: false,
-            no_zeroes: false,
+            greeted,
+            encrypted,
             structured: false,
-            allocation_of: None,
+            extended: false,
+            chosen: None,
         }
     }
 
     pub(super) fn run(mut self) -> Result<Negotiated<E::Export>, NegotiateError> {
-        self.greet()?;
         for _ in 0..MAX_OPTIONS {
             if let Next::Done(negotiated) = self.option()? {
-                return Ok(negotiated);
+                return Ok(*negotiated);
             }
         }
         Err(NegotiateError::TooManyOptions)
     }
 
-    fn greet(&mut self) -> Result<(), NegotiateError> {
-        let greeting = Greeting {
-            magic: NBD_MAGIC.into(),
-            option_magic: OPTION_MAGIC.into(),
-            flags: (handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES).into(),
-        };
-        self.channel.write(greeting.as_bytes())?;
-        let flags = self.channel.read::<U32>()?.get();
-        if flags & !u32::from(handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES) != 0 {
-            return Err(NegotiateError::BadFlags(flags));
-        }
-        self.fixed = flags & u32::from(handshake::FIXED_NEWSTYLE) != 0;
-        self.no_zeroes = flags & u32::from(handshake::NO_ZEROES) != 0;
-        Ok(())
-    }
-
     fn option(&mut self) -> Result<Next<E::Export>, NegotiateError> {
-        let header: OptionHeader = self.channel.read()?;
-        let (option, len) = (header.option.get(), header.len.get());
-        if header.magic.get() != OPTION_MAGIC {
-            return Err(NegotiateError::BadMagic(header.magic.get()));
-        }
-        if option != option::EXPORT_NAME && !self.fixed {
-            return Err(NegotiateError::OldClient(option));
-        }
+        let (option, len) = self.channel.option(self.greeted)?;
         let longest = if option == option::EXPORT_NAME {
             MAX_STRING as u32
         } else {
@@ -124,18 +113,24 @@ impl<'a, E: Exports> Session<'a, E> {
 
     fn answer(&mut self, option: u32, data: &[u8]) -> Result<Next<E::Export>, NegotiateError> {
         match option {
-            option::EXPORT_NAME => return self.export_name(data).map(Next::Done),
+            option::EXPORT_NAME => return self.export_name(data).map(Next::done),
             option::INFO | option::GO => return self.info(option, data),
             option::ABORT => {
                 self.reply(option, option_reply::ACK, &[])?;
                 return Err(NegotiateError::Left);
             }
             option::LIST_META_CONTEXT | option::SET_META_CONTEXT => self.contexts(option, data)?,
+            option::STARTTLS if self.encrypted => {
+                let why = "the connection is encrypted already";
+                self.error(option, option_reply::ERR_INVALID, why)?;
+            }
             option::STARTTLS => {
-                let why = "no encryption here: the socket does not leave this machine";
+                let why = "no encryption here";
                 self.error(option, option_reply::ERR_UNSUP, why)?;
             }
-            option::LIST | option::STRUCTURED_REPLY if !data.is_empty() => {
+            option::LIST | option::STRUCTURED_REPLY | option::EXTENDED_HEADERS
+                if !data.is_empty() =>
+            {
                 self.error(
                     option,
                     option_reply::ERR_INVALID,
@@ -143,8 +138,20 @@ impl<'a, E: Exports> Session<'a, E> {
                 )?;
             }
             option::LIST => self.list()?,
+            option::STRUCTURED_REPLY if self.extended => {
+                let why = "extended headers were agreed on already";
+                self.error(option, option_reply::ERR_EXT_HEADER_REQD, why)?;
+            }
             option::STRUCTURED_REPLY => {
                 self.structured = true;
+                self.reply(option, option_reply::ACK, &[])?;
+            }
+            option::EXTENDED_HEADERS if self.extended => {
+                let why = "extended headers were agreed on already";
+                self.error(option, option_reply::ERR_INVALID, why)?;
+            }
+            option::EXTENDED_HEADERS => {
+                (self.structured, self.extended) = (true, true);
                 self.reply(option, option_reply::ACK, &[])?;
             }
             _ => self.error(
@@ -165,7 +172,7 @@ impl<'a, E: Exports> Session<'a, E> {
         let mut answer = Vec::with_capacity(134);
         answer.extend_from_slice(&opened.info.size().to_be_bytes());
         answer.extend_from_slice(&opened.info.flags(self.structured).to_be_bytes());
-        if !self.no_zeroes {
+        if !self.greeted.no_zeroes {
             answer.resize(134, 0);
         }
         self.channel.write(&answer)?;
@@ -199,7 +206,7 @@ impl<'a, E: Exports> Session<'a, E> {
         self.describe(option, &request, &opened)?;
         self.reply(option, option_reply::ACK, &[])?;
         Ok(if option == option::GO {
-            Next::Done(self.done(opened))
+            Next::done(self.done(opened))
         } else {
             Next::Option
         })
@@ -230,12 +237,7 @@ impl<'a, E: Exports> Session<'a, E> {
             self.text(option, info::NAME, &opened.name)?;
         }
         if request.kinds.contains(&info::DESCRIPTION) {
-            let entry = self
-                .exports
-                .list()
-                .into_iter()
-                .find(|entry| entry.name == opened.name);
-            let description = entry.map(|entry| entry.description).unwrap_or_default();
+            let description = self.exports.describe(&opened.name);
             if !description.is_empty() {
                 self.text(option, info::DESCRIPTION, &description)?;
             }
@@ -252,7 +254,8 @@ impl<'a, E: Exports> Session<'a, E> {
     fn list(&mut self) -> Result<(), NegotiateError> {
         for entry in self.exports.list() {
             let room = MAX_STRING.saturating_sub(entry.name.len());
-            let description = beginning(&entry.description, room);
+            let description = self.exports.describe(&entry.name);
+            let description = beginning(&description, room);
             let mut data = (entry.name.len() as u32).to_be_bytes().to_vec();
             data.extend_from_slice(entry.name.as_bytes());
             data.extend_from_slice(description.as_bytes());
@@ -261,13 +264,12 @@ impl<'a, E: Exports> Session<'a, E> {
         self.reply(option::LIST, option_reply::ACK, &[])
     }
 
-    /// `LIST_META_CONTEXT` and `SET_META_CONTEXT`; "Metadata querying". The wildcards
-    /// (no query at all, or a bare `base:`) list, but do not choose.
+    /// `LIST_META_CONTEXT` and `SET_META_CONTEXT`; "Metadata querying".
     fn contexts(&mut self, option: u32, data: &[u8]) -> Result<(), NegotiateError> {
         let choose = option == option::SET_META_CONTEXT;
         if choose {
             // Each choice replaces the one before, also if it fails.
-            self.allocation_of = None;
+            self.chosen = None;
         }
         let ContextRequest { name, queries } = match options::context_request(data) {
             Ok(request) => request,
@@ -281,14 +283,64 @@ impl<'a, E: Exports> Session<'a, E> {
             Ok(opened) => opened.name,
             Err(refusal) => return self.refuse(option, &refusal),
         };
-        let wildcard = !choose && (queries.is_empty() || queries.iter().any(|q| q == "base:"));
-        if wildcard || queries.iter().any(|query| query == BASE_ALLOCATION) {
-            let id = if choose { BASE_ALLOCATION_ID } else { 0 };
-            let data = [&id.to_be_bytes(), BASE_ALLOCATION.as_bytes()].concat();
-            self.reply(option, option_reply::META_CONTEXT, &data)?;
-            self.allocation_of = choose.then_some(name).or(self.allocation_of.take());
+        let queries = Queries::new(&queries);
+        let older = match queries.want_older() {
+            true => self.exports.older(&name),
+            false => Vec::new(),
+        };
+        if choose {
+            self.choose(name, &queries, &older)
+        } else {
+            self.list_contexts(&queries, &older)
+        }
+    }
+
+    fn list_contexts(
+        &mut self,
+        queries: &Queries<'_>,
+        older: &[(String, Since)],
+    ) -> Result<(), NegotiateError> {
+        let option = option::LIST_META_CONTEXT;
+        if queries.list_allocation() {
+            self.context(option, 0, &[BASE_ALLOCATION])?;
+        }
+        for (name, _) in older.iter().filter(|(name, _)| queries.list_older(name)) {
+            self.context(option, 0, &[DIRTY_BITMAP, name])?;
         }
         self.reply(option, option_reply::ACK, &[])
+    }
+
+    fn choose(
+        &mut self,
+        export: String,
+        queries: &Queries<'_>,
+        older: &[(String, Since)],
+    ) -> Result<(), NegotiateError> {
+        let option = option::SET_META_CONTEXT;
+        let wanted = older.iter().filter(|(name, _)| queries.choose_older(name));
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.len() > MAX_CHANGED {
+            let why = format!("at most {MAX_CHANGED} snapshots can be compared with at once");
+            return self.error(option, option_reply::ERR_TOO_BIG, &why);
+        }
+        let mut chosen = Chosen::default();
+        if queries.choose_allocation() {
+            chosen.0 = true;
+            self.context(option, BASE_ALLOCATION_ID, &[BASE_ALLOCATION])?;
+        }
+        let places = chosen.1.iter_mut().zip(DIRTY_BITMAP_ID..);
+        for ((name, since), (place, id)) in wanted.into_iter().zip(places) {
+            *place = Some(*since);
+            self.context(option, id, &[DIRTY_BITMAP, name])?;
+        }
+        self.chosen = Some((export, chosen));
+        self.reply(option, option_reply::ACK, &[])
+    }
+
+    fn context(&mut self, option: u32, id: u32, name: &[&str]) -> Result<(), NegotiateError> {
+        let mut data = id.to_be_bytes().to_vec();
+        data.extend(name.iter().flat_map(|part| part.bytes()));
+        self.reply(option, option_reply::META_CONTEXT, &data)
     }
 
     /// Opens an export; the empty name is the only export there is.
@@ -304,6 +356,7 @@ impl<'a, E: Exports> Session<'a, E> {
 
     fn only_export(&self) -> Result<String, Refusal> {
         let mut entries = self.exports.list();
+        entries.retain(|entry| !entry.on_demand);
         match (entries.pop(), entries.len()) {
             (Some(entry), 0) => Ok(entry.name),
             (None, _) => Err(Refusal {
@@ -322,14 +375,18 @@ impl<'a, E: Exports> Session<'a, E> {
     }
 
     fn done(&self, opened: Opened<E::Export>) -> Negotiated<E::Export> {
-        let base_allocation = self.allocation_of.as_deref() == Some(opened.name.as_str());
+        let chosen = self.chosen.as_ref();
+        let chosen = chosen.filter(|(export, _)| *export == opened.name);
+        let (base_allocation, changed) = chosen.map_or_else(Chosen::default, |(_, chosen)| *chosen);
         Negotiated {
             export: opened.export,
             name: opened.name,
             info: opened.info,
             options: Options {
                 structured: self.structured,
+                extended: self.extended,
                 base_allocation,
+                changed,
             },
         }
     }
@@ -344,17 +401,10 @@ impl<'a, E: Exports> Session<'a, E> {
     }
 
     fn error(&mut self, option: u32, kind: u32, message: &str) -> Result<(), NegotiateError> {
-        self.reply(option, kind, beginning(message, MAX_STRING).as_bytes())
+        self.channel.error(option, kind, message)
     }
 
     fn reply(&mut self, option: u32, kind: u32, data: &[u8]) -> Result<(), NegotiateError> {
-        let header = OptionReplyHeader {
-            magic: OPTION_REPLY_MAGIC.into(),
-            option: option.into(),
-            kind: kind.into(),
-            len: (data.len() as u32).into(),
-        };
-        // One write, so that a client never sees half a reply because of us.
-        self.channel.write(&[header.as_bytes(), data].concat())
+        self.channel.reply(option, kind, data)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::nbd::{
     Connection, Errno, ExportInfo, Extent, Incoming, Op, Options, Receive, Request, Segment, Slot,
+    Status,
 };
 
 /// Contents shared by all connections.
@@ -162,8 +163,13 @@ impl Driver {
                     .reply_error(request, Errno::NotSup, "not faster than writing");
             }
             (Op::BlockStatus { .. }, _) => {
-                let extents = self.extents(request);
-                self.connection.reply_extents(request, &extents);
+                let contexts: Vec<_> = self.connection.options().contexts().collect();
+                let told = contexts.iter().map(|(context, _)| Status {
+                    context: *context,
+                    extents: self.extents(request),
+                });
+                let told: Vec<Status> = told.collect();
+                self.connection.reply_extents(request, &told);
             }
             (_, slot) => {
                 self.free.extend(slot);
@@ -179,11 +185,7 @@ impl Driver {
             .chunks(GRAIN)
             .map(|grain| {
                 let zero = grain.iter().all(|&byte| byte == 0);
-                Extent {
-                    len: grain.len() as u32,
-                    hole: zero,
-                    zero,
-                }
+                Extent::allocation(grain.len() as u64, !zero)
             })
             .collect()
     }

@@ -1,12 +1,14 @@
 //! The handshake against a scripted client, over a socket pair.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::script::{
     ACK, BLOCK_SIZE_REQD, Client, INFO, INVALID, META_CONTEXT, Names, POLICY, SERVER, THREE,
     TOO_BIG, UNKNOWN, UNSUP, context_data, info_data, string,
 };
+use crate::nbd::negotiate::demand_tls;
 use crate::nbd::{NegotiateError, Options};
 
 fn export_info(flags: u16) -> (u32, Vec<u8>) {
@@ -54,7 +56,7 @@ fn go_tells_everything_and_hands_over_the_export() {
         done.options,
         Options {
             structured: true,
-            base_allocation: false
+            ..Options::NONE
         }
     );
     assert!(done.info.read_only());
@@ -184,10 +186,10 @@ fn base_allocation_is_listed_and_chosen() {
     };
     let mut client = Client::structured(THREE);
     for queries in [
-        &[][..],
-        &["base:"],
+        &["base:"][..],
         &["base:allocation"],
         &["qemu:x", "base:"],
+        &["base:", "base:allocation"],
     ] {
         let replies = client.ask(9, &context_data("vol", queries));
         assert_eq!(replies, [context(0), (ACK, vec![])], "{queries:?}");
@@ -243,7 +245,7 @@ fn options_that_are_not_here_are_refused_properly() {
     let mut client = Client::new(THREE);
     assert_eq!(client.refused(5, &[]), UNSUP, "encryption");
     assert_eq!(client.refused(4, &[]), UNSUP, "peek");
-    assert_eq!(client.refused(11, &[]), UNSUP, "extended headers");
+    assert_eq!(client.refused(12, &[]), UNSUP);
     assert_eq!(client.refused(0xdead_beef, &[1; 5000]), UNSUP);
     assert_eq!(client.refused(8, b"x"), INVALID);
     assert_eq!(client.refused(7, &vec![0; 100 << 10]), TOO_BIG);
@@ -310,6 +312,54 @@ fn those_who_are_not_clients_are_hung_up_on() {
         talker.outcome(),
         Err(NegotiateError::TooManyOptions)
     ));
+}
+
+/// What a server that demands TLS answers before it, and whether TLS comes next.
+fn before_tls(options: &[(u32, &[u8])]) -> (Vec<u32>, Result<(), NegotiateError>) {
+    let (mut client, server) = UnixStream::pair().unwrap();
+    let mut message = 3_u32.to_be_bytes().to_vec();
+    for (option, data) in options {
+        message.extend(b"IHAVEOPT");
+        message.extend(option.to_be_bytes());
+        message.extend((data.len() as u32).to_be_bytes());
+        message.extend(*data);
+    }
+    client.write_all(&message).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let outcome = demand_tls(&server, Duration::from_secs(5)).map(drop);
+    drop(server);
+    let mut bytes = Vec::new();
+    // What it did not want to hear resets the connection, after its answers.
+    let _reset = client.read_to_end(&mut bytes);
+    let mut replies = &bytes[18..];
+    let mut kinds = Vec::new();
+    while !replies.is_empty() {
+        let kind = replies[12..16].try_into().unwrap();
+        let len = u32::from_be_bytes(replies[16..20].try_into().unwrap());
+        kinds.push(u32::from_be_bytes(kind));
+        replies = &replies[20 + len as usize..];
+    }
+    (kinds, outcome)
+}
+
+#[test]
+fn before_tls_nothing_is_told() {
+    const TLS_REQD: u32 = (1 << 31) + 5;
+    let all = [3, 6, 7, 8, 9, 10, 11, 77].map(|option| (option, &b"data"[..]));
+    let (kinds, outcome) = before_tls(&all);
+    assert_eq!(kinds, [TLS_REQD; 8]);
+    assert!(matches!(outcome, Err(NegotiateError::Left)));
+    let (kinds, outcome) = before_tls(&[(3, &[]), (5, b"x"), (5, &[])]);
+    assert_eq!(kinds, [TLS_REQD, INVALID, ACK]);
+    assert!(outcome.is_ok());
+    let (kinds, outcome) = before_tls(&[(1, b"vol"), (5, &[])]);
+    assert_eq!(kinds, [0; 0], "an export without TLS");
+    assert!(matches!(outcome, Err(NegotiateError::NotEncrypted)));
+    let (kinds, outcome) = before_tls(&[(2, &[]), (5, &[])]);
+    assert_eq!(kinds, [ACK]);
+    assert!(matches!(outcome, Err(NegotiateError::Left)));
+    let (_, outcome) = before_tls(&[(99, &b""[..]); 65]);
+    assert!(matches!(outcome, Err(NegotiateError::TooManyOptions)));
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn driver(structured: bool, manner: Manner) -> Driver {
     let options = Options {
         structured,
         base_allocation: structured,
+        ..Options::NONE
     };
     Driver::new(
         info,
@@ -33,7 +34,9 @@ fn driver(structured: bool, manner: Manner) -> Driver {
 /// Lengths of the reads that were carried out, hence answered with data.
 fn reads(driver: &Driver) -> HashMap<u64, u32> {
     let reads = driver.log.iter().filter(|request| request.op == Op::Read);
-    reads.map(|request| (request.cookie, request.len)).collect()
+    reads
+        .map(|request| (request.cookie, request.len as u32))
+        .collect()
 }
 
 fn manner() -> impl Strategy<Value = Manner> {
@@ -307,8 +310,12 @@ impl Exports for OneExport {
     fn list(&self) -> Vec<ExportEntry> {
         vec![ExportEntry {
             name: "vol".into(),
-            description: String::new(),
+            on_demand: false,
         }]
+    }
+
+    fn describe(&self, _: &str) -> String {
+        String::new()
     }
 
     fn open(&self, name: &str) -> Result<((), ExportInfo), Refusal> {

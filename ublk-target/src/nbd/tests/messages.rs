@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex};
 use super::driver::{Driver, PLAIN};
 use super::peer::{Answer, answers, read, request, write};
 use crate::nbd::export::BadExportInfo;
-use crate::nbd::{Connection, End, Errno, ExportInfo, Extent, Op, Options, Request, Segment};
+use crate::nbd::{
+    Connection, End, Errno, ExportInfo, Extent, Op, Options, Request, Segment, Status,
+};
 
 pub(super) const MIB: u32 = 1 << 20;
 pub(super) const STRUCTURED: Options = Options {
     structured: true,
     base_allocation: true,
+    ..Options::NONE
 };
-pub(super) const SIMPLE: Options = Options {
-    structured: false,
-    base_allocation: false,
-};
+pub(super) const SIMPLE: Options = Options::NONE;
 
 pub(super) fn info(read_only: bool) -> ExportInfo {
     ExportInfo::new(u64::from(4 * MIB), read_only, 512, 4096, MIB).unwrap()
@@ -134,7 +134,7 @@ fn write_zeroes_carries_its_flags() {
     );
     assert_eq!(
         driver.log[0].len,
-        4 * MIB,
+        u64::from(4 * MIB),
         "no payload, so no limit but the size"
     );
 }
@@ -222,13 +222,15 @@ fn block_status_reaching_too_far_or_saying_nothing_is_mended() {
         len: 1024,
         fua: false,
     };
-    let data = |len| Extent {
-        len,
-        hole: false,
-        zero: false,
+    let data = |lens: &[u64]| Status {
+        context: 1,
+        extents: lens
+            .iter()
+            .map(|len| Extent::allocation(*len, true))
+            .collect(),
     };
-    connection.reply_extents(&status, &[data(0), data(512), data(4096), data(512)]);
-    connection.reply_extents(&status, &[data(0)]);
+    connection.reply_extents(&status, &[data(&[0, 512, 4096, 512])]);
+    connection.reply_extents(&status, &[data(&[0])]);
     let parsed = answers(&queued(&connection), &HashMap::new()).unwrap();
     assert_eq!(parsed[0].1, Answer::Status(vec![(1024, 0)]));
     assert_eq!(error(&parsed[1].1), Errno::Io);
@@ -249,7 +251,7 @@ pub(super) fn queued(connection: &Connection) -> Vec<u8> {
 fn block_status_needs_the_context() {
     let options = Options {
         structured: true,
-        base_allocation: false,
+        ..Options::NONE
     };
     let answer = ask(&mut driver(false, options), &request(0, 7, 7, 0, 512, &[]));
     assert_eq!(error(&answer), Errno::Inval);

@@ -9,9 +9,13 @@
 //! | `flow` | do limits, ends and buffers hold? |
 //! | `handshake` | does a scripted client get what the protocol says? |
 //! | `hostile` | do random, mutated and chopped streams stay harmless? |
+//! | `client` | does our own client read right, and survive any server? |
 //! | `tools` | do qemu and libnbd's programs agree with us? |
 
+mod client;
+mod contexts;
 mod driver;
+mod extended;
 mod flow;
 mod handshake;
 mod hostile;

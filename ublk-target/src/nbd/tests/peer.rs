@@ -22,6 +22,24 @@ pub(super) fn request(
     out
 }
 
+/// The same under extended headers.
+pub(super) fn extended(
+    flags: u16,
+    command: u16,
+    (cookie, offset): (u64, u64),
+    len: u64,
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut out = 0x21e4_1c71_u32.to_be_bytes().to_vec();
+    out.extend(flags.to_be_bytes());
+    out.extend(command.to_be_bytes());
+    out.extend(cookie.to_be_bytes());
+    out.extend(offset.to_be_bytes());
+    out.extend(len.to_be_bytes());
+    out.extend(payload);
+    out
+}
+
 pub(super) fn read(cookie: u64, offset: u64, len: u32) -> Vec<u8> {
     request(0, 0, cookie, offset, len, &[])
 }
@@ -37,6 +55,8 @@ pub(super) enum Answer {
     Error(u32, String),
     Data(u64, Vec<u8>),
     Status(Vec<(u32, u32)>),
+    /// Of another context than `base:allocation`, or of 64 bits.
+    Context(u32, Vec<(u64, u64)>),
 }
 
 /// Takes a stream of replies apart. `reads` has the lengths of reads that were
@@ -50,7 +70,8 @@ pub(super) fn answers(
         let magic = number(&mut bytes, 4)?;
         let answer = match magic {
             0x6744_6698 => simple(&mut bytes, reads)?,
-            0x668e_33ef => chunk(&mut bytes)?,
+            0x668e_33ef => chunk(&mut bytes, false)?,
+            0x6e8a_278c => chunk(&mut bytes, true)?,
             other => return Err(format!("magic {other:#x} after {out:?}")),
         };
         out.push(answer);
@@ -69,27 +90,51 @@ fn simple(bytes: &mut &[u8], reads: &HashMap<u64, u32>) -> Result<(u64, Answer),
     Ok((cookie, answer))
 }
 
-fn chunk(bytes: &mut &[u8]) -> Result<(u64, Answer), String> {
+fn chunk(bytes: &mut &[u8], extended: bool) -> Result<(u64, Answer), String> {
     let flags = number(bytes, 2)?;
     let kind = number(bytes, 2)?;
     let cookie = number(bytes, 8)?;
-    let len = number(bytes, 4)? as usize;
+    let len = match extended {
+        true => {
+            let _offset = number(bytes, 8)?;
+            number(bytes, 8)? as usize
+        }
+        false => number(bytes, 4)? as usize,
+    };
     let mut data = take(bytes, len)?;
-    if flags != 1 {
+    if flags != 1 && (flags != 0 || !matches!(kind, 5 | 6)) {
         return Err(format!("chunk flags {flags}, only DONE is expected"));
     }
     let answer = match kind {
         0 if data.is_empty() => Answer::Done,
         1 => Answer::Data(number(&mut data, 8)?, data.to_vec()),
         5 => {
-            if number(&mut data, 4)? != 1 {
-                return Err("a context nobody chose".into());
-            }
+            let context = number(&mut data, 4)? as u32;
             let mut extents = Vec::new();
             while !data.is_empty() {
-                extents.push((number(&mut data, 4)? as u32, number(&mut data, 4)? as u32));
+                extents.push((number(&mut data, 4)?, number(&mut data, 4)?));
             }
-            Answer::Status(extents)
+            match context {
+                1 => {
+                    let narrow = extents
+                        .into_iter()
+                        .map(|(len, flags)| (len as u32, flags as u32));
+                    Answer::Status(narrow.collect())
+                }
+                context => Answer::Context(context, extents),
+            }
+        }
+        6 if extended => {
+            let context = number(&mut data, 4)? as u32;
+            let count = number(&mut data, 4)?;
+            let mut extents = Vec::new();
+            for _ in 0..count {
+                extents.push((number(&mut data, 8)?, number(&mut data, 8)?));
+            }
+            if !data.is_empty() {
+                return Err("bytes after the extents".into());
+            }
+            Answer::Context(context, extents)
         }
         32769 => {
             let error = number(&mut data, 4)? as u32;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::peer::number;
 use crate::nbd::{
-    ExportEntry, ExportInfo, Exports, NegotiateError, Negotiated, Refusal, RefusalKind, negotiate,
+    ExportEntry, ExportInfo, Exports, NegotiateError, Negotiated, Refusal, RefusalKind, Since,
+    negotiate,
 };
 
 pub(super) type Outcome = Result<Negotiated<&'static str>, NegotiateError>;
@@ -23,6 +24,7 @@ pub(super) const INVALID: u32 = (1 << 31) + 3;
 pub(super) const UNKNOWN: u32 = (1 << 31) + 6;
 pub(super) const BLOCK_SIZE_REQD: u32 = (1 << 31) + 8;
 pub(super) const TOO_BIG: u32 = (1 << 31) + 9;
+pub(super) const EXT_HEADER_REQD: u32 = (1 << 31) + 10;
 
 /// Exports with these names; `busy` cannot be opened and `coarse` has 4 KiB blocks.
 pub(super) struct Names(pub(super) &'static [&'static str]);
@@ -33,9 +35,20 @@ impl Exports for Names {
     fn list(&self) -> Vec<ExportEntry> {
         let entry = |name: &&str| ExportEntry {
             name: (*name).into(),
-            description: format!("the volume {name}"),
+            on_demand: name.ends_with("@hidden"),
         };
         self.0.iter().map(entry).collect()
+    }
+
+    fn describe(&self, name: &str) -> String {
+        format!("the volume {name}")
+    }
+
+    /// `vol` has older snapshots s0 to s9, its snapshots have one.
+    fn older(&self, name: &str) -> Vec<(String, Since)> {
+        let count = if name == "vol" { 10 } else { 1 };
+        let since = |tag| (format!("s{tag}"), Since { tag, size: 512 });
+        (0..count).map(since).collect()
     }
 
     fn open(&self, name: &str) -> Result<(&'static str, ExportInfo), Refusal> {

@@ -19,7 +19,7 @@ use crate::nbd::{
     End, ExportEntry, ExportInfo, Exports, Negotiated, Refusal, RefusalKind, negotiate,
 };
 
-const MIB: usize = 1 << 20;
+pub(super) const MIB: usize = 1 << 20;
 
 #[derive(Clone, Default)]
 struct Disks(HashMap<&'static str, Disk>);
@@ -32,9 +32,13 @@ impl Exports for Disks {
         names.sort_unstable();
         let entry = |name: &str| ExportEntry {
             name: name.into(),
-            description: "a toy".into(),
+            on_demand: false,
         };
         names.into_iter().map(entry).collect()
+    }
+
+    fn describe(&self, _: &str) -> String {
+        "a toy".into()
     }
 
     fn open(&self, name: &str) -> Result<(Disk, ExportInfo), Refusal> {
@@ -50,13 +54,13 @@ impl Exports for Disks {
 }
 
 /// Serves `vol` (writable) and `vol@then` (a copy of what it was) until the test ends.
-struct Server {
+pub(super) struct Server {
     dir: TempDir,
     disks: Disks,
 }
 
 impl Server {
-    fn start(contents: &[u8], manner: Manner) -> Self {
+    pub(super) fn start(contents: &[u8], manner: Manner) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let disk = || Arc::new(Mutex::new(contents.to_vec()));
         let disks = Disks(HashMap::from([("vol", disk()), ("vol@then", disk())]));
@@ -82,7 +86,7 @@ impl Server {
         )
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -115,7 +119,7 @@ fn transmit(mut socket: UnixStream, negotiated: Negotiated<Disk>, manner: Manner
 }
 
 /// Data with zero runs: block status has something to say.
-fn contents(len: usize) -> Vec<u8> {
+pub(super) fn contents(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_u32;
     let mut byte = move || {
         state ^= state << 13;
@@ -130,7 +134,7 @@ fn contents(len: usize) -> Vec<u8> {
 }
 
 /// Whether every program is there; notes the test as not run otherwise.
-fn have(test: &str, programs: &[&str]) -> bool {
+pub(super) fn have(test: &str, programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |program: &&str| std::env::split_paths(&path).any(|dir| dir.join(program).exists());
     let missing: Vec<_> = programs
@@ -182,7 +186,7 @@ fn must(program: &str, args: &[&str]) -> String {
 }
 
 /// A manner that is unkind in every way.
-const UNKIND: Manner = Manner {
+pub(super) const UNKIND: Manner = Manner {
     limit: 3,
     lazy: true,
     send: 5000,

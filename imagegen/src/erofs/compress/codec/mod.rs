@@ -10,6 +10,7 @@ mod lz4;
 mod lzma;
 mod search;
 mod zstd;
+mod zstd_small;
 
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,9 @@ pub fn codec(algorithm: Algorithm, cluster: u32) -> Result<Box<dyn Codec>, Codec
         Family::Lz4hc => Box::new(lz4::Lz4hc::new(algorithm.level())),
         Family::Deflate => Box::new(deflate::Deflate::new(algorithm.level())?),
         Family::Lzma => Box::new(lzma::Lzma::new(algorithm.level(), cluster)?),
+        Family::Zstd if cluster <= zstd_small::MOST => {
+            Box::new(zstd_small::ZstdSmall::new(algorithm.level(), cluster)?)
+        }
         Family::Zstd => Box::new(zstd::Zstd::new(algorithm.level(), cluster)?),
     })
 }

@@ -38,15 +38,28 @@ impl Pace {
     }
 }
 
+/// Bytes of clusters in which attempts are so cheap that few bytes are worth another.
+const SMALL: usize = 8 << 10;
+
 /// Bytes that may stay unused at a cluster's end.
 pub(super) fn slack(room: Room) -> usize {
-    (room.bytes / 100).max(32)
+    match room.bytes {
+        ..=SMALL => 12,
+        bytes => bytes / 100,
+    }
 }
 
-/// One whole compression of an input: how many bytes, or none if they are more than `out`
-/// takes.
+/// One whole compression of an input: how many bytes, which are all in `out` if it takes so
+/// many. None if they are more, and nobody knows how many.
 pub(super) trait Whole {
     fn compress(&mut self, input: &[u8], out: &mut [u8]) -> Result<Option<usize>, CodecError>;
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    taken: usize,
+    size: usize,
 }
 
 /// Attempts and what they work in.
@@ -70,25 +83,25 @@ impl Search {
         out: &mut Vec<u8>,
     ) -> Result<Fit, CodecError> {
         let goal = room.bytes - slack(room) / 2;
-        let (mut fits, mut fitting) = (0, 0);
+        let (mut fits, mut over) = (Seen::default(), None);
         let mut too_many = input.len() + 1;
         let mut next = self.pace.input_for(goal);
         out.clear();
         // With more room than there is, it is known how much too large an attempt was.
         self.attempt.resize(room.bytes * 2, 0);
         for _ in 0..ATTEMPTS {
-            let now = next.clamp(fits + 1, too_many - 1);
+            let now = next.clamp(fits.taken + 1, too_many - 1);
             let Some(seen) = input.get(..now) else { break };
             match codec.compress(seen, &mut self.attempt)? {
                 Some(size) if size <= room.bytes => {
                     out.clear();
                     out.extend_from_slice(self.attempt.get(..size).unwrap_or_default());
-                    (fits, fitting) = (now, size);
-                    if fits + 1 >= too_many || room.occupied(size) - size <= slack(room) {
+                    fits = Seen { taken: now, size };
+                    if now + 1 >= too_many || room.occupied(size) - size <= slack(room) {
                         break;
                     }
                     self.pace.note(now, size);
-                    next = self.pace.input_for(goal);
+                    next = self.aim(goal, fits, over);
                 }
                 // No input that does not fit at its own size is worth more attempts.
                 size if now <= room.bytes || size.is_some_and(|size| size >= now) => {
@@ -96,21 +109,38 @@ impl Search {
                 }
                 Some(size) => {
                     too_many = now;
+                    over = Some(Seen { taken: now, size });
                     self.pace.note(now, size);
-                    next = self.pace.input_for(goal);
+                    next = self.aim(goal, fits, over);
                 }
                 None => {
                     too_many = now;
-                    next = fits + (now - fits) / 2;
+                    next = match fits.taken {
+                        // What was compressed before is no help.
+                        0 => (now / 2).min(Pace::default().input_for(goal)),
+                        fits => fits + (now - fits) / 2,
+                    };
                 }
             }
-            if fits + 1 >= too_many {
+            if fits.taken + 1 >= too_many {
                 break;
             }
         }
-        if fits > 0 {
-            self.pace.note(fits, fitting);
+        self.pace.note(fits.taken, fits.size);
+        Ok(judged(fits.taken, fits.size, room, input.len()))
+    }
+
+    /// Input that should come to `goal`, after so much of it was seen to fit, and so much not.
+    fn aim(&self, goal: usize, fits: Seen, over: Option<Seen>) -> usize {
+        match over {
+            Some(over) if fits.taken > 0 => {
+                let wide =
+                    (over.taken - fits.taken) as u128 * goal.saturating_sub(fits.size) as u128;
+                fits.taken + (wide / (over.size - fits.size).max(1) as u128) as usize
+            }
+            // Shorter input compresses less, so attempts only come near to what fits.
+            Some(_) => self.pace.input_for(goal - goal / 32),
+            None => self.pace.input_for(goal),
         }
-        Ok(judged(fits, fitting, room, input.len()))
     }
 }

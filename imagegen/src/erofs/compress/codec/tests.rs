@@ -127,7 +127,7 @@ fn clusters_are_full() {
     let data = words(random, 2 << 20);
     for name in ALGORITHMS {
         let algorithm: Algorithm = name.parse().unwrap();
-        for bytes in [16384, 65536] {
+        for bytes in [4096, 16384, 65536] {
             let room = Room { bytes, block: 4096 };
             let mut codec = codec(algorithm, bytes as u32).unwrap();
             let (mut used, mut occupied) = (0, 0);
@@ -145,6 +145,26 @@ fn clusters_are_full() {
                 used * 100 >= occupied * 97,
                 "{name} {bytes}: {used} of {occupied}"
             );
+        }
+    }
+}
+
+/// What compresses to nearly nothing says nothing of what comes after it.
+#[test]
+fn texts_after_zeroes_are_compressed() {
+    let random = &mut ChaCha8Rng::seed_from_u64(6);
+    let data = [vec![0; 1 << 20], words(random, 200_000)].concat();
+    for name in ALGORITHMS {
+        let algorithm: Algorithm = name.parse().unwrap();
+        let mut codec = codec(algorithm, 4096).unwrap();
+        let (bytes, block) = (4096, 4096);
+        let (mut at, mut out) = (0, Vec::new());
+        while at < data.len() - 20_000 {
+            let fit = codec.fit(&data[at..], Room { bytes, block }, &mut out);
+            let Fit::Compressed(taken) = fit.unwrap() else {
+                panic!("{name}: plain at {at}");
+            };
+            at += taken;
         }
     }
 }

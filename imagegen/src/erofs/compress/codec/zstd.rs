@@ -58,18 +58,9 @@ enum End {
 impl Zstd {
     /// For clusters of up to `cluster` bytes.
     pub(super) fn new(level: i32, cluster: u32) -> Result<Self, CodecError> {
-        let mut context = CCtx::try_create().ok_or_else(|| CodecError {
-            library: "libzstd",
-            cause: "no memory".into(),
-        })?;
-        for parameter in [
-            CParameter::CompressionLevel(level),
-            CParameter::WindowLog(zstd_window_log(cluster)),
-            CParameter::ContentSizeFlag(false),
-            CParameter::ChecksumFlag(false),
-        ] {
-            context.set_parameter(parameter).map_err(failed)?;
-        }
+        let mut context = context(level, cluster)?;
+        let parameter = CParameter::ContentSizeFlag(false);
+        context.set_parameter(parameter).map_err(failed)?;
         Ok(Self {
             context,
             pace: Pace::default(),
@@ -203,7 +194,23 @@ impl Codec for Zstd {
     }
 }
 
-fn failed(code: usize) -> CodecError {
+/// What makes frames for clusters of up to `cluster` bytes.
+pub(super) fn context(level: i32, cluster: u32) -> Result<CCtx<'static>, CodecError> {
+    let mut context = CCtx::try_create().ok_or_else(|| CodecError {
+        library: "libzstd",
+        cause: "no memory".into(),
+    })?;
+    for parameter in [
+        CParameter::CompressionLevel(level),
+        CParameter::WindowLog(zstd_window_log(cluster)),
+        CParameter::ChecksumFlag(false),
+    ] {
+        context.set_parameter(parameter).map_err(failed)?;
+    }
+    Ok(context)
+}
+
+pub(super) fn failed(code: usize) -> CodecError {
     CodecError {
         library: "libzstd",
         cause: get_error_name(code).into(),

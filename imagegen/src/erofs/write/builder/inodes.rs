@@ -125,7 +125,7 @@ impl Builder<'_, '_> {
             room: 0,
         };
         let beside = Form::Extended.bytes();
-        let (size, body) = metabox.finish(&self.contents, beside, ahead, &mut placing)?;
+        let (size, body) = metabox.finish(&mut self.contents, beside, ahead, &mut placing)?;
         self.special(2, size, &body)
     }
 

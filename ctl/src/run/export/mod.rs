@@ -1,0 +1,175 @@
+//! `csnapctl snapshot export` and `volume export`: an image of a snapshot, of what changed
+//! since another, or of a volume with all its snapshots.
+//!
+//! What is read is read from csnapd (`reading`). The image is written here, so it belongs
+//! to whoever runs this, and csnapd writes to no file it was not given.
+//!
+//! - `snapshot`, `volume`: the verbs
+//! - `changes`: what changed between two of them, as parts of an image
+//! - `output`: the image, in a file, on a device, or in a pipe
+
+mod changes;
+mod output;
+mod snapshot;
+mod volume;
+
+use std::io::{IsTerminal, stdout};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use imagegen::qcow2::write::Options;
+use serde::Serialize;
+use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
+
+use super::reading::Remote;
+use super::volume as volumes;
+use crate::Done;
+use crate::cli::{FormatName, ImageArgs};
+use crate::output::columns::{hidden, listed};
+use crate::output::table::{Column, Kind, Row};
+use crate::session::Session;
+
+pub(super) use snapshot::export as export_snapshot;
+pub(super) use volume::export as export_volume;
+
+/// Clusters of an image that has none below it and no snapshots, as QEMU has them.
+const USUAL_CLUSTER: u64 = 64 << 10;
+/// Sizes of clusters (the QCOW2 specification).
+const CLUSTERS: RangeInclusive<u64> = 512..=2 << 20;
+/// Most tables of level 2, as QEMU reads them.
+const MOST_TABLES: u64 = 4 << 20;
+
+/// What was made. Sizes are in bytes.
+#[derive(Debug, Serialize)]
+struct Exported {
+    /// A snapshot, or a volume.
+    source: String,
+    from: Option<String>,
+    image: String,
+    format: &'static str,
+    /// Of the source.
+    size: u64,
+    /// What changed since the older one; all of it without.
+    changed: u64,
+    /// In the image.
+    snapshots: u64,
+    /// Of the image.
+    length: u64,
+    seconds: f64,
+}
+
+impl Row for Exported {
+    const NAME: &'static str = "exports";
+    const COLUMNS: &'static [Column] = &[
+        listed("source", "SOURCE", Kind::Text),
+        hidden("from", "SINCE", Kind::Text),
+        listed("image", "IMAGE", Kind::Text),
+        listed("format", "FORMAT", Kind::Text),
+        listed("size", "SIZE", Kind::Bytes),
+        listed("changed", "CHANGED", Kind::Bytes),
+        hidden("snapshots", "SNAPSHOTS", Kind::Number),
+        listed("length", "LENGTH", Kind::Bytes),
+        hidden("seconds", "SECONDS", Kind::Number),
+    ];
+}
+
+fn usage(message: &str, next: &str) -> Failure {
+    Failure::new(ErrorCode::Usage, message).next(next)
+}
+
+/// Refuses a target that is not for an image. From here on, what is printed is not what
+/// was given as that option.
+fn may_be_written(session: &mut Session, image: &ImageArgs) -> Done {
+    session.style.fields.clear();
+    let target = image.target();
+    if target.as_os_str() == "-" {
+        may_be_piped(session)
+    } else {
+        must_be_nobodys(session, &target)
+    }
+}
+
+/// Refuses options that a raw image has no use for.
+fn must_be_qcow2(image: &ImageArgs, others: &[(bool, &str)]) -> Done {
+    let own = [
+        (image.compress.is_some(), "--compress"),
+        (image.cluster_size.is_some(), "--cluster-size"),
+    ];
+    let only = others.iter().chain(&own).find(|(given, _)| *given);
+    match (image.format, only) {
+        (FormatName::Raw, Some((_, option))) => {
+            let message = format!("{option}: a raw image has no such thing");
+            Err(usage(&message, "leave it out, or --to raw"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Nobody wants an image on a terminal, or a summary in it.
+fn may_be_piped(session: &Session) -> Done {
+    if session.style.json {
+        let message = "--json: the image goes to standard output";
+        return Err(usage(message, "leave one of both out"));
+    }
+    if stdout().is_terminal() {
+        let message = "standard output is a terminal";
+        return Err(usage(message, "name a file, or lead it into a pipe"));
+    }
+    Ok(())
+}
+
+/// Refuses to write over an origin or a store, whatever else was said.
+fn must_be_nobodys(session: &mut Session, target: &Path) -> Done {
+    let Answer::Status(status) = session.call(Request::Status {})? else {
+        return Ok(());
+    };
+    let stores = status.stores.into_iter().map(|store| store.path);
+    let origins = volumes::all(session, None)?;
+    let origins = origins.into_iter().map(|volume| volume.origin);
+    let mut all = stores.chain(origins);
+    match all.find(|path| is_same(target, Path::new(path))) {
+        None => Ok(()),
+        Some(path) => {
+            let message = format!("{} is {path}, which csnap serves", target.display());
+            Err(Failure::new(ErrorCode::Busy, message).next("name another place for the image"))
+        }
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let (Ok(one), Ok(other)) = (one.metadata(), other.metadata()) else {
+        return false;
+    };
+    match (
+        one.file_type().is_block_device(),
+        other.file_type().is_block_device(),
+    ) {
+        (true, true) => one.rdev() == other.rdev(),
+        _ => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+    }
+}
+
+/// For an image of `newest`; `by_chunks` if it does not hold all of it alone.
+fn options(image: &ImageArgs, newest: &Remote, by_chunks: bool) -> Done<Options> {
+    let cluster = match image.cluster_size {
+        Some(size) => size.0,
+        None if by_chunks => newest.chunk().clamp(*CLUSTERS.start(), *CLUSTERS.end()),
+        None => USUAL_CLUSTER,
+    };
+    if !cluster.is_power_of_two() || !CLUSTERS.contains(&cluster) {
+        let message = "--cluster-size: a cluster has 512 bytes to 2 MiB, a power of two";
+        return Err(usage(message, "leave it out"));
+    }
+    let mut cluster_bits = cluster.trailing_zeros();
+    // Small chunks of a large volume would need more tables than are read.
+    while image.cluster_size.is_none() && newest.bytes() >> (2 * cluster_bits - 3) >= MOST_TABLES {
+        cluster_bits += 1;
+    }
+    Ok(Options {
+        cluster_bits,
+        compression: image.compress,
+        threads: image.threads.unwrap_or(0),
+        ..Options::default()
+    })
+}

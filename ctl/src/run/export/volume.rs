@@ -1,0 +1,142 @@
+//! `csnapctl volume export`: the volume as it is now, and its snapshots if they are asked
+//! for, in one image.
+//!
+//! Each version is a chain: what changed until the next one is read from itself, all else
+//! is what the next one has. So what two of them have in common is in the same place, read
+//! once and written once.
+
+use std::time::{Duration, Instant};
+
+use imagegen::qcow2::open::Format;
+use imagegen::qcow2::read::{Disk, Layer, ReadError};
+use imagegen::qcow2::write::{Contents, Options, Version};
+use ublk_target::control::protocol::{ErrorCode, Failure, SnapshotName};
+use ublk_target::control::views::{SnapshotStateName, SnapshotView};
+
+use super::changes::{changes, whole_clusters};
+use super::output::Output;
+use super::{Exported, may_be_written, must_be_qcow2, options};
+use crate::Done;
+use crate::cli::VolumeExportArgs;
+use crate::run::reading::{Moment, Remote, connect};
+use crate::run::snapshot;
+use crate::session::Session;
+
+/// Exports.
+pub(in crate::run) fn export(session: &mut Session, args: &VolumeExportArgs) -> Done {
+    let begin = Instant::now();
+    must_be_qcow2(&args.image, &[(args.with_snapshots, "--with-snapshots")])?;
+    may_be_written(session, &args.image)?;
+    let exported = Moment::with(session, &args.volume, |session, now| {
+        write(session, args, now, begin)
+    })?;
+    match args.image.target().as_os_str() == "-" {
+        true => Ok(()),
+        false => session.print(&[exported]),
+    }
+}
+
+fn write(
+    session: &mut Session,
+    args: &VolumeExportArgs,
+    now: &SnapshotName,
+    begin: Instant,
+) -> Done<Exported> {
+    let older = match args.with_snapshots {
+        true => older(session, now)?,
+        false => Vec::new(),
+    };
+    let name = |view: &SnapshotView| SnapshotName {
+        volume: view.volume.clone(),
+        name: view.name.clone(),
+        tag: Some(view.tag),
+    };
+    // The oldest first.
+    let names: Vec<SnapshotName> = older.iter().map(name).chain([now.clone()]).collect();
+    let exports: Vec<String> = names
+        .iter()
+        .map(|name| format!("{}@{}", name.volume, name.name))
+        .collect();
+    let remotes = connect(session, &exports, args.image.rate.map(|rate| rate.0))?;
+    let Some(newest) = remotes.last() else {
+        return Err(failed(args, &"nothing of it can be read"));
+    };
+    let options = options(&args.image, newest, args.with_snapshots)?;
+    let mut disks = chains(session, args, &names, &remotes, &options)?;
+    let Some(disk) = disks.pop() else {
+        return Err(failed(args, &"nothing of it can be read"));
+    };
+    let versions: Vec<_> = older.iter().zip(disks).enumerate().map(version).collect();
+    let contents = Contents {
+        versions: &versions,
+        ..Contents::of(&disk)
+    };
+    let target = args.image.target();
+    let output = Output::new(&args.volume, &target, &args.image);
+    let length = output.write(&contents, &options)?;
+    Ok(Exported {
+        source: args.volume.clone(),
+        from: None,
+        image: target.display().to_string(),
+        format: Format::from(args.image.format).name(),
+        size: disk.size(),
+        changed: disk.size(),
+        snapshots: versions.len() as u64,
+        length,
+        seconds: begin.elapsed().as_secs_f64(),
+    })
+}
+
+/// The snapshots of a volume that can be read, the oldest first, but for `now`.
+fn older(session: &mut Session, now: &SnapshotName) -> Done<Vec<SnapshotView>> {
+    let mut all = snapshot::all(session, Some(&now.volume))?;
+    all.retain(|view| view.state == SnapshotStateName::Live && Some(view.tag) < now.tag);
+    all.sort_by_key(|view| view.tag);
+    Ok(all)
+}
+
+/// Each version, in the order of their names, the newest last: over the next one, what
+/// changed until that.
+fn chains<'a>(
+    session: &mut Session,
+    args: &VolumeExportArgs,
+    names: &[SnapshotName],
+    remotes: &'a [Remote],
+    options: &Options,
+) -> Done<Vec<Disk<&'a Remote>>> {
+    let lost = |error: ReadError| failed(args, &error);
+    let mut disks: Vec<Disk<&Remote>> = Vec::new();
+    let mut newer = None;
+    for (name, remote) in names.iter().zip(remotes).rev() {
+        let disk = match (newer, disks.last()) {
+            (Some(newer), Some(next)) => {
+                let changed = changes(session, name, newer)?;
+                let cluster = 1 << options.cluster_bits;
+                let parts = whole_clusters(&changed, cluster, remote.bytes());
+                next.with_over(Layer::Parts(remote, parts), None)
+            }
+            _ => Disk::new(vec![Layer::Raw(remote)]),
+        };
+        disks.push(disk.map_err(lost)?);
+        newer = Some(name);
+    }
+    disks.reverse();
+    Ok(disks)
+}
+
+fn version<'a>(
+    (number, (view, disk)): (usize, (&SnapshotView, Disk<&'a Remote>)),
+) -> Version<&'a Remote> {
+    Version {
+        id: (number + 1).to_string(),
+        name: view.name.clone(),
+        taken: Duration::from_millis(view.created_ms),
+        vm_clock: Duration::ZERO,
+        disk,
+    }
+}
+
+fn failed(args: &VolumeExportArgs, why: &dyn std::fmt::Display) -> Failure {
+    let message = format!("cannot export {}: {why}", args.volume);
+    Failure::new(ErrorCode::Error, message)
+}

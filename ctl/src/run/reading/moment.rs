@@ -1,0 +1,90 @@
+//! A volume as it is now: a snapshot that is taken for a command and deleted after it.
+
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ublk_target::control::protocol::{
+    Answer, ErrorCode, Failure, Request, SnapshotName, TakeTarget,
+};
+
+use crate::Done;
+use crate::run::unexpected;
+use crate::session::Session;
+
+/// How long csnapd may take to notice that nobody reads a snapshot any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The snapshot.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    name: SnapshotName,
+}
+
+impl Moment {
+    /// Has `act` see `volume` as it is now, in a snapshot that is gone afterwards.
+    pub(crate) fn with<T>(
+        session: &mut Session,
+        volume: &str,
+        act: impl FnOnce(&mut Session, &SnapshotName) -> Done<T>,
+    ) -> Done<T> {
+        let moment = Self::take(session, volume)?;
+        let done = act(session, &moment.name);
+        let deleted = moment.delete(session);
+        // What went wrong first is what matters.
+        let done = done?;
+        deleted.map(|()| done)
+    }
+
+    fn take(session: &mut Session, volume: &str) -> Done<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_millis();
+        let name = format!("csnapctl-{}-{now}", std::process::id());
+        let target = TakeTarget {
+            volume: volume.to_owned(),
+            name: Some(name.clone()),
+        };
+        let request = Request::SnapshotTake {
+            targets: vec![target],
+            // Whatever somebody took to keep goes later.
+            priority: i32::MIN,
+        };
+        match session.call(request)? {
+            Answer::Taken(taken) => Ok(Self {
+                name: SnapshotName {
+                    volume: volume.to_owned(),
+                    name,
+                    tag: Some(taken.tag),
+                },
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn delete(self, session: &mut Session) -> Done {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let request = Request::SnapshotDelete {
+                snapshots: vec![self.name.clone()],
+                force: false,
+            };
+            match session.call(request) {
+                // Room was needed, and it was dropped: that it is gone is told elsewhere.
+                Ok(_) => return Ok(()),
+                Err(failure) if failure.code == ErrorCode::NotFound => return Ok(()),
+                Err(failure) if failure.code == ErrorCode::Busy && Instant::now() < until => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(failure) => return Err(self.left(&failure)),
+            }
+        }
+    }
+
+    fn left(&self, failure: &Failure) -> Failure {
+        let name = format!("{}@{}", self.name.volume, self.name.name);
+        let message = format!(
+            "{name}, taken for this command, is still there: {}",
+            failure.message
+        );
+        Failure::new(failure.code, message).next(format!("csnapctl snapshot delete {name}"))
+    }
+}

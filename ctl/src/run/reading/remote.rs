@@ -1,0 +1,162 @@
+//! A snapshot as csnapd serves it, for whoever makes something of it: read over several
+//! connections, holes found without reading. It does not change, so what was once told of
+//! it stays true.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use imagegen::medium::Source;
+use parking_lot::Mutex;
+use ublk_target::nbd::client::{Client, ClientError};
+
+use super::rate::Rate;
+
+/// Most bytes whose holes are asked for at a time.
+const STATUS: u64 = 1 << 30;
+/// Answers about holes that are kept: a few for each thread.
+const ANSWERS: usize = 64;
+
+/// Bytes that are alike, and whether they are zeroes.
+type Alike = (Range<u64>, bool);
+
+/// An export that is only read.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    socket: PathBuf,
+    export: String,
+    size: u64,
+    block: u64,
+    chunk: u64,
+    rate: Option<Arc<Rate>>,
+    /// Connections that nobody uses now.
+    idle: Mutex<Vec<Client>>,
+    /// The latest answers, each without gaps.
+    known: Mutex<VecDeque<Vec<Alike>>>,
+}
+
+impl Remote {
+    /// Connects, which keeps the snapshot from being deleted.
+    pub(crate) fn connect(
+        socket: PathBuf,
+        export: String,
+        rate: Option<Arc<Rate>>,
+    ) -> Result<Self, ClientError> {
+        let client = Client::connect(&socket, &export)?;
+        Ok(Self {
+            size: client.size(),
+            block: client.minimum_block().into(),
+            chunk: client.preferred_block().into(),
+            socket,
+            export,
+            rate,
+            idle: Mutex::new(vec![client]),
+            known: Mutex::default(),
+        })
+    }
+
+    /// Bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes of a chunk of the store.
+    pub(crate) fn chunk(&self) -> u64 {
+        self.chunk
+    }
+
+    /// Has a connection do something; one that failed is not used again.
+    fn with<T>(&self, act: impl FnOnce(&mut Client) -> Result<T, ClientError>) -> io::Result<T> {
+        let idle = self.idle.lock().pop();
+        let mut client = match idle {
+            Some(client) => client,
+            None => Client::connect(&self.socket, &self.export).map_err(io::Error::other)?,
+        };
+        let done = act(&mut client).map_err(io::Error::other)?;
+        self.idle.lock().push(client);
+        Ok(done)
+    }
+
+    /// Writes `bytes` from byte `offset` on, where the export may be written.
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.with(|client| client.write_at(offset, bytes))
+    }
+
+    /// What was written is durable, by whichever connection.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.with(Client::flush)
+    }
+
+    /// What the bytes around `at` are.
+    fn around(&self, at: u64) -> io::Result<Alike> {
+        if let Some(found) = self.known.lock().iter().find_map(|all| covering(all, at)) {
+            return Ok(found);
+        }
+        let begin = at - at % self.block;
+        let most = (self.size - begin).min(STATUS) as u32;
+        let told = self.with(|client| client.stretches(begin, most))?;
+        let mut next = begin;
+        let alike = told.into_iter().map(|stretch| {
+            let from = next;
+            next = next.saturating_add(stretch.len).min(self.size);
+            (from..next, stretch.zero)
+        });
+        let answer: Vec<Alike> = alike.collect();
+        let found = covering(&answer, at);
+        let mut known = self.known.lock();
+        known.truncate(ANSWERS - 1);
+        known.push_front(answer);
+        found.ok_or_else(|| io::Error::other("the server does not tell what is there"))
+    }
+}
+
+/// Which of them `at` is in.
+fn covering(all: &[Alike], at: u64) -> Option<Alike> {
+    let next = all.partition_point(|(range, _)| range.end <= at);
+    all.get(next)
+        .filter(|(range, _)| range.start <= at)
+        .cloned()
+}
+
+impl Source for Remote {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if let Some(rate) = &self.rate {
+            rate.wait(buffer.len() as u64);
+        }
+        self.with(|client| client.read_at(offset, buffer))
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let mut at = offset;
+        while at < self.size {
+            match self.around(at)? {
+                (range, true) => at = range.end,
+                (range, false) => return Ok(Some(at..range.end)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_is_found_where_it_is() {
+        let all = [(0..10, true), (10..30, false), (30..40, true)];
+        let found = |at| covering(&all, at);
+        assert_eq!(found(0), Some((0..10, true)));
+        assert_eq!(found(9), Some((0..10, true)));
+        assert_eq!(found(10), Some((10..30, false)));
+        assert_eq!(found(39), Some((30..40, true)));
+        assert_eq!(found(40), None);
+        assert_eq!(covering(&all[1..], 5), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! The images that are restored, as one disk.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use imagegen::qcow2::open;
+use imagegen::qcow2::read::{Disk, Layer};
+use ublk_target::control::protocol::{ErrorCode, Failure};
+
+use crate::Done;
+use crate::cli::FormatName;
+
+/// Opens one image with all that it names, or those that are given, the oldest first.
+pub(super) fn open(paths: &[PathBuf], format: FormatName) -> Done<Disk<File>> {
+    let [first, over @ ..] = paths else {
+        return Err(refused("no image is named", "name one: --from"));
+    };
+    let bottom = open::open(first, Some(format.into()), None);
+    let bottom = bottom.map_err(|error| refused(&error.to_string(), HELP))?;
+    if over.is_empty() {
+        return Ok(bottom.disk);
+    }
+    if bottom.paths.len() > 1 {
+        let message = format!(
+            "{} is no full image: it has a backing file",
+            first.display()
+        );
+        return Err(refused(
+            &message,
+            "name the full image first, or the newest alone",
+        ));
+    }
+    let (mut disk, mut below) = (bottom.disk, first);
+    for path in over {
+        disk = increment(path, &disk, below)?;
+        below = path;
+    }
+    Ok(disk)
+}
+
+const HELP: &str = "imagegen qcow2 check looks into an image; -f raw says that the first is raw";
+
+/// The image at `path` over `disk`, the newest image of which is `below`.
+fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
+    let disk = open::over(path, disk).map_err(|error| refused(&error.to_string(), HELP))?;
+    let backing = match disk.layers().next() {
+        Some(Layer::Qcow2(image)) => image.backing().unwrap_or_default(),
+        _ => "",
+    };
+    // Moved they may be, but not taken for each other.
+    match Path::new(backing).file_name() {
+        None => Err(refused(
+            &format!("{} is a full image: nothing lies below it", path.display()),
+            "leave out the images named before it",
+        )),
+        name if name == below.file_name() => Ok(disk),
+        _ => Err(refused(
+            &format!(
+                "{} is laid over {backing:?}, not over {}",
+                path.display(),
+                below.display()
+            ),
+            "name the images in their order, all of them, under the names they had",
+        )),
+    }
+}
+
+fn refused(message: &str, next: &str) -> Failure {
+    Failure::new(ErrorCode::Usage, message).next(next)
+}

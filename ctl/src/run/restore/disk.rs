@@ -1,0 +1,108 @@
+//! A volume as what is written: its block device, or its NBD export.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use imagegen::medium::Source;
+use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
+use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
+use ublk_target::control::views::VolumeView;
+
+use crate::Done;
+use crate::run::reading::Remote;
+use crate::run::unexpected;
+use crate::session::Session;
+
+/// Where the bytes of a volume go.
+#[derive(Debug)]
+pub(super) enum VolumeDisk {
+    /// Its device, which nobody else has mounted or claimed.
+    Device(File),
+    /// Its export.
+    Export(Remote),
+}
+
+impl VolumeDisk {
+    /// The one of a volume that is served.
+    pub(super) fn open(session: &mut Session, view: &VolumeView) -> Done<Self> {
+        match &view.device {
+            Some(device) => device_of(view, device.into()),
+            None => export_of(session, view),
+        }
+    }
+
+    /// Writes `bytes` at `offset`.
+    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Device(file) => file.write_all_at(bytes, offset),
+            Self::Export(remote) => remote.write_at(offset, bytes),
+        }
+    }
+
+    /// All that was written is durable, and read from the volume from now on.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        match self {
+            Self::Device(file) => {
+                file.sync_all()?;
+                posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+                Ok(())
+            }
+            Self::Export(remote) => remote.flush(),
+        }
+    }
+}
+
+impl Source for VolumeDisk {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Device(file) => file.read_exact_at(buffer, offset),
+            Self::Export(remote) => remote.read_at(offset, buffer),
+        }
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        match self {
+            Self::Device(file) => Source::size(file),
+            Self::Export(remote) => remote.size(),
+        }
+    }
+
+    /// What is written meanwhile is no hole any more: nothing that was told is believed.
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let size = self.size()?;
+        Ok((offset < size).then_some(offset..size))
+    }
+}
+
+fn device_of(view: &VolumeView, device: PathBuf) -> Done<VolumeDisk> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    // Fails if it is mounted, or part of something that is in use.
+    options.custom_flags(OFlag::O_EXCL.bits());
+    options
+        .open(&device)
+        .map(VolumeDisk::Device)
+        .map_err(|error| {
+            let code = match error.kind() {
+                io::ErrorKind::ResourceBusy => ErrorCode::Busy,
+                _ => ErrorCode::Error,
+            };
+            let message = format!("cannot write {} ({}): {error}", view.name, device.display());
+            Failure::new(code, message).next("unmount it, and end what uses it")
+        })
+}
+
+fn export_of(session: &mut Session, view: &VolumeView) -> Done<VolumeDisk> {
+    let status = match session.call(Request::Status {})? {
+        Answer::Status(status) => status,
+        other => return Err(unexpected(&other)),
+    };
+    let remote = Remote::connect(status.nbd_socket.into(), view.name.clone(), None);
+    remote.map(VolumeDisk::Export).map_err(|error| {
+        let message = format!("cannot write {}: {error}", view.name);
+        Failure::new(ErrorCode::Error, message).next("csnapctl status shows how csnapd is")
+    })
+}

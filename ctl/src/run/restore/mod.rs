@@ -1,0 +1,155 @@
+//! `csnapctl volume restore`: a full image, or a chain of them, back onto a volume.
+//!
+//! The volume stays served, so its snapshots keep what they show. Only what differs is
+//! written, and at the end all of it is read again and compared.
+//!
+//! - `chain`: the images
+//! - `disk`: the volume, as a block device or over NBD
+//! - `copy`: comparing, writing, and comparing again
+
+mod chain;
+mod copy;
+mod disk;
+
+use std::time::Instant;
+
+use serde::Serialize;
+use ublk_target::control::protocol::{ErrorCode, Failure, Request, TakeTarget};
+use ublk_target::control::views::{VolumeState, VolumeView};
+
+use super::{snapshot, volume};
+use crate::Done;
+use crate::cli::RestoreArgs;
+use crate::names::check_name;
+use crate::output::columns::{hidden, listed};
+use crate::output::human;
+use crate::output::table::{Column, Kind, Row};
+use crate::session::Session;
+use disk::VolumeDisk;
+
+/// What was done. Sizes are in bytes.
+#[derive(Debug, Serialize)]
+struct Restored {
+    volume: String,
+    /// The oldest first.
+    images: Vec<String>,
+    /// Of the image; what the volume has beyond it was not touched.
+    size: u64,
+    /// What was not the same before.
+    written: u64,
+    /// A snapshot of what was there before.
+    kept: Option<String>,
+    seconds: f64,
+}
+
+impl Row for Restored {
+    const NAME: &'static str = "restores";
+    const COLUMNS: &'static [Column] = &[
+        listed("volume", "VOLUME", Kind::Text),
+        listed("size", "SIZE", Kind::Bytes),
+        listed("written", "WRITTEN", Kind::Bytes),
+        listed("kept", "KEPT", Kind::Text),
+        hidden("seconds", "SECONDS", Kind::Number),
+    ];
+}
+
+/// Restores.
+pub(super) fn restore(session: &mut Session, args: &RestoreArgs) -> Done {
+    let begin = Instant::now();
+    session.check_fields::<Restored>()?;
+    if let Some(name) = &args.keep {
+        check_name(name).map_err(super::store::usage)?;
+    }
+    let name = args.volume.clone();
+    let view = volume::one(session, Request::VolumeShow { name })?;
+    must_be_idle(&view)?;
+    let image = chain::open(&args.images, args.format)?;
+    must_fit(&view, image.size())?;
+    if !session.confirm(args.consent, &warning(&view, image.size(), args))? {
+        return Ok(());
+    }
+    let disk = VolumeDisk::open(session, &view)?;
+    let kept = keep(session, args)?;
+    let written = copy::restore(&image, &disk, args.threads).map_err(|error| {
+        let message = format!("cannot restore {}: {error}", view.name);
+        Failure::new(ErrorCode::Error, message).next(match &kept {
+            Some(kept) => format!("it may hold parts of both; restore it again, or from {kept}"),
+            None => "it may hold parts of both: restore it again".to_owned(),
+        })
+    })?;
+    let images = args.images.iter().map(|path| path.display().to_string());
+    session.print(&[Restored {
+        images: images.collect(),
+        size: image.size(),
+        written,
+        kept,
+        seconds: begin.elapsed().as_secs_f64(),
+        volume: view.name,
+    }])
+}
+
+fn must_be_idle(view: &VolumeView) -> Done {
+    let refused = |message: String, next: &str| {
+        let message = format!("{} {message}", view.name);
+        Err(Failure::new(ErrorCode::Busy, message).next(next))
+    };
+    match (view.state, view.clients) {
+        (VolumeState::Served, 0) => Ok(()),
+        (VolumeState::Served, clients) => refused(
+            format!("is in use: {}", super::counted(clients, "NBD client")),
+            "let its clients disconnect first",
+        ),
+        _ => refused(
+            "is not served".to_owned(),
+            "csnapctl volume show tells why, and what to do",
+        ),
+    }
+}
+
+fn must_fit(view: &VolumeView, size: u64) -> Done {
+    if size <= view.size {
+        return Ok(());
+    }
+    let message = format!(
+        "the image has {size} bytes, and {} only {}",
+        view.name, view.size
+    );
+    Err(Failure::new(ErrorCode::NoSpace, message)
+        .next("extend the origin, then csnapctl volume resize"))
+}
+
+fn warning(view: &VolumeView, size: u64, args: &RestoreArgs) -> String {
+    let mut text = format!(
+        "This overwrites {} of volume {} with what the image holds.",
+        human::size(size),
+        view.name
+    );
+    if size < view.size {
+        let beyond = human::size(view.size - size);
+        text += &format!(" The {beyond} beyond the image's end stay as they are.");
+    }
+    text += match args.keep {
+        Some(_) => " What it holds now stays in a snapshot.",
+        None => " What it holds now is lost, but for its snapshots; --keep takes one.",
+    };
+    text
+}
+
+/// The snapshot that was asked for.
+fn keep(session: &mut Session, args: &RestoreArgs) -> Done<Option<String>> {
+    let Some(name) = &args.keep else {
+        return Ok(None);
+    };
+    let target = TakeTarget {
+        volume: args.volume.clone(),
+        name: Some(name.clone()),
+    };
+    let taken = snapshot::taken(
+        session,
+        Request::SnapshotTake {
+            targets: vec![target],
+            priority: 0,
+        },
+    )?;
+    Ok(taken.snapshots.into_iter().next())
+}

@@ -1,0 +1,165 @@
+//! `volume restore`: what was exported comes back, by one image or a chain of them.
+
+use csnap_tests::e2e::bed::VOLUME;
+use csnap_tests::e2e::client::Client;
+use csnap_tests::e2e::fault::Trying;
+use csnap_tests::e2e::files::MIB;
+use csnap_tests::e2e::{Bed, Outcome, Setup, ctl, tools};
+use csnap_tests::{ensure, need_tools};
+
+const SIZE: u64 = 24 * MIB;
+
+fn bed(name: &str) -> Outcome<Bed> {
+    let setup = Setup {
+        origin_bytes: SIZE,
+        noise: Some(51),
+        ..Setup::default()
+    };
+    Bed::new(name, &setup)
+}
+
+fn contents(bed: &Bed, export: &str) -> Outcome<Vec<u8>> {
+    Client::connect(&bed.nbd_socket(), export)?.read_all()
+}
+
+/// Snapshot and image `name`, over `below` if there is one; what it holds.
+fn backup(bed: &Bed, name: &str, below: Option<&str>) -> Outcome<Vec<u8>> {
+    bed.ctl.ok(&format!("snapshot take vol@{name}"))?;
+    let image = bed.path(&format!("{name}.qcow2"));
+    let over = below.map(|below| format!("--from vol@{below} -b {below}.qcow2"));
+    bed.ctl.ok(&format!(
+        "snapshot export vol@{name} -o {} {}",
+        image.display(),
+        over.unwrap_or_default()
+    ))?;
+    contents(bed, &format!("vol@{name}"))
+}
+
+#[test]
+fn a_chain_of_images_comes_back() -> Outcome {
+    let bed = bed("restore")?;
+    let mut truth = Vec::new();
+    for (round, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let mut client = Client::connect(&bed.nbd_socket(), VOLUME)?;
+        client.write(
+            round as u64 * 7 * MIB + 1024,
+            vec![round as u8 + 1; 90 << 10],
+        )?;
+        drop(client);
+        let below = truth.last().map(|(name, _): &(&str, _)| *name);
+        truth.push((name, backup(&bed, name, below)?));
+    }
+    Client::connect(&bed.nbd_socket(), VOLUME)?.write(0, vec![0xdd; 3 << 20])?;
+    let last = contents(&bed, VOLUME)?;
+    let path = |name: &str| bed.path(&format!("{name}.qcow2")).display().to_string();
+    let [a, b, c] = ["a", "b", "c"].map(path);
+    let dir = bed.path("moved");
+    std::fs::create_dir(&dir).trying(|| "make a directory".into())?;
+    let moved = dir.join("b.qcow2").display().to_string();
+    std::fs::copy(&b, &moved).trying(|| "copy an image".into())?;
+    let restores = [
+        (format!("--from {c} --keep before"), 2),
+        (format!("--from {a} {moved}"), 1),
+        (format!("--from {a} --threads 1"), 0),
+        (format!("--from {a} {moved} {c}"), 2),
+    ];
+    for (options, version) in restores {
+        let line = format!("volume restore vol --yes {options}");
+        let told = settled(&bed, &line)?;
+        let expected = &truth[version].1;
+        ensure!(contents(&bed, VOLUME)? == *expected, "{line} went wrong");
+        // What was the same was not written.
+        let written = told["written"].as_u64().unwrap_or(u64::MAX);
+        ensure!(written > 0 && written < 4 * MIB, "{told}");
+    }
+    ensure!(contents(&bed, "vol@before")? == last, "nothing was kept");
+    for (name, expected) in &truth {
+        let found = contents(&bed, &format!("vol@{name}"))?;
+        ensure!(found == *expected, "vol@{name} changed");
+    }
+    let told = settled(&bed, &format!("volume restore vol --yes --from {c}"))?;
+    ensure!(told["written"] == 0, "written once more: {told}");
+    bed.finish()
+}
+
+/// The row of a restore; csnapd may still think of whoever read last.
+fn settled(bed: &Bed, line: &str) -> Outcome<serde_json::Value> {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let busy = bed.ctl.json("volume show vol")?.to_string();
+        if busy.contains("\"clients\":0") || std::time::Instant::now() > until {
+            return Ok(bed.ctl.json(line)?["restores"][0].clone());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn images_of_others_come_back() -> Outcome {
+    need_tools!("images_of_others_come_back", "qemu-img");
+    let bed = bed("restore-others")?;
+    let (raw, image) = (bed.path("small.raw"), bed.path("small.qcow2"));
+    let small = vec![0x3c; 5 << 20];
+    std::fs::write(&raw, &small).trying(|| "make an image".into())?;
+    let mut convert = tools::program("qemu-img");
+    convert.args(["convert", "-c", "-f", "raw", "-O", "qcow2"]);
+    tools::run(convert.args([&raw, &image]))?;
+    let before = contents(&bed, VOLUME)?;
+    for options in [
+        format!("--from {}", image.display()),
+        format!("--from {} -f raw", raw.display()),
+    ] {
+        settled(&bed, &format!("volume restore vol --yes {options}"))?;
+        let after = contents(&bed, VOLUME)?;
+        ensure!(after[..small.len()] == small, "the image is not there");
+        ensure!(
+            after[small.len()..] == before[small.len()..],
+            "what lies beyond the image changed"
+        );
+    }
+    bed.finish()
+}
+
+#[test]
+fn a_restore_that_must_not_be_is_refused() -> Outcome {
+    let bed = bed("restore-refused")?;
+    backup(&bed, "a", None)?;
+    Client::connect(&bed.nbd_socket(), VOLUME)?.write(0, vec![1; 4096])?;
+    backup(&bed, "b", Some("a"))?;
+    Client::connect(&bed.nbd_socket(), VOLUME)?.write(0, vec![2; 4096])?;
+    backup(&bed, "c", Some("b"))?;
+    let before = contents(&bed, VOLUME)?;
+    let path = |name: &str| bed.path(name).display().to_string();
+    let [a, b, c] = ["a.qcow2", "b.qcow2", "c.qcow2"].map(path);
+    let large = path("large.raw");
+    let file = std::fs::File::create(&large).and_then(|file| file.set_len(SIZE + 512));
+    file.trying(|| "make an image".into())?;
+    use ctl::exit::{BUSY, NO_SPACE, NOT_FOUND, USAGE};
+    let refused = [
+        (format!("vol --from {a}"), USAGE, "--yes"),
+        (format!("none --yes --from {a}"), NOT_FOUND, "none"),
+        (format!("vol --yes --from {a} {c}"), USAGE, "laid over"),
+        (format!("vol --yes --from {b} {c}"), USAGE, "no full image"),
+        (format!("vol --yes --from {b} {a}"), USAGE, "no full image"),
+        (format!("vol --yes --from {a} {a}"), USAGE, "full image"),
+        (format!("vol --yes --from {a}.none"), USAGE, "a.qcow2.none"),
+        (format!("vol --yes --from {large}"), USAGE, "large.raw"),
+        (
+            format!("vol --yes --from {large} -f raw"),
+            NO_SPACE,
+            "bytes",
+        ),
+    ];
+    for (arguments, code, about) in refused {
+        let line = format!("volume restore {arguments}");
+        bed.ctl.refuses(&line, code, about)?;
+    }
+    bed.ctl
+        .ok(&format!("volume restore vol --dry-run --from {a}"))?;
+    let client = Client::connect(&bed.nbd_socket(), VOLUME)?;
+    let line = format!("volume restore vol --yes --from {a}");
+    bed.ctl.refuses(&line, BUSY, "in use")?;
+    drop(client);
+    ensure!(contents(&bed, VOLUME)? == before, "the volume changed");
+    bed.finish()
+}

@@ -1,0 +1,273 @@
+//! NBD for other machines: TCP, within TLS unless it was asked for without.
+//!
+//! Contract: at most `MAX_HANDSHAKES` clients are in their handshake, of one address at
+//! most `MAX_OF_ADDRESS`, so that nobody keeps all others out; at most `MAX_TLS`
+//! connections are encrypted, each by a thread of its own. Whoever is too many is hung
+//! up on.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+
+use super::Daemon;
+use crate::export::Export;
+use crate::nbd::negotiate::{DEFAULT_TIMEOUT, demand_tls, negotiate_encrypted};
+use crate::nbd::{NegotiateError, Negotiated, negotiate};
+use crate::runtime::Runtime;
+use crate::tls::{Pump, PumpError};
+
+/// Most handshakes at once.
+const MAX_HANDSHAKES: usize = 64;
+/// Most of them from one address.
+const MAX_OF_ADDRESS: usize = 16;
+/// Most encrypted connections at once, in their handshake or not.
+const MAX_TLS: usize = 128;
+
+/// How connections are protected.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// By TLS, with certificates of both sides.
+    Tls(Arc<ServerConfig>),
+    /// Not at all: everybody who can connect may read and write everything.
+    Plain,
+}
+
+/// A listening TCP socket. Dropping it does not stop it: call [`Tcp::stop`].
+pub struct Tcp {
+    address: SocketAddr,
+    /// Closing it ends the accepting thread.
+    wake: UnixStream,
+    accepting: JoinHandle<()>,
+}
+
+impl Tcp {
+    /// Serves NBD at `address`.
+    ///
+    /// # Errors
+    /// When the address cannot be used.
+    pub fn serve(
+        address: SocketAddr,
+        security: Security,
+        daemon: Arc<Daemon>,
+        runtime: Arc<Runtime>,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        // A client that has gone again must not hold up those behind it.
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (wake, woken) = UnixStream::pair()?;
+        let front = Arc::new(Front {
+            security,
+            daemon,
+            runtime,
+            handshakes: Mutex::default(),
+            encrypted: Mutex::default(),
+        });
+        let accepting = std::thread::Builder::new()
+            .name("accept-nbd-tcp".into())
+            .spawn(move || accept_loop(&listener, &woken, &front))?;
+        Ok(Self {
+            address,
+            wake,
+            accepting,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no further connection. Handshakes under way end by themselves.
+    pub fn stop(self) {
+        drop(self.wake);
+        let _ = self.accepting.join();
+    }
+}
+
+struct Front {
+    security: Security,
+    daemon: Arc<Daemon>,
+    runtime: Arc<Runtime>,
+    handshakes: Mutex<HashMap<IpAddr, usize>>,
+    encrypted: Mutex<usize>,
+}
+
+/// Accepts until the other end of `woken` is closed.
+fn accept_loop(listener: &TcpListener, woken: &UnixStream, front: &Arc<Front>) {
+    let mut watched = [
+        PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+        PollFd::new(woken.as_fd(), PollFlags::POLLIN),
+    ];
+    loop {
+        let _interrupted = poll(&mut watched, PollTimeout::NONE);
+        let stopped = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+        if watched.last().is_none_or(stopped) {
+            return;
+        }
+        match listener.accept() {
+            Ok((stream, peer)) => admit(stream, peer, front),
+            Err(error) if is_of_a_client(&error) => {}
+            Err(error) => {
+                // Out of descriptors or memory: others may give some back.
+                tracing::warn!(%error, "cannot accept a connection");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+fn is_of_a_client(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        error.kind(),
+        K::Interrupted | K::WouldBlock | K::ConnectionAborted | K::ConnectionReset
+    )
+}
+
+fn admit(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) {
+    let Some(place) = Place::take(front, peer.ip()) else {
+        return tracing::warn!(%peer, "hung up on an NBD client: too many handshakes");
+    };
+    let front = front.clone();
+    let handler = std::thread::Builder::new().name("nbd-tcp".into());
+    let handler = handler.spawn(move || {
+        let outcome = front.shake_hands(stream, peer);
+        drop(place);
+        match outcome {
+            Ok(()) | Err(Refused::Handshake(NegotiateError::Left)) => {}
+            Err(error) => tracing::info!(%peer, %error, "an NBD handshake failed"),
+        }
+    });
+    if let Err(error) = handler {
+        tracing::warn!(%error, "cannot start a thread for an NBD client");
+    }
+}
+
+/// One of the handshakes that are allowed at once.
+struct Place(Arc<Front>, IpAddr);
+
+impl Place {
+    fn take(front: &Arc<Front>, address: IpAddr) -> Option<Self> {
+        let mut handshakes = front.handshakes.lock();
+        let all: usize = handshakes.values().sum();
+        let own = handshakes.entry(address).or_default();
+        if all >= MAX_HANDSHAKES || *own >= MAX_OF_ADDRESS {
+            return None;
+        }
+        *own += 1;
+        Some(Self(front.clone(), address))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut handshakes = self.0.handshakes.lock();
+        if let Some(own) = handshakes.get_mut(&self.1) {
+            *own -= 1;
+            if *own == 0 {
+                handshakes.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// One of the encrypted connections that are allowed at once.
+struct Encrypted(Arc<Front>);
+
+impl Encrypted {
+    fn take(front: &Arc<Front>) -> Option<Self> {
+        let mut count = front.encrypted.lock();
+        if *count >= MAX_TLS {
+            return None;
+        }
+        *count += 1;
+        Some(Self(front.clone()))
+    }
+}
+
+impl Drop for Encrypted {
+    fn drop(&mut self) {
+        *self.0.encrypted.lock() -= 1;
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("{0}")]
+    Handshake(#[from] NegotiateError),
+    #[error("{0}")]
+    Tls(#[from] PumpError),
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    #[error("there are already {MAX_TLS} encrypted connections")]
+    TooMany,
+}
+
+impl Front {
+    fn shake_hands(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Result<(), Refused> {
+        stream.set_nodelay(true)?;
+        // Else the connection of a machine that lost its power stays for ever.
+        setsockopt(&stream, sockopt::KeepAlive, &true).map_err(io::Error::from)?;
+        match &self.security {
+            Security::Plain => {
+                let negotiated = negotiate(&stream, &*self.daemon, DEFAULT_TIMEOUT)?;
+                self.hand_over(stream.into(), negotiated, peer);
+            }
+            Security::Tls(config) => {
+                let (inner, negotiated) = self.encrypt(config.clone(), stream, peer)?;
+                self.hand_over(inner.into(), negotiated, peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// TLS on a thread of its own, and the handshake within it.
+    fn encrypt(
+        self: &Arc<Self>,
+        config: Arc<ServerConfig>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(UnixStream, Negotiated<Arc<Export>>), Refused> {
+        let deadline = Instant::now() + DEFAULT_TIMEOUT;
+        let greeted = demand_tls(&stream, DEFAULT_TIMEOUT)?;
+        let place = Encrypted::take(self).ok_or(Refused::TooMany)?;
+        let (inner, ours) = UnixStream::pair()?;
+        let pump = Pump::new(config, stream, ours, deadline)?;
+        std::thread::Builder::new()
+            .name("nbd-tls".into())
+            .spawn(move || {
+                if let Err(error) = pump.run() {
+                    tracing::info!(%peer, %error, "an encrypted connection ended");
+                }
+                drop(place);
+            })?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let negotiated = negotiate_encrypted(&inner, &*self.daemon, left, greeted)?;
+        Ok((inner, negotiated))
+    }
+
+    fn hand_over(&self, socket: OwnedFd, negotiated: Negotiated<Arc<Export>>, peer: SocketAddr) {
+        let Negotiated {
+            export,
+            name,
+            options,
+            ..
+        } = negotiated;
+        tracing::info!(export = %name, %peer, "an NBD client is connected");
+        if let Err(error) = self.runtime.serve(socket, export, options) {
+            tracing::info!(export = %name, %error, "an NBD client came too late");
+        }
+    }
+}
