@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use ublk_target::control::client::Client;
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
@@ -10,6 +11,10 @@ use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
 use crate::Done;
 use crate::cli::{Cli, Consent};
 use crate::output::{Style, table};
+
+/// How long a connection to the daemon is used again; csnapd hangs up on who says nothing
+/// for two minutes.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// The surroundings of one command.
 pub struct Session {
@@ -19,6 +24,8 @@ pub struct Session {
     pub run_dir: PathBuf,
     out: Box<dyn Write>,
     client: Option<Client>,
+    /// When the daemon answered last.
+    answered: Instant,
     closed: bool,
 }
 
@@ -33,6 +40,7 @@ impl Session {
             run_dir: cli.common.run_dir.clone(),
             out: Box::new(io::BufWriter::new(stdout)),
             client: None,
+            answered: Instant::now(),
             closed: false,
         }
     }
@@ -53,11 +61,14 @@ impl Session {
     /// # Errors
     /// What the daemon answered, or that it cannot be reached.
     pub fn call(&mut self, request: Request) -> Done<Answer> {
-        let client = match self.client.take() {
+        let fresh = self.answered.elapsed() < FRESH;
+        let client = match self.client.take().filter(|_| fresh) {
             Some(client) => client,
             None => Client::connect(&self.run_dir)?,
         };
-        self.client.insert(client).call(request)
+        let answer = self.client.insert(client).call(request);
+        self.answered = Instant::now();
+        answer
     }
 
     /// Prints a list in the chosen style.

@@ -66,6 +66,7 @@ impl Row for VolumeView {
         hidden("link", "LINK", Kind::Text),
         hidden("agreed", "AGREED", Kind::Text),
         hidden("clients", "CLIENTS", Kind::Number),
+        hidden("uses", "USES", Kind::Number),
         hidden("created_ms", "CREATED", Kind::Time),
         hidden("uuid", "UUID", Kind::Text),
         listed("problem", "PROBLEM", Kind::Problem),

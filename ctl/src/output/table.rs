@@ -301,6 +301,7 @@ mod tests {
             link: None,
             agreed: None,
             clients: 0,
+            uses: 0,
             created_ms: 0,
             uuid: "u".into(),
             problem: None,

@@ -90,6 +90,9 @@ impl Engine {
             ..
         } = range;
         let last = first.saturating_add(count.saturating_sub(1));
+        if let Some(to) = to.filter(|to| *to <= from) {
+            return Err(RequestError::NotNewer(to, from));
+        }
         // A range is sound if its ends are.
         self.admit(volume, first, 1)?;
         self.admit(volume, last, count.min(1) as u32)?;

@@ -297,6 +297,36 @@ fn a_volume_and_its_snapshots_are_one_image() -> Outcome {
 }
 
 #[test]
+fn an_export_that_is_interrupted_leaves_nothing() -> Outcome {
+    let bed = bed("export-interrupted")?;
+    let image = bed.path("vol.qcow2");
+    let mut command = std::process::Command::new(tools::csnap_program("csnapctl")?);
+    command
+        .arg("--run-dir")
+        .arg(&bed.places.run_dir)
+        .args(["volume", "export", "vol", "--rate", "2M", "-o"])
+        .arg(&image)
+        .stdin(Stdio::null());
+    let mut export = command.spawn().trying(|| "start csnapctl".into())?;
+    let until = Instant::now() + Duration::from_secs(20);
+    while bed.ctl.snapshots(VOLUME)?.is_empty() {
+        ensure!(Instant::now() < until, "no snapshot is taken");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let pid = nix::unistd::Pid::from_raw(export.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)
+        .map_err(std::io::Error::from)
+        .trying(|| "interrupt csnapctl".into())?;
+    let ended = export.wait().trying(|| "wait for csnapctl".into())?;
+    ensure!(ended.code() == Some(ctl::exit::ERROR), "{ended}");
+    let left = bed.ctl.snapshots(VOLUME)?;
+    ensure!(left.is_empty(), "a snapshot is left: {left:?}");
+    ensure!(!image.exists(), "an image is left");
+    bed.finish()
+}
+
+#[test]
 fn what_an_export_must_not_do_is_refused() -> Outcome {
     let bed = bed("export-refused")?;
     take(&bed, "a")?;

@@ -8,6 +8,7 @@
 mod alone;
 mod erofs;
 mod errors;
+mod exports;
 mod failures;
 mod file_systems;
 mod front_end;

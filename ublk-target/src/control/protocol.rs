@@ -256,6 +256,9 @@ pub enum Request {
         /// Name of the newer one, of the same volume; the volume as it is when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<String>,
+        /// Its number; with a name that another one has now the answer is `not-found`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to_tag: Option<u64>,
         /// What follows this place: the `next` of the part before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<DiffCursor>,

@@ -199,6 +199,10 @@ pub struct VolumeView {
     pub agreed: Option<AgreedView>,
     /// NBD clients connected to the origin's export.
     pub clients: u64,
+    /// How many use it: those clients, and mounts, programs and devices on top of its block
+    /// device, as far as can be seen; the clients alone in lists.
+    #[serde(default)]
+    pub uses: u64,
     /// When it was created.
     pub created_ms: u64,
     /// Identity.

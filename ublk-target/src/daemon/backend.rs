@@ -55,7 +55,12 @@ impl Backend for Daemon {
             R::SnapshotTake { targets, priority } => self.snapshot_take(&targets, priority),
             R::SnapshotList { volume, after } => self.snapshot_list(volume.as_deref(), after),
             R::SnapshotShow { snapshot } => self.snapshot_show(&snapshot),
-            R::SnapshotDiff { from, to, after } => self.snapshot_diff(&from, to, after),
+            R::SnapshotDiff {
+                from,
+                to,
+                to_tag,
+                after,
+            } => self.snapshot_diff(&from, to.map(|name| (name, to_tag)), after),
             R::SnapshotDelete { snapshots, force } => self.snapshot_delete(&snapshots, force),
             R::SnapshotRename { snapshot, to } => self.snapshot_rename(snapshot, to),
             R::SnapshotMap { snapshot } => self.snapshot_map(&snapshot),

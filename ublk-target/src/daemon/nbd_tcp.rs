@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -160,14 +160,26 @@ struct Place(Arc<Front>, IpAddr);
 
 impl Place {
     fn take(front: &Arc<Front>, address: IpAddr) -> Option<Self> {
+        let address = neighbourhood(address);
         let mut handshakes = front.handshakes.lock();
         let all: usize = handshakes.values().sum();
-        let own = handshakes.entry(address).or_default();
-        if all >= MAX_HANDSHAKES || *own >= MAX_OF_ADDRESS {
+        let own = handshakes.get(&address).copied().unwrap_or(0);
+        if all >= MAX_HANDSHAKES || own >= MAX_OF_ADDRESS {
             return None;
         }
-        *own += 1;
+        handshakes.insert(address, own + 1);
         Some(Self(front.clone(), address))
+    }
+}
+
+/// Who has one address of IPv6 has all of its network of 64 bits.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(six) => match six.to_ipv4_mapped() {
+            Some(four) => four.into(),
+            None => Ipv6Addr::from_bits(six.to_bits() & !u128::from(u64::MAX)).into(),
+        },
     }
 }
 
@@ -215,11 +227,22 @@ enum Refused {
     TooMany,
 }
 
+/// Has the kernel ask a silent client after a minute whether it is there, and give it up
+/// after another: what it reads cannot be deleted until then.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &60)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &10)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &6)?;
+    // Also while it owes us an acknowledgement, in milliseconds.
+    Ok(setsockopt(stream, sockopt::TcpUserTimeout, &120_000)?)
+}
+
 impl Front {
     fn shake_hands(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Result<(), Refused> {
         stream.set_nodelay(true)?;
         // Else the connection of a machine that lost its power stays for ever.
-        setsockopt(&stream, sockopt::KeepAlive, &true).map_err(io::Error::from)?;
+        keep_alive(&stream)?;
         match &self.security {
             Security::Plain => {
                 let negotiated = negotiate(&stream, &*self.daemon, DEFAULT_TIMEOUT)?;

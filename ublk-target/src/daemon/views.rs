@@ -59,6 +59,7 @@ impl Daemon {
             link: ways.link,
             agreed: ways.agreed,
             clients: ways.clients,
+            uses: ways.clients,
             state,
             size: info.size,
             snapshots: info.snapshots,
@@ -71,6 +72,19 @@ impl Daemon {
             uuid: Uuid::from_bytes(info.uuid).to_string(),
             problem: not_served.map(|why| why.problem).or(failed),
             name: info.name,
+        }
+    }
+
+    /// Adds to the uses of a volume those of its block device, after a look at the system.
+    pub(super) fn count_openers_of(&self, view: &mut VolumeView) {
+        let served = self.exports.get(&view.name);
+        let device = served.and_then(|served| served.device);
+        let Some(id) = device.map(|device| device.block().id()) else {
+            return;
+        };
+        match Openers::of_all(&[id]) {
+            Ok(openers) => view.uses += openers.iter().map(Openers::count).sum::<u64>(),
+            Err(error) => tracing::warn!(%error, "uses of a block device are not counted"),
         }
     }
 

@@ -91,11 +91,16 @@ impl Daemon {
                 "wait until they have finished, or disconnect them",
             ));
         }
-        for (name, export) in taken {
-            if let Err(cut) = export.close(FAREWELL) {
-                tracing::warn!(export = %name, "{cut}");
+        // Together, so that one who does not read keeps nobody waiting for the others.
+        std::thread::scope(|scope| {
+            for (name, export) in &taken {
+                scope.spawn(move || {
+                    if let Err(cut) = export.close(FAREWELL) {
+                        tracing::warn!(export = %name, "{cut}");
+                    }
+                });
             }
-        }
+        });
         Ok(())
     }
 
@@ -111,13 +116,21 @@ impl Daemon {
             name: snapshot.to_owned(),
             tag: None,
         };
+        // One that was dismissed is closed, whoever still finds it.
+        if let Some(export) = self.visits.get(name) {
+            return Ok(export);
+        }
         let (store, _) = self.volume(&wanted.volume)?;
         // Else it could be deleted before anybody knows of its reader.
         let Some(_changing) = store.changing.try_lock_for(PATIENCE) else {
             let message = format!("the store of {name} is being changed");
             return Err(busy(message, "connect again when that is done"));
         };
-        let (_, volume, snapshot) = self.snapshot(&wanted)?;
+        let (now, volume, snapshot) = self.snapshot(&wanted)?;
+        if !Arc::ptr_eq(&store, &now) {
+            let message = format!("{name} has just moved to another store");
+            return Err(busy(message, "connect again"));
+        }
         if let Some(export) = self.visits.get(name) {
             return Ok(export);
         }
@@ -190,6 +203,9 @@ impl Exports for Daemon {
         };
         let snapshots = store.snapshots(volume.id);
         let own = snapshots.iter().find(|s| Some(s.name.as_str()) == snapshot);
+        if snapshot.is_some() && own.is_none() {
+            return Vec::new();
+        }
         let own = own.map(|own| own.tag);
         let older = snapshots.into_iter().filter(|snapshot| {
             own.is_none_or(|own| snapshot.tag < own) && snapshot.state == SnapshotState::Live

@@ -138,7 +138,7 @@ impl Lane {
     pub(super) fn refused(&mut self, key: usize, error: &RequestError) {
         let errno = match error {
             // What was there when it was asked for may be deleted by now.
-            RequestError::NoSnapshot(..) => {
+            RequestError::NoSnapshot(..) | RequestError::NotNewer(..) => {
                 tracing::debug!(%error, "request refused");
                 return self.finish(key, Err(libc::ESTALE));
             }

@@ -15,6 +15,8 @@ use super::{Action, Lane, Request, Verb, VolumeSlot};
 const SEGMENT: u64 = 1 << 20;
 /// Most bytes of one zeroing or trimming operation.
 const RANGE: u64 = 256 << 20;
+/// Most bytes of shared chunks that a trim passes over.
+const TRIM: u64 = 4 << 30;
 /// Chunks probed at once when looking for what may be trimmed.
 const PROBE: u64 = 32;
 
@@ -142,7 +144,8 @@ impl Lane {
         let Some(volume) = self.volume(request.volume) else {
             return;
         };
-        let end = request.end();
+        // What lies beyond a long stretch of shared chunks is not looked for.
+        let end = request.end().min(change.cursor.saturating_add(TRIM));
         let chunk = volume.chunk_size();
         let next = |at: u64, chunks: u64| (at / chunk * chunk + chunks * chunk).min(end);
         let mut start = change.cursor;

@@ -7,7 +7,7 @@ use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, Snapsh
 use ublk_target::control::views::RangeView;
 
 use super::reading::{Moment, connect};
-use super::unexpected;
+use super::{snapshot, unexpected};
 use crate::Done;
 use crate::cli::DiffArgs;
 use crate::session::Session;
@@ -54,7 +54,21 @@ pub(super) fn ranges(
     from: &SnapshotName,
     to: &TakeTarget,
 ) -> Done<Vec<RangeView>> {
-    Ok(joined(all(session, from.clone(), to.name.clone())?))
+    // All parts are to be of the same two, whatever becomes of their names meanwhile.
+    let from = exactly(session, from)?;
+    let to = match &to.name {
+        None => None,
+        Some(name) => {
+            let (volume, name) = (to.volume.clone(), name.clone());
+            let to = SnapshotName {
+                volume,
+                name,
+                tag: None,
+            };
+            Some(exactly(session, &to)?)
+        }
+    };
+    Ok(joined(all(session, &from, to.as_ref())?))
 }
 
 /// The same, down to blocks: of what changed, what is not the same.
@@ -71,13 +85,28 @@ fn blocks(session: &mut Session, from: &SnapshotName, to: &TakeTarget) -> Done<V
     }
 }
 
+/// A snapshot by its number as well.
+fn exactly(session: &mut Session, wanted: &SnapshotName) -> Done<SnapshotName> {
+    let snapshot = wanted.clone();
+    let found = snapshot::one(session, Request::SnapshotShow { snapshot })?;
+    Ok(SnapshotName {
+        tag: Some(found.tag),
+        ..wanted.clone()
+    })
+}
+
 /// Every part.
-fn all(session: &mut Session, from: SnapshotName, to: Option<String>) -> Done<Vec<RangeView>> {
+fn all(
+    session: &mut Session,
+    from: &SnapshotName,
+    to: Option<&SnapshotName>,
+) -> Done<Vec<RangeView>> {
     let (mut ranges, mut after) = (Vec::new(), None);
     loop {
         let request = Request::SnapshotDiff {
             from: from.clone(),
-            to: to.clone(),
+            to: to.map(|to| to.name.clone()),
+            to_tag: to.and_then(|to| to.tag),
             after,
         };
         match session.call(request)? {

@@ -23,7 +23,7 @@ use serde::Serialize;
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
 
 use super::reading::Remote;
-use super::volume as volumes;
+use super::{snapshot as snapshots, unexpected, volume as volumes};
 use crate::Done;
 use crate::cli::{FormatName, ImageArgs};
 use crate::output::columns::{hidden, listed};
@@ -119,15 +119,20 @@ fn may_be_piped(session: &Session) -> Done {
     Ok(())
 }
 
-/// Refuses to write over an origin or a store, whatever else was said.
+/// Refuses to write over an origin, a store or a device of csnapd, whatever else was said.
 fn must_be_nobodys(session: &mut Session, target: &Path) -> Done {
-    let Answer::Status(status) = session.call(Request::Status {})? else {
-        return Ok(());
+    let status = match session.call(Request::Status {})? {
+        Answer::Status(status) => status,
+        other => return Err(unexpected(&other)),
     };
     let stores = status.stores.into_iter().map(|store| store.path);
     let origins = volumes::all(session, None)?;
-    let origins = origins.into_iter().map(|volume| volume.origin);
-    let mut all = stores.chain(origins);
+    let origins = origins
+        .into_iter()
+        .flat_map(|volume| [Some(volume.origin), volume.device]);
+    let snapshots = snapshots::all(session, None)?;
+    let snapshots = snapshots.into_iter().map(|snapshot| snapshot.device);
+    let mut all = stores.chain(origins.chain(snapshots).flatten());
     match all.find(|path| is_same(target, Path::new(path))) {
         None => Ok(()),
         Some(path) => {
@@ -160,6 +165,11 @@ fn options(image: &ImageArgs, newest: &Remote, by_chunks: bool) -> Done<Options>
     if !cluster.is_power_of_two() || !CLUSTERS.contains(&cluster) {
         let message = "--cluster-size: a cluster has 512 bytes to 2 MiB, a power of two";
         return Err(usage(message, "leave it out"));
+    }
+    if cluster < newest.block() {
+        let block = newest.block();
+        let message = format!("--cluster-size: the origin has blocks of {block} bytes");
+        return Err(usage(&message, "clusters must not be smaller than those"));
     }
     let mut cluster_bits = cluster.trailing_zeros();
     // Small chunks of a large volume would need more tables than are read.

@@ -18,7 +18,7 @@ use super::output::Output;
 use super::{Exported, may_be_written, must_be_qcow2, options};
 use crate::Done;
 use crate::cli::VolumeExportArgs;
-use crate::run::reading::{Moment, Remote, connect};
+use crate::run::reading::{Moment, Remote, connect, is_moment};
 use crate::run::snapshot;
 use crate::session::Session;
 
@@ -90,7 +90,10 @@ fn write(
 /// The snapshots of a volume that can be read, the oldest first, but for `now`.
 fn older(session: &mut Session, now: &SnapshotName) -> Done<Vec<SnapshotView>> {
     let mut all = snapshot::all(session, Some(&now.volume))?;
-    all.retain(|view| view.state == SnapshotStateName::Live && Some(view.tag) < now.tag);
+    all.retain(|view| {
+        let is_readable = view.state == SnapshotStateName::Live;
+        is_readable && Some(view.tag) < now.tag && !is_moment(view)
+    });
     all.sort_by_key(|view| view.tag);
     Ok(all)
 }

@@ -5,14 +5,17 @@
 //!
 //! - `remote`: a snapshot as what bytes are read from
 //! - `moment`: a volume as it is now, in a snapshot of its own
+//! - `interrupt`: what signals do where something must be tidied up
 //! - `rate`: not more than so many bytes in a second
 
+mod interrupt;
 mod moment;
 mod rate;
 mod remote;
 
 use std::sync::Arc;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
 
 use super::unexpected;
@@ -20,7 +23,7 @@ use crate::Done;
 use crate::session::Session;
 use rate::Rate;
 
-pub(super) use moment::Moment;
+pub(super) use moment::{Moment, is_moment};
 pub(super) use remote::Remote;
 
 /// Snapshots, to be read at one rate together, in bytes in a second.
@@ -33,6 +36,7 @@ pub(super) fn connect(
         Answer::Status(status) => status,
         other => return Err(unexpected(&other)),
     };
+    many_files();
     let rate = rate.map(|rate| Arc::new(Rate::new(rate)));
     let remote = |name: &String| {
         let socket = status.nbd_socket.clone().into();
@@ -43,4 +47,12 @@ pub(super) fn connect(
         })
     };
     names.iter().map(remote).collect()
+}
+
+/// Lets this process have as many connections as it may: some for every snapshot.
+fn many_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // With fewer it fails only if there are many.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }

@@ -7,12 +7,25 @@ use ublk_target::control::protocol::{
     Answer, ErrorCode, Failure, Request, SnapshotName, TakeTarget,
 };
 
+use ublk_target::control::views::SnapshotView;
+
+use super::interrupt;
 use crate::Done;
 use crate::run::unexpected;
 use crate::session::Session;
 
 /// How long csnapd may take to notice that nobody reads a snapshot any more.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What their names begin with.
+const PREFIX: &str = "csnapctl-";
+/// Whatever somebody took to keep is dropped later.
+const PRIORITY: i32 = i32::MIN;
+
+/// Whether a snapshot was taken for some command alone.
+pub(crate) fn is_moment(view: &SnapshotView) -> bool {
+    view.priority == PRIORITY && view.name.starts_with(PREFIX)
+}
 
 /// The snapshot.
 #[derive(Debug)]
@@ -27,26 +40,39 @@ impl Moment {
         volume: &str,
         act: impl FnOnce(&mut Session, &SnapshotName) -> Done<T>,
     ) -> Done<T> {
+        interrupt::heed().map_err(|error| {
+            let message = format!("cannot heed signals: {error}");
+            Failure::new(ErrorCode::Error, message)
+        })?;
         let moment = Self::take(session, volume)?;
         let done = act(session, &moment.name);
         let deleted = moment.delete(session);
-        // What went wrong first is what matters.
-        let done = done?;
-        deleted.map(|()| done)
+        match (done, deleted) {
+            (Ok(done), Ok(())) => Ok(done),
+            (Ok(done), Err(left)) => {
+                // What was asked for is done all the same.
+                session.complain(&left);
+                Ok(done)
+            }
+            (Err(failure), Ok(())) => Err(failure),
+            (Err(failure), Err(left)) => {
+                session.complain(&left);
+                Err(failure)
+            }
+        }
     }
 
     fn take(session: &mut Session, volume: &str) -> Done<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default().as_millis();
-        let name = format!("csnapctl-{}-{now}", std::process::id());
+        let name = format!("{PREFIX}{}-{now}", std::process::id());
         let target = TakeTarget {
             volume: volume.to_owned(),
             name: Some(name.clone()),
         };
         let request = Request::SnapshotTake {
             targets: vec![target],
-            // Whatever somebody took to keep goes later.
-            priority: i32::MIN,
+            priority: PRIORITY,
         };
         match session.call(request)? {
             Answer::Taken(taken) => Ok(Self {

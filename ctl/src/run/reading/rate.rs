@@ -1,8 +1,14 @@
 //! Not more than so many bytes in a second.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use super::interrupt;
+
+/// How often somebody who waits looks up.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A limit that all threads together keep.
 #[derive(Debug)]
@@ -21,10 +27,15 @@ impl Rate {
         }
     }
 
-    /// Waits until `bytes` more are allowed.
-    pub(super) fn wait(&self, bytes: u64) {
-        let turn = self.turn(bytes, Instant::now());
-        std::thread::sleep(turn);
+    /// Waits until `bytes` more are allowed, or something interrupts that.
+    pub(super) fn wait(&self, bytes: u64) -> io::Result<()> {
+        let begin = Instant::now();
+        let turn = self.turn(bytes, begin);
+        while let Some(rest) = turn.checked_sub(begin.elapsed()) {
+            interrupt::check()?;
+            std::thread::sleep(rest.min(LOOK));
+        }
+        Ok(())
     }
 
     /// How long whoever wants `bytes` now has to wait. What was not used before is lost.

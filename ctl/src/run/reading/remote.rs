@@ -12,6 +12,7 @@ use imagegen::medium::Source;
 use parking_lot::Mutex;
 use ublk_target::nbd::client::{Client, ClientError};
 
+use super::interrupt;
 use super::rate::Rate;
 
 /// Most bytes whose holes are asked for at a time.
@@ -62,6 +63,11 @@ impl Remote {
         self.size
     }
 
+    /// What every place and length that is read is a multiple of.
+    pub(crate) fn block(&self) -> u64 {
+        self.block
+    }
+
     /// Bytes of a chunk of the store.
     pub(crate) fn chunk(&self) -> u64 {
         self.chunk
@@ -69,6 +75,7 @@ impl Remote {
 
     /// Has a connection do something; one that failed is not used again.
     fn with<T>(&self, act: impl FnOnce(&mut Client) -> Result<T, ClientError>) -> io::Result<T> {
+        interrupt::check()?;
         let idle = self.idle.lock().pop();
         let mut client = match idle {
             Some(client) => client,
@@ -123,7 +130,7 @@ fn covering(all: &[Alike], at: u64) -> Option<Alike> {
 impl Source for Remote {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         if let Some(rate) = &self.rate {
-            rate.wait(buffer.len() as u64);
+            rate.wait(buffer.len() as u64)?;
         }
         self.with(|client| client.read_at(offset, buffer))
     }

@@ -34,6 +34,23 @@ impl VolumeDisk {
         }
     }
 
+    /// Refuses an image whose end is within what is written at once.
+    pub(super) fn must_take(&self, view: &VolumeView, size: u64) -> Done {
+        let block = match self {
+            Self::Device(_) => 512,
+            Self::Export(remote) => remote.block(),
+        };
+        if size.is_multiple_of(block) {
+            return Ok(());
+        }
+        let message = format!(
+            "the image has {size} bytes, and {} takes whole blocks of {block}",
+            view.name
+        );
+        Err(Failure::new(ErrorCode::Usage, message)
+            .next("make it longer: truncate, qemu-img resize"))
+    }
+
     /// Writes `bytes` at `offset`.
     pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         match self {
@@ -86,11 +103,11 @@ fn device_of(view: &VolumeView, device: PathBuf) -> Done<VolumeDisk> {
         .open(&device)
         .map(VolumeDisk::Device)
         .map_err(|error| {
-            let code = match error.kind() {
-                io::ErrorKind::ResourceBusy => ErrorCode::Busy,
-                _ => ErrorCode::Error,
+            let what = format!("{} ({})", view.name, device.display());
+            let (code, message) = match error.kind() {
+                io::ErrorKind::ResourceBusy => (ErrorCode::Busy, format!("{what} is in use")),
+                _ => (ErrorCode::Error, format!("cannot write {what}: {error}")),
             };
-            let message = format!("cannot write {} ({}): {error}", view.name, device.display());
             Failure::new(code, message).next("unmount it, and end what uses it")
         })
 }

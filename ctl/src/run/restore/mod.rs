@@ -69,6 +69,8 @@ pub(super) fn restore(session: &mut Session, args: &RestoreArgs) -> Done {
         return Ok(());
     }
     let disk = VolumeDisk::open(session, &view)?;
+    must_still_be(session, &view)?;
+    disk.must_take(&view, image.size())?;
     let kept = keep(session, args)?;
     let written = copy::restore(&image, &disk, args.threads).map_err(|error| {
         let message = format!("cannot restore {}: {error}", view.name);
@@ -93,17 +95,41 @@ fn must_be_idle(view: &VolumeView) -> Done {
         let message = format!("{} {message}", view.name);
         Err(Failure::new(ErrorCode::Busy, message).next(next))
     };
-    match (view.state, view.clients) {
+    match (view.state, view.uses) {
         (VolumeState::Served, 0) => Ok(()),
-        (VolumeState::Served, clients) => refused(
-            format!("is in use: {}", super::counted(clients, "NBD client")),
-            "let its clients disconnect first",
+        (VolumeState::Served, uses) => refused(
+            format!("is in use: {}", super::counted(uses, "user")),
+            "unmount it, end the programs that have it open, let NBD clients disconnect",
         ),
         _ => refused(
             "is not served".to_owned(),
             "csnapctl volume show tells why, and what to do",
         ),
     }
+}
+
+/// What was opened is the volume that was looked at: time may have passed since, and
+/// another may have its device now. Nobody else may have come over NBD.
+fn must_still_be(session: &mut Session, view: &VolumeView) -> Done {
+    let name = view.name.clone();
+    let now = volume::one(session, Request::VolumeShow { name })?;
+    let ours = u64::from(view.device.is_none());
+    let same = |view: &VolumeView| {
+        (
+            view.uuid.clone(),
+            view.device.clone(),
+            view.size,
+            view.state,
+        )
+    };
+    if same(&now) == same(view) && now.clients == ours {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has changed, or is used, since it was looked at",
+        view.name
+    );
+    Err(Failure::new(ErrorCode::Busy, message).next("look again: csnapctl volume show"))
 }
 
 fn must_fit(view: &VolumeView, size: u64) -> Done {

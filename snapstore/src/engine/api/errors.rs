@@ -28,6 +28,9 @@ pub enum RequestError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What changed since a snapshot is asked of one that is not newer.
+    #[error("snapshot {0} is not newer than snapshot {1}")]
+    NotNewer(Tag, Tag),
     /// The range does not fit the volume.
     #[error("chunks {first}+{count} lie beyond the end of volume {volume}")]
     OutOfRange {

@@ -3,6 +3,7 @@
 use snapstore::Tag;
 use snapstore::engine::{Changes, ChangesAt, Command, CommandError, Reply};
 
+use super::matching;
 use crate::control::protocol::{Answer, DiffCursor, Failure, SnapshotName};
 use crate::control::views::RangeView;
 use crate::daemon::Daemon;
@@ -11,19 +12,16 @@ impl Daemon {
     pub(in crate::daemon) fn snapshot_diff(
         &self,
         from: &SnapshotName,
-        to: Option<String>,
+        to: Option<(String, Option<u64>)>,
         after: Option<DiffCursor>,
     ) -> Result<Answer, Failure> {
         let (store, volume, older) = self.snapshot(from)?;
         let newer = match to {
             None => None,
-            Some(name) => {
-                let wanted = SnapshotName {
-                    volume: from.volume.clone(),
-                    name,
-                    tag: None,
-                };
-                Some(self.snapshot(&wanted)?.2)
+            Some((name, tag)) => {
+                let found = store.snapshot_named(volume.id, &name);
+                let volume = from.volume.clone();
+                Some(matching(&SnapshotName { volume, name, tag }, found)?)
             }
         };
         let size = newer.as_ref().map_or(volume.size, |newer| newer.size);

@@ -109,7 +109,9 @@ impl Daemon {
 
     pub(in crate::daemon) fn volume_show(&self, name: &str) -> Result<Answer, Failure> {
         let (store, info) = self.volume(name)?;
-        Ok(self.show_volume(&store, info))
+        let mut view = self.volume_view(&store, info);
+        self.count_openers_of(&mut view);
+        Ok(Answer::Volume(view))
     }
 
     pub(in crate::daemon) fn volume_set(
