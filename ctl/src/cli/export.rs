@@ -85,8 +85,8 @@ pub struct ImageArgs {
     #[arg(long, value_name = "SIZE")]
     pub rate: Option<ByteSize>,
     /// Threads that read and compress; as many as there are processors without it
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
     /// Replace a file that exists; write over a device that seems to hold something
     #[arg(long)]
     pub force: bool,

@@ -159,7 +159,7 @@ pub enum SnapshotVerb {
         /// The snapshots
         #[arg(required = true, value_name = "VOLUME@NAME")]
         snapshots: Vec<SnapshotArg>,
-        /// Delete those that are held too
+        /// Delete those that are held too, and disconnect NBD clients that read them
         #[arg(long)]
         force: bool,
         /// How it is confirmed.

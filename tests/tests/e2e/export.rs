@@ -79,6 +79,11 @@ fn a_snapshot_that_is_not_mapped_is_read_and_kept_meanwhile() -> Outcome {
         std::thread::sleep(Duration::from_millis(50));
     }
     ensure!(contents(&bed, "vol@z")? == before, "renamed, it changed");
+    let mut reader = Client::connect(&bed.nbd_socket(), "vol@z")?;
+    reader.read(0, 512)?;
+    bed.ctl.ok("snapshot take vol@y")?;
+    bed.ctl.ok("snapshot delete vol@z --force --yes")?;
+    ensure!(reader.read(0, 512).is_err(), "what is gone is read");
     ensure!(
         Client::connect(&bed.nbd_socket(), "vol@a").is_err(),
         "the old name is still there"
@@ -216,7 +221,8 @@ fn a_volume_and_its_snapshots_are_one_image() -> Outcome {
     need_tools!("a_volume_and_its_snapshots_are_one_image", "qemu-img");
     let mut bed = bed("export-all")?;
     let mut truth = Vec::new();
-    for (round, name) in ["a", "b", "c"].into_iter().enumerate() {
+    // A name that is a number must not be taken for the number of another.
+    for (round, name) in ["a", "b", "2"].into_iter().enumerate() {
         write(
             &bed,
             round as u64 * 5 * MIB + 512,
@@ -262,7 +268,7 @@ fn a_volume_and_its_snapshots_are_one_image() -> Outcome {
             found.truncate(expected.len());
             ensure!(found == *expected, "{name} is another, {options}");
         }
-        qemu_img(&["snapshot", "-a", "c", &all])?;
+        qemu_img(&["snapshot", "-a", "2", &all])?;
         qemu_img(&["check", "-f", "qcow2", &all])?;
         let compared = qemu_img(&[
             "compare",
@@ -271,7 +277,7 @@ fn a_volume_and_its_snapshots_are_one_image() -> Outcome {
             "-F",
             "raw",
             &all,
-            &bed.uri("vol@c"),
+            &bed.uri("vol@2"),
         ]);
         compared.map(drop)?;
     }
@@ -292,7 +298,7 @@ fn a_volume_and_its_snapshots_are_one_image() -> Outcome {
     bed.ctl.refuses(&line, ctl::exit::NOT_FOUND, "none")?;
     bed.kill9()?;
     bed.start()?;
-    judge(&bed, Path::new(&all), "vol@c")?;
+    judge(&bed, Path::new(&all), "vol@2")?;
     bed.finish()
 }
 
@@ -363,12 +369,18 @@ fn what_an_export_must_not_do_is_refused() -> Outcome {
         ),
         ("vol@a".into(), USAGE, "--output"),
         ("vol@a -o - --json".into(), USAGE, "--json"),
+        (format!("vol@a --rate 0 -o {new}"), USAGE, "--rate"),
+        (format!("vol@a --threads 1000 -o {new}"), USAGE, "--threads"),
     ];
     for (arguments, code, about) in refused {
         let line = format!("snapshot export {arguments}");
         bed.ctl.refuses(&line, code, about)?;
         ensure!(!Path::new(&new).exists(), "{line} left an image");
     }
+    let base = bed.path("base.qcow2").display().to_string();
+    bed.ctl.ok(&format!("snapshot export vol@a -o {base}"))?;
+    let over = format!("snapshot export vol@b --from vol@a -b base.qcow2 --force -o {base}");
+    bed.ctl.refuses(&over, USAGE, "the image itself")?;
     let kept = std::fs::read(&there).trying(|| "read the file".into())?;
     ensure!(kept == b"mine", "a file that was there is gone");
     bed.ctl

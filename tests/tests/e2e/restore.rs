@@ -134,7 +134,13 @@ fn a_restore_that_must_not_be_is_refused() -> Outcome {
     let large = path("large.raw");
     let file = std::fs::File::create(&large).and_then(|file| file.set_len(SIZE + 512));
     file.trying(|| "make an image".into())?;
-    use ctl::exit::{BUSY, NO_SPACE, NOT_FOUND, USAGE};
+    let (empty, odd, corrupt) = (path("empty.raw"), path("odd.raw"), path("corrupt.qcow2"));
+    let mut damaged = std::fs::read(&a).trying(|| "read an image".into())?;
+    damaged[79] |= 2;
+    for (name, bytes) in [(&empty, &[][..]), (&odd, &[7; 1000]), (&corrupt, &damaged)] {
+        std::fs::write(name, bytes).trying(|| "make an image".into())?;
+    }
+    use ctl::exit::{BUSY, CORRUPTION, NO_SPACE, NOT_FOUND, USAGE};
     let refused = [
         (format!("vol --from {a}"), USAGE, "--yes"),
         (format!("none --yes --from {a}"), NOT_FOUND, "none"),
@@ -142,8 +148,23 @@ fn a_restore_that_must_not_be_is_refused() -> Outcome {
         (format!("vol --yes --from {b} {c}"), USAGE, "no full image"),
         (format!("vol --yes --from {b} {a}"), USAGE, "no full image"),
         (format!("vol --yes --from {a} {a}"), USAGE, "full image"),
-        (format!("vol --yes --from {a}.none"), USAGE, "a.qcow2.none"),
+        (
+            format!("vol --yes --from {a}.none"),
+            NOT_FOUND,
+            "a.qcow2.none",
+        ),
         (format!("vol --yes --from {large}"), USAGE, "large.raw"),
+        (
+            format!("vol --yes --from {empty} -f raw"),
+            USAGE,
+            "without bytes",
+        ),
+        (
+            format!("vol --yes --from {odd} -f raw"),
+            USAGE,
+            "whole blocks",
+        ),
+        (format!("vol --yes --from {corrupt}"), CORRUPTION, "corrupt"),
         (
             format!("vol --yes --from {large} -f raw"),
             NO_SPACE,
@@ -161,5 +182,33 @@ fn a_restore_that_must_not_be_is_refused() -> Outcome {
     bed.ctl.refuses(&line, BUSY, "in use")?;
     drop(client);
     ensure!(contents(&bed, VOLUME)? == before, "the volume changed");
+    bed.finish()
+}
+
+#[test]
+fn what_is_kept_stays_or_the_restore_fails() -> Outcome {
+    let setup = Setup {
+        origin_bytes: 32 * MIB,
+        store_bytes: 8 * MIB,
+        noise: Some(61),
+        ..Setup::default()
+    };
+    let bed = Bed::new("restore-full", &setup)?;
+    let before = contents(&bed, VOLUME)?;
+    let image = bed.path("other.raw");
+    csnap_tests::e2e::files::make_noise(&image, 32 * MIB, 62)?;
+    let line = format!(
+        "volume restore vol --yes --from {} -f raw --keep before",
+        image.display()
+    );
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let mut ended = bed.ctl.any(&line)?;
+    while ended.code == ctl::exit::BUSY && std::time::Instant::now() < until {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        ended = bed.ctl.any(&line)?;
+    }
+    ensure!(ended.code == ctl::exit::NO_SPACE, "{ended:?}");
+    ensure!(ended.stderr.contains("vol@before"), "{}", ended.stderr);
+    ensure!(contents(&bed, "vol@before")? == before, "nothing was kept");
     bed.finish()
 }

@@ -268,7 +268,7 @@ pub enum Request {
     SnapshotDelete {
         /// Which.
         snapshots: Vec<SnapshotName>,
-        /// Those that are held too.
+        /// Those that are held too, and those that NBD clients read: they are disconnected.
         #[serde(default)]
         force: bool,
     },

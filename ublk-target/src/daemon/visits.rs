@@ -84,7 +84,10 @@ impl Daemon {
         let taken = self.visits.take(is_meant);
         let read = taken.iter().find(|(_, export)| export.connections() > 0);
         if let (Some((name, export)), Leaving::Asking) = (read, leaving) {
-            let message = format!("{name} is read by {} NBD clients", export.connections());
+            let message = match export.connections() {
+                1 => format!("{name} is read by an NBD client"),
+                count => format!("{name} is read by {count} NBD clients"),
+            };
             self.visits.put_back(taken);
             return Err(busy(
                 message,

@@ -32,7 +32,7 @@ use super::wire::{BASE_ALLOCATION_ID, DIRTY_BITMAP_ID, option, option_reply};
 /// The time-out a daemon uses unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most options of one handshake.
-pub const MAX_OPTIONS: u32 = 64;
+pub const MAX_OPTIONS: u32 = 16 << 10;
 /// Longest option that is looked at, in bytes.
 pub const MAX_OPTION: u32 = 16 << 10;
 /// Longest option that is read and refused; longer ones end the connection.

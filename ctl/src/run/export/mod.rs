@@ -83,6 +83,18 @@ fn usage(message: &str, next: &str) -> Failure {
 fn may_be_written(session: &mut Session, image: &ImageArgs) -> Done {
     session.style.fields.clear();
     let target = image.target();
+    if target.as_os_str().is_empty() {
+        return Err(usage(
+            "--output: no name",
+            "name a file, or - for standard output",
+        ));
+    }
+    if image.rate.is_some_and(|rate| rate.0 == 0) {
+        return Err(usage(
+            "--rate: nothing could be read",
+            "leave it out for no limit",
+        ));
+    }
     if target.as_os_str() == "-" {
         may_be_piped(session)
     } else {
@@ -100,7 +112,7 @@ fn must_be_qcow2(image: &ImageArgs, others: &[(bool, &str)]) -> Done {
     match (image.format, only) {
         (FormatName::Raw, Some((_, option))) => {
             let message = format!("{option}: a raw image has no such thing");
-            Err(usage(&message, "leave it out, or --to raw"))
+            Err(usage(&message, "leave it out, or --to qcow2"))
         }
         _ => Ok(()),
     }
@@ -179,7 +191,7 @@ fn options(image: &ImageArgs, newest: &Remote, by_chunks: bool) -> Done<Options>
     Ok(Options {
         cluster_bits,
         compression: image.compress,
-        threads: image.threads.unwrap_or(0),
+        threads: image.threads.unwrap_or(0).into(),
         ..Options::default()
     })
 }

@@ -1,5 +1,6 @@
 //! `csnapctl snapshot export`.
 
+use std::path::{Path, absolute};
 use std::time::Instant;
 
 use imagegen::qcow2::open::Format;
@@ -76,6 +77,14 @@ pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -
 
 fn must_fit_together(args: &SnapshotExportArgs) -> Done {
     must_be_qcow2(&args.image, &[(args.from.is_some(), "--from")])?;
+    let target = args.image.target();
+    if let Some(backing) = &args.backing {
+        let backing = target.parent().unwrap_or(Path::new("")).join(backing);
+        if super::is_same(&target, &backing) || absolute(&target).ok() == absolute(&backing).ok() {
+            let message = format!("--backing: {} is the image itself", backing.display());
+            return Err(usage(&message, "name the image of the older snapshot"));
+        }
+    }
     match &args.from {
         Some(from) if from.0.volume != args.snapshot.0.volume => Err(usage(
             "--from names a snapshot of another volume",

@@ -22,6 +22,10 @@ use crate::run::reading::{Moment, Remote, connect, is_moment};
 use crate::run::snapshot;
 use crate::session::Session;
 
+/// Each is read over a connection of its own, and csnapd has room for 256 in each of its
+/// threads.
+const MOST_SNAPSHOTS: usize = 200;
+
 /// Exports.
 pub(in crate::run) fn export(session: &mut Session, args: &VolumeExportArgs) -> Done {
     let begin = Instant::now();
@@ -66,7 +70,10 @@ fn write(
     let Some(disk) = disks.pop() else {
         return Err(failed(args, &"nothing of it can be read"));
     };
-    let versions: Vec<_> = older.iter().zip(disks).enumerate().map(version).collect();
+    // QEMU looks for ids before names: none may be taken for a name.
+    let ids = (1_u64..).map(|id| id.to_string());
+    let ids = ids.filter(|id| older.iter().all(|view| view.name != *id));
+    let versions: Vec<_> = ids.zip(older.iter().zip(disks)).map(version).collect();
     let contents = Contents {
         versions: &versions,
         ..Contents::of(&disk)
@@ -90,11 +97,28 @@ fn write(
 /// The snapshots of a volume that can be read, the oldest first, but for `now`.
 fn older(session: &mut Session, now: &SnapshotName) -> Done<Vec<SnapshotView>> {
     let mut all = snapshot::all(session, Some(&now.volume))?;
+    for gone in all
+        .iter()
+        .filter(|view| view.state != SnapshotStateName::Live)
+    {
+        session.say(&format!(
+            "csnapctl: {}@{} is left out: it was dropped",
+            gone.volume, gone.name
+        ));
+    }
     all.retain(|view| {
         let is_readable = view.state == SnapshotStateName::Live;
         is_readable && Some(view.tag) < now.tag && !is_moment(view)
     });
     all.sort_by_key(|view| view.tag);
+    if all.len() > MOST_SNAPSHOTS {
+        let (volume, count) = (&now.volume, all.len());
+        let message = format!(
+            "{volume} has {count} snapshots; {MOST_SNAPSHOTS} at most can be read at a time"
+        );
+        return Err(Failure::new(ErrorCode::Usage, message)
+            .next("export some of them alone: csnapctl snapshot export"));
+    }
     Ok(all)
 }
 
@@ -128,10 +152,10 @@ fn chains<'a>(
 }
 
 fn version<'a>(
-    (number, (view, disk)): (usize, (&SnapshotView, Disk<&'a Remote>)),
+    (id, (view, disk)): (String, (&SnapshotView, Disk<&'a Remote>)),
 ) -> Version<&'a Remote> {
     Version {
-        id: (number + 1).to_string(),
+        id,
         name: view.name.clone(),
         taken: Duration::from_millis(view.created_ms),
         vm_clock: Duration::ZERO,

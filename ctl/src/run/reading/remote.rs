@@ -81,7 +81,7 @@ impl Remote {
             Some(client) => client,
             None => Client::connect(&self.socket, &self.export).map_err(io::Error::other)?,
         };
-        let done = act(&mut client).map_err(io::Error::other)?;
+        let done = act(&mut client).map_err(as_io)?;
         self.idle.lock().push(client);
         Ok(done)
     }
@@ -117,6 +117,15 @@ impl Remote {
         known.push_front(answer);
         found.ok_or_else(|| io::Error::other("the server does not tell what is there"))
     }
+}
+
+/// The kind of an error that the protocol has a number for is kept.
+fn as_io(error: ClientError) -> io::Error {
+    let kind = match &error {
+        ClientError::Request { error: 28, .. } => io::ErrorKind::StorageFull,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }
 
 /// Which of them `at` is in.

@@ -1,10 +1,11 @@
 //! The images that are restored, as one disk.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use imagegen::qcow2::open;
-use imagegen::qcow2::read::{Disk, Layer};
+use imagegen::qcow2::open::{self, OpenError};
+use imagegen::qcow2::read::{Disk, Layer, ReadError};
 use ublk_target::control::protocol::{ErrorCode, Failure};
 
 use crate::Done;
@@ -16,7 +17,7 @@ pub(super) fn open(paths: &[PathBuf], format: FormatName) -> Done<Disk<File>> {
         return Err(refused("no image is named", "name one: --from"));
     };
     let bottom = open::open(first, Some(format.into()), None);
-    let bottom = bottom.map_err(|error| refused(&error.to_string(), HELP))?;
+    let bottom = bottom.map_err(unreadable)?;
     if over.is_empty() {
         return Ok(bottom.disk);
     }
@@ -42,7 +43,7 @@ const HELP: &str = "imagegen qcow2 check looks into an image; -f raw says that t
 
 /// The image at `path` over `disk`, the newest image of which is `below`.
 fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
-    let disk = open::over(path, disk).map_err(|error| refused(&error.to_string(), HELP))?;
+    let disk = open::over(path, disk).map_err(unreadable)?;
     let backing = match disk.layers().next() {
         Some(Layer::Qcow2(image)) => image.backing().unwrap_or_default(),
         _ => "",
@@ -63,6 +64,19 @@ fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
             "name the images in their order, all of them, under the names they had",
         )),
     }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "what map_err gives")]
+fn unreadable(error: OpenError) -> Failure {
+    let code = match &error {
+        OpenError::Open { cause, .. } if cause.kind() == ErrorKind::NotFound => ErrorCode::NotFound,
+        OpenError::Read { cause, .. } | OpenError::Disk(cause) => match cause.root() {
+            ReadError::Damaged { .. } => ErrorCode::Corruption,
+            _ => ErrorCode::Usage,
+        },
+        _ => ErrorCode::Usage,
+    };
+    Failure::new(code, error.to_string()).next(HELP)
 }
 
 fn refused(message: &str, next: &str) -> Failure {

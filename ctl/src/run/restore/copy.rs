@@ -8,8 +8,11 @@ use imagegen::medium::Source;
 use imagegen::qcow2::read::{Disk, ReadError};
 use imagegen::tree::Progress;
 
+use ublk_target::control::protocol::ErrorCode;
+
 use super::disk::VolumeDisk;
 use crate::progress::watched;
+use crate::run::code_of;
 
 /// Bytes that a thread deals with at a time.
 const PIECE: u64 = 1 << 20;
@@ -28,6 +31,20 @@ pub(super) enum RestoreError {
     /// What is read is not what was written.
     #[error("byte {0} and what follows is not what was written there")]
     Other(u64),
+}
+
+impl RestoreError {
+    /// The kind of failure it is.
+    pub(super) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Volume(error) => code_of(error),
+            Self::Image(error) => match error.root() {
+                ReadError::Damaged { .. } => ErrorCode::Corruption,
+                _ => ErrorCode::Error,
+            },
+            Self::Other(_) => ErrorCode::Error,
+        }
+    }
 }
 
 /// Makes the volume begin with what the image holds, durably, and reads it again. Returns

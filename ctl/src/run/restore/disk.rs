@@ -117,9 +117,15 @@ fn export_of(session: &mut Session, view: &VolumeView) -> Done<VolumeDisk> {
         Answer::Status(status) => status,
         other => return Err(unexpected(&other)),
     };
-    let remote = Remote::connect(status.nbd_socket.into(), view.name.clone(), None);
-    remote.map(VolumeDisk::Export).map_err(|error| {
+    let failed = |error: &dyn std::fmt::Display| {
         let message = format!("cannot write {}: {error}", view.name);
         Failure::new(ErrorCode::Error, message).next("csnapctl status shows how csnapd is")
-    })
+    };
+    let remote = Remote::connect(status.nbd_socket.into(), view.name.clone(), None);
+    let remote = remote.map_err(|error| failed(&error))?;
+    // Who is answered is counted among the clients.
+    let mut block = vec![0; remote.block() as usize];
+    let read = remote.read_at(0, &mut block);
+    read.map_err(|error| failed(&error))?;
+    Ok(VolumeDisk::Export(remote))
 }

@@ -11,10 +11,13 @@ mod chain;
 mod copy;
 mod disk;
 
+use std::fs::File;
 use std::time::Instant;
 
+use imagegen::qcow2::format::Incompatible;
+use imagegen::qcow2::read::{Disk, Layer};
 use serde::Serialize;
-use ublk_target::control::protocol::{ErrorCode, Failure, Request, TakeTarget};
+use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName, TakeTarget};
 use ublk_target::control::views::{VolumeState, VolumeView};
 
 use super::{snapshot, volume};
@@ -64,6 +67,7 @@ pub(super) fn restore(session: &mut Session, args: &RestoreArgs) -> Done {
     let view = volume::one(session, Request::VolumeShow { name })?;
     must_be_idle(&view)?;
     let image = chain::open(&args.images, args.format)?;
+    must_hold_something(&image)?;
     must_fit(&view, image.size())?;
     if !session.confirm(args.consent, &warning(&view, image.size(), args))? {
         return Ok(());
@@ -74,11 +78,16 @@ pub(super) fn restore(session: &mut Session, args: &RestoreArgs) -> Done {
     let kept = keep(session, args)?;
     let written = copy::restore(&image, &disk, args.threads).map_err(|error| {
         let message = format!("cannot restore {}: {error}", view.name);
-        Failure::new(ErrorCode::Error, message).next(match &kept {
-            Some(kept) => format!("it may hold parts of both; restore it again, or from {kept}"),
+        Failure::new(error.code(), message).next(match &kept {
+            Some(kept) => {
+                format!("it may hold parts of both; {kept} is held and has what was there")
+            }
             None => "it may hold parts of both: restore it again".to_owned(),
         })
     })?;
+    if kept.is_some() {
+        hold(session, args, false)?;
+    }
     let images = args.images.iter().map(|path| path.display().to_string());
     session.print(&[Restored {
         images: images.collect(),
@@ -132,6 +141,24 @@ fn must_still_be(session: &mut Session, view: &VolumeView) -> Done {
     Err(Failure::new(ErrorCode::Busy, message).next("look again: csnapctl volume show"))
 }
 
+/// A backup that was cut to nothing, or that QEMU found damaged, is none.
+fn must_hold_something(image: &Disk<File>) -> Done {
+    if image.size() == 0 {
+        let message = "the image is of a disk without bytes";
+        return Err(Failure::new(ErrorCode::Usage, message).next("name the image that was meant"));
+    }
+    let is_corrupt = |layer: &Layer<File>| match layer {
+        Layer::Qcow2(image) => image.layout().has(Incompatible::Corrupt),
+        Layer::Raw(_) | Layer::Parts(..) => false,
+    };
+    if image.layers().any(is_corrupt) {
+        let message = "an image is marked as corrupt";
+        let next = "imagegen qcow2 check tells what is wrong; qemu-img check -r all mends some";
+        return Err(Failure::new(ErrorCode::Corruption, message).next(next));
+    }
+    Ok(())
+}
+
 fn must_fit(view: &VolumeView, size: u64) -> Done {
     if size <= view.size {
         return Ok(());
@@ -177,5 +204,21 @@ fn keep(session: &mut Session, args: &RestoreArgs) -> Done<Option<String>> {
             priority: 0,
         },
     )?;
+    hold(session, args, true)?;
     Ok(taken.snapshots.into_iter().next())
+}
+
+/// Whether the snapshot stays whatever room the restore needs.
+fn hold(session: &mut Session, args: &RestoreArgs, held: bool) -> Done {
+    let snapshot = SnapshotName {
+        volume: args.volume.clone(),
+        name: args.keep.clone().unwrap_or_default(),
+        tag: None,
+    };
+    let set = Request::SnapshotSet {
+        snapshot,
+        priority: None,
+        hold: Some(held),
+    };
+    snapshot::one(session, set).map(drop)
 }

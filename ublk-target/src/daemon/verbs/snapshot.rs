@@ -116,7 +116,7 @@ impl Daemon {
             .iter()
             .map(|s| export_name(&s.volume, &s.name))
             .collect();
-        self.dismiss(&names, Leaving::Asking)?;
+        self.dismiss(&names, Leaving::forced(force))?;
         targets.sort_unstable();
         targets.dedup();
         store.handle.command(Command::DeleteSnapshots { targets })?;
