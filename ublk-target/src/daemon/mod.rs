@@ -37,6 +37,7 @@ pub mod handlers;
 pub mod in_use;
 pub mod marks;
 pub mod mounts;
+mod nbd_places;
 pub mod nbd_socket;
 pub mod nbd_tcp;
 pub mod origin;

@@ -2,12 +2,11 @@
 //!
 //! Contract: at most `MAX_HANDSHAKES` clients are in their handshake, of one address at
 //! most `MAX_OF_ADDRESS`, so that nobody keeps all others out; at most `MAX_TLS`
-//! connections are encrypted, each by a thread of its own. Whoever is too many is hung
-//! up on.
+//! connections are encrypted, each by a thread of its own, of one address half of them.
+//! Whoever is too many is hung up on.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -16,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
-use parking_lot::Mutex;
 use rustls::ServerConfig;
 
 use super::Daemon;
+use super::nbd_places::Places;
 use crate::export::Export;
 use crate::nbd::negotiate::{DEFAULT_TIMEOUT, demand_tls, negotiate_encrypted};
 use crate::nbd::{NegotiateError, Negotiated, negotiate};
@@ -32,6 +31,8 @@ const MAX_HANDSHAKES: usize = 64;
 const MAX_OF_ADDRESS: usize = 16;
 /// Most encrypted connections at once, in their handshake or not.
 const MAX_TLS: usize = 128;
+/// Most of them from one address: nobody keeps all others out.
+const MAX_TLS_OF_ADDRESS: usize = 64;
 
 /// How connections are protected.
 #[derive(Clone, Debug)]
@@ -70,8 +71,8 @@ impl Tcp {
             security,
             daemon,
             runtime,
-            handshakes: Mutex::default(),
-            encrypted: Mutex::default(),
+            handshakes: Places::new(MAX_HANDSHAKES, MAX_OF_ADDRESS),
+            encrypted: Places::new(MAX_TLS, MAX_TLS_OF_ADDRESS),
         });
         let accepting = std::thread::Builder::new()
             .name("accept-nbd-tcp".into())
@@ -100,8 +101,8 @@ struct Front {
     security: Security,
     daemon: Arc<Daemon>,
     runtime: Arc<Runtime>,
-    handshakes: Mutex<HashMap<IpAddr, usize>>,
-    encrypted: Mutex<usize>,
+    handshakes: Arc<Places>,
+    encrypted: Arc<Places>,
 }
 
 /// Accepts until the other end of `woken` is closed.
@@ -137,7 +138,7 @@ fn is_of_a_client(error: &io::Error) -> bool {
 }
 
 fn admit(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) {
-    let Some(place) = Place::take(front, peer.ip()) else {
+    let Some(place) = front.handshakes.take(peer.ip()) else {
         return tracing::warn!(%peer, "hung up on an NBD client: too many handshakes");
     };
     let front = front.clone();
@@ -155,66 +156,6 @@ fn admit(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) {
     }
 }
 
-/// One of the handshakes that are allowed at once.
-struct Place(Arc<Front>, IpAddr);
-
-impl Place {
-    fn take(front: &Arc<Front>, address: IpAddr) -> Option<Self> {
-        let address = neighbourhood(address);
-        let mut handshakes = front.handshakes.lock();
-        let all: usize = handshakes.values().sum();
-        let own = handshakes.get(&address).copied().unwrap_or(0);
-        if all >= MAX_HANDSHAKES || own >= MAX_OF_ADDRESS {
-            return None;
-        }
-        handshakes.insert(address, own + 1);
-        Some(Self(front.clone(), address))
-    }
-}
-
-/// Who has one address of IPv6 has all of its network of 64 bits.
-fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(six) => match six.to_ipv4_mapped() {
-            Some(four) => four.into(),
-            None => Ipv6Addr::from_bits(six.to_bits() & !u128::from(u64::MAX)).into(),
-        },
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut handshakes = self.0.handshakes.lock();
-        if let Some(own) = handshakes.get_mut(&self.1) {
-            *own -= 1;
-            if *own == 0 {
-                handshakes.remove(&self.1);
-            }
-        }
-    }
-}
-
-/// One of the encrypted connections that are allowed at once.
-struct Encrypted(Arc<Front>);
-
-impl Encrypted {
-    fn take(front: &Arc<Front>) -> Option<Self> {
-        let mut count = front.encrypted.lock();
-        if *count >= MAX_TLS {
-            return None;
-        }
-        *count += 1;
-        Some(Self(front.clone()))
-    }
-}
-
-impl Drop for Encrypted {
-    fn drop(&mut self) {
-        *self.0.encrypted.lock() -= 1;
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error("{0}")]
@@ -223,7 +164,9 @@ enum Refused {
     Tls(#[from] PumpError),
     #[error("{0}")]
     Socket(#[from] io::Error),
-    #[error("there are already {MAX_TLS} encrypted connections")]
+    #[error(
+        "too many connections are encrypted: {MAX_TLS}, or {MAX_TLS_OF_ADDRESS} of one address"
+    )]
     TooMany,
 }
 
@@ -265,7 +208,7 @@ impl Front {
     ) -> Result<(UnixStream, Negotiated<Arc<Export>>), Refused> {
         let deadline = Instant::now() + DEFAULT_TIMEOUT;
         let greeted = demand_tls(&stream, DEFAULT_TIMEOUT)?;
-        let place = Encrypted::take(self).ok_or(Refused::TooMany)?;
+        let place = self.encrypted.take(peer.ip()).ok_or(Refused::TooMany)?;
         let (inner, ours) = UnixStream::pair()?;
         let pump = Pump::new(config, stream, ours, deadline)?;
         std::thread::Builder::new()
