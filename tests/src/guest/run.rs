@@ -135,12 +135,16 @@ pub fn run(cache: &Cache, job: &Job, hear: &mut dyn FnMut(&Event)) -> Result<Out
     let hardware = hardware(job, kernel, root, &dir)?;
     let start = Instant::now();
     let mut life = live(job, &hardware, &dir, hear)?;
-    if life.end == End::Silent && life.boot.is_none() {
-        // What the program has not begun it can begin again.
+    if matches!(life.end, End::Silent | End::Died) && life.boot.is_none() {
+        // The emulator lost an interrupt that the boot waited for, until the end of our
+        // patience or the kernel's. What the program has not begun it can begin again.
         let log = dir.join("kernel-hung.log");
         let story = || format!("rename the log to {}", log.display());
         std::fs::rename(dir.join("kernel.log"), &log).trying(story)?;
-        let note = format!("guest: the boot hung ({}); once more\n", log.display());
+        let note = format!(
+            "guest: the boot hung or died ({}); once more\n",
+            log.display()
+        );
         hear(&Event::Stderr(note.into_bytes()));
         life = live(job, &hardware, &dir, hear)?;
     }

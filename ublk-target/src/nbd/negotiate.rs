@@ -31,8 +31,10 @@ use super::wire::{BASE_ALLOCATION_ID, DIRTY_BITMAP_ID, option, option_reply};
 
 /// The time-out a daemon uses unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most options of one handshake.
+/// Most options of one handshake: programs that list exports ask several things of each.
 pub const MAX_OPTIONS: u32 = 16 << 10;
+/// Most of them before encryption, of which nothing is told there.
+const MAX_UNENCRYPTED_OPTIONS: u32 = 64;
 /// Longest option that is looked at, in bytes.
 pub const MAX_OPTION: u32 = 16 << 10;
 /// Longest option that is read and refused; longer ones end the connection.
@@ -113,7 +115,7 @@ pub enum NegotiateError {
     #[error("option {0} from a client that does not know fixed newstyle")]
     OldClient(u32),
     /// More than [`MAX_OPTIONS`].
-    #[error("more than {MAX_OPTIONS} options in one handshake")]
+    #[error("more options in one handshake than anybody needs")]
     TooManyOptions,
     /// Longer than [`MAX_SKIPPED_OPTION`], or a name too long for `EXPORT_NAME`.
     #[error("option {option} of {len} bytes is too long")]
@@ -164,7 +166,7 @@ pub fn demand_tls(socket: &dyn Socket, timeout: Duration) -> Result<Greeted, Neg
     socket.block()?;
     let mut channel = channel::Channel::new(socket, timeout);
     let greeted = channel.greet()?;
-    for _ in 0..MAX_OPTIONS {
+    for _ in 0..MAX_UNENCRYPTED_OPTIONS {
         let (option, len) = channel.option(greeted)?;
         if option == option::EXPORT_NAME {
             return Err(NegotiateError::NotEncrypted);

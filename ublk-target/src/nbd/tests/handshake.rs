@@ -8,7 +8,7 @@ use super::script::{
     ACK, BLOCK_SIZE_REQD, Client, INFO, INVALID, META_CONTEXT, Names, POLICY, SERVER, THREE,
     TOO_BIG, UNKNOWN, UNSUP, context_data, info_data, string,
 };
-use crate::nbd::negotiate::demand_tls;
+use crate::nbd::negotiate::{MAX_OPTIONS, demand_tls};
 use crate::nbd::{NegotiateError, Options};
 
 fn export_info(flags: u16) -> (u32, Vec<u8>) {
@@ -305,7 +305,7 @@ fn those_who_are_not_clients_are_hung_up_on() {
     assert!(matches!(old.outcome(), Err(NegotiateError::OldClient(3))));
 
     let mut talker = Client::new(THREE);
-    for _ in 0..64 {
+    for _ in 0..MAX_OPTIONS {
         assert_eq!(talker.refused(99, &[]), UNSUP);
     }
     assert!(matches!(
