@@ -1,7 +1,8 @@
 //! Which front end csnapd chooses, and what it says of it.
 
+use csnap_tests::e2e::Outcome;
+use csnap_tests::e2e::client::Client;
 use csnap_tests::e2e::daemon::Daemon;
-use csnap_tests::e2e::{Fault, Outcome};
 use csnap_tests::ensure;
 use csnap_tests::guest_bed::{Disk, RamOptions, Rig, Setup, kernel, rig};
 use std::path::Path;
@@ -30,22 +31,19 @@ fn without_the_driver_csnapd_serves_nbd_and_says_why() -> Outcome {
     ensure!(why.contains("ublk"), "it does not say why: {status}");
     let log = rig.bed.places.log_tail(100);
     ensure!(log.contains("ublk"), "the log does not say why:\n{log}");
-    let size = csnap_tests::e2e::client::Client::connect(&rig.bed.nbd_socket(), "vol")?.size();
+    let size = Client::connect(&rig.bed.nbd_socket(), "vol")?.size();
     ensure!(size == 16 << 20, "NBD serves {size} bytes");
     rig.bed.stop()?;
     kernel::load("ublk_drv ublks_max=128")?;
     // The same store, with the driver back: a block device.
     rig.bed.start()?;
     rig.device()?;
-    let log = rig.bed.places.log_tail(100);
-    let mut ready = log.lines().filter(|line| line.contains("control="));
-    let [Some(first), Some(last)] = [ready.next(), ready.next_back()] else {
-        return Err(Fault::wrong(format!("it is not ready twice:\n{log}")));
-    };
-    ensure!(
-        first.contains("nbd=") && !last.contains("nbd="),
-        "sockets that are served:\n{first}\n{last}"
-    );
+    // Over NBD there are snapshots now, and no volume.
+    let connect = |export: &str| Client::connect(&rig.bed.nbd_socket(), export);
+    ensure!(connect("vol").is_err(), "NBD still serves the volume");
+    rig.bed.ctl.ok("snapshot take vol@s")?;
+    let size = connect("vol@s")?.size();
+    ensure!(size == 16 << 20, "NBD serves {size} bytes of a snapshot");
     rig.finish()
 }
 
@@ -67,7 +65,7 @@ fn told_to_csnapd_serves_nbd_or_both_although_the_driver_is_there() -> Outcome {
         );
         let devices = kernel::ublk_devices()?;
         ensure!(devices.len() == blocks, "{name}: {devices:?}");
-        let client = csnap_tests::e2e::client::Client::connect(&rig.bed.nbd_socket(), "vol")?;
+        let client = Client::connect(&rig.bed.nbd_socket(), "vol")?;
         ensure!(client.size() == 16 << 20, "NBD serves {}", client.size());
         drop(client);
         rig.finish_broken()?;
