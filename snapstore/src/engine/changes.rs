@@ -6,12 +6,10 @@
 //! `from` to `to` are looked through, and nothing else. While that goes on the query
 //! counts as a reader of `from`, so no purge takes away what is looked for.
 
-use std::sync::Arc;
-
-use super::lookup::TreeId;
+use super::sweep::{Order, Sweep};
 use super::{Changes, ChangesAt, CommandError, Effect, Effects, Engine, Reply, RequestError, Task};
 use crate::ids::{CommandId, Tag, VolumeId};
-use crate::tree::{Key, Missing, Node};
+use crate::tree::{Key, Missing};
 
 /// Leaves looked through for one answer.
 const WINDOWS: u32 = 64;
@@ -24,22 +22,19 @@ pub(super) struct Query {
     id: CommandId,
     volume: VolumeId,
     from: Tag,
-    /// What is left to be looked through.
-    cursor: Key,
-    end: Key,
+    pub(super) sweep: Sweep,
     chunks: Vec<u64>,
-    windows: u32,
-    pub(super) pinned: Vec<Arc<Node>>,
 }
 
-/// The first key of what is asked for, and the first behind it.
-fn range(volume: VolumeId, wanted: &Wanted) -> (Key, Key) {
+/// The eras that are asked for.
+fn eras(volume: VolumeId, wanted: &Wanted) -> Sweep {
     let key = |tag: Tag, chunk| Key::new(volume.0.into(), tag.0, chunk);
     let begin = match wanted.after {
         Some(at) => key(at.tag, at.chunk),
         None => key(wanted.from, 0),
     };
-    (begin, key(wanted.to.unwrap_or(Tag(u64::MAX)), 0))
+    let end = key(wanted.to.unwrap_or(Tag(u64::MAX)), 0);
+    Sweep::new(Order::Eras, begin, end)
 }
 
 /// What is asked for.
@@ -63,16 +58,12 @@ impl Engine {
             return out.list.push(Effect::Reply { id, result });
         }
         self.reader_came(volume, wanted.from);
-        let (cursor, end) = range(volume, &wanted);
         let query = Query {
             id,
             volume,
             from: wanted.from,
-            cursor,
-            end,
+            sweep: eras(volume, &wanted),
             chunks: Vec::new(),
-            windows: 0,
-            pinned: Vec::new(),
         };
         let query = self.queries.insert(query);
         self.ready.push_back(Task::Query(query));
@@ -106,39 +97,25 @@ impl Engine {
             let Some(query) = self.queries.get_mut(id) else {
                 return;
             };
-            let full = query.windows == WINDOWS || query.chunks.len() == CHUNKS;
-            if full || query.cursor >= query.end {
+            let full = query.sweep.windows == WINDOWS || query.chunks.len() == CHUNKS;
+            if full || query.sweep.is_over() {
                 return self.answer_query(id, out);
             }
             if let Err(missing) = self.look_through(id) {
-                return self.fetch(TreeId::Eras, missing, Task::Query(id), out);
+                return self.fetch(Order::Eras.tree(), missing, Task::Query(id), out);
             }
         }
     }
 
     /// The next leaf of eras.
     fn look_through(&mut self, id: usize) -> Result<(), Missing> {
+        let eras = self.next_window(|engine| Some(&mut engine.queries.get_mut(id)?.sweep))?;
         let Some(query) = self.queries.get_mut(id) else {
             return Ok(());
         };
-        let (cursor, end) = (query.cursor, query.end);
-        let pinned = std::mem::take(&mut query.pinned);
-        let window = self.read_window(cursor, end, &pinned);
-        let Some(query) = self.queries.get_mut(id) else {
-            return Ok(());
-        };
-        let (eras, next) = match window {
-            Ok(window) => window,
-            Err(missing) => {
-                query.pinned = pinned;
-                return Err(missing);
-            }
-        };
-        query.cursor = next.unwrap_or(end);
-        query.windows += 1;
         for (key, place) in eras {
             if query.chunks.len() == CHUNKS {
-                query.cursor = key;
+                query.sweep.cursor = key;
                 break;
             }
             if place.pred < query.from {
@@ -153,15 +130,16 @@ impl Engine {
             return;
         };
         self.reader_left(query.volume, query.from);
+        let sweep = &query.sweep;
         let at = ChangesAt {
-            tag: Tag(query.cursor.b),
-            chunk: query.cursor.c,
+            tag: Tag(sweep.cursor.b),
+            chunk: sweep.cursor.c,
         };
         out.list.push(Effect::Reply {
             id: query.id,
             result: Ok(Reply::Changes(Changes {
                 chunks: query.chunks,
-                next: (query.cursor < query.end).then_some(at),
+                next: (!sweep.is_over()).then_some(at),
             })),
         });
     }

@@ -11,6 +11,7 @@
 //! | `writes`, `copyout`, `chunks` | origin writes, keeping old contents, read-locks |
 //! | `reads` | snapshot reads |
 //! | `changes`, `compare` | which chunks differ between two snapshots |
+//! | `sweep` | going through exceptions a leaf at a time |
 //! | `lookup` | recent table, frozen table, tree; cache misses |
 //! | `heal` | tree nodes that cannot be read |
 //! | `commit` | group commit and publish |
@@ -45,6 +46,7 @@ mod purge;
 mod reads;
 mod space;
 mod superblock;
+mod sweep;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -367,24 +369,7 @@ impl Engine {
             } => {
                 self.on_read(owner, volume, tag, first, count, out);
             }
-            Event::Compare {
-                owner,
-                volume,
-                from,
-                to,
-                first,
-                count,
-            } => self.on_compare(
-                compare::Range {
-                    owner,
-                    volume,
-                    from,
-                    to,
-                    first,
-                    count,
-                },
-                out,
-            ),
+            Event::Compare(asked) => self.on_compare(asked, out),
             Event::ReadDone { grant } => self.on_read_done(grant),
             Event::DataDamaged {
                 volume,

@@ -11,12 +11,12 @@
 use std::sync::Arc;
 
 use super::commit::Done;
-use super::lookup::{Known, TreeId};
+use super::lookup::TreeId;
+use super::sweep::Order;
 use super::{Effects, Engine, Task};
-use crate::format::exception::Place;
 use crate::format::journal::Record;
 use crate::ids::{Tag, VolumeId};
-use crate::tree::{Key, Missing, Node, Span, scan};
+use crate::tree::{Key, Missing, Node, Span};
 
 /// How often a pass that could not read a node is put off until after a checkpoint.
 const MOST_POSTPONED: u32 = 3;
@@ -34,9 +34,6 @@ pub(super) struct Purge {
     committing: bool,
     pub(super) pinned: Vec<Arc<Node>>,
 }
-
-/// One exception in an era.
-type Era = (Key, Place);
 
 impl Engine {
     /// Whether some dead snapshot's space has still to come back.
@@ -140,7 +137,7 @@ impl Engine {
         };
         let (id, end) = (purge.volume, purge.end);
         let pinned = std::mem::take(&mut purge.pinned);
-        let window = self.read_window(from, end, &pinned);
+        let window = self.read_window(Order::Eras, from, end, &pinned);
         let Some(purge) = &mut self.purge else {
             return Ok(false);
         };
@@ -186,35 +183,6 @@ impl Engine {
             );
         }
         Ok(more)
-    }
-
-    /// One tree leaf's worth of eras in `from..end`, with what the tables above the
-    /// tree say, and where to go on.
-    pub(super) fn read_window(
-        &mut self,
-        from: Key,
-        end: Key,
-        pinned: &[Arc<Node>],
-    ) -> Result<(Vec<Era>, Option<Key>), Missing> {
-        let mut nodes = Known {
-            cache: &mut self.cache,
-            pinned,
-        };
-        let (leaf, next) = scan(&self.roots.eras, from, end, &mut nodes)?;
-        let to = next.unwrap_or(end);
-        let mut eras = std::collections::BTreeMap::new();
-        if let Some((leaf, range)) = leaf {
-            eras.extend(range.map(|i| (leaf.key(i), Some(Place::decode(leaf.value(i))))));
-        }
-        if let Some(frozen) = &self.checkpoint.frozen {
-            eras.extend(frozen.eras(from, to));
-        }
-        eras.extend(self.state.recent.eras(from, to));
-        let eras = eras
-            .into_iter()
-            .filter_map(|(key, place)| Some((key, place?)))
-            .collect();
-        Ok((eras, next))
     }
 
     pub(super) fn purge_batch_done(&mut self) {

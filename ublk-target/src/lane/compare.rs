@@ -1,5 +1,6 @@
 //! What changed since a snapshot, told by the engine chunk by chunk.
 
+use snapstore::engine::Compare;
 use snapstore::{Event, Tag};
 
 use super::request::{Active, State};
@@ -35,14 +36,14 @@ impl Lane {
         };
         let (first, count) = volume.chunks(request.offset, request.end());
         let (store, volume) = (volume.store, volume.id);
-        let ask = Event::Compare {
+        let ask = Event::Compare(Compare {
             owner,
             volume,
             from: since,
             to,
             first,
             count,
-        };
+        });
         self.tell(store, ask);
     }
 

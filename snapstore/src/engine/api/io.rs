@@ -25,6 +25,23 @@ impl CrcRange {
     }
 }
 
+/// What [`Event::Compare`] asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Compare {
+    /// Who asks.
+    pub owner: Owner,
+    /// The volume.
+    pub volume: VolumeId,
+    /// The older snapshot.
+    pub from: Tag,
+    /// The newer one; `None`: the volume as it is.
+    pub to: Option<Tag>,
+    /// First chunk.
+    pub first: u64,
+    /// Number of chunks, at least 1.
+    pub count: u64,
+}
+
 /// What the engine is told.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -55,25 +72,11 @@ pub enum Event {
         /// Number of chunks, at least 1.
         count: u32,
     },
-    /// Which of the chunks `first .. first + count` differ between snapshot `from` and a
-    /// newer one, or the volume as it is. Answered by one or more [`Effect::Compared`], or
+    /// Which chunks of a range differ between a snapshot and a newer one, or the volume as it is. Answered by one or more [`Effect::Compared`], or
     /// by one [`Effect::ReadFailed`]. As with [`Command::Changes`], a chunk whose write
     /// waited for its copy while the newer snapshot was taken may be named although the
     /// two are the same.
-    Compare {
-        /// Who asks.
-        owner: Owner,
-        /// The volume.
-        volume: VolumeId,
-        /// The older snapshot.
-        from: Tag,
-        /// The newer one; `None`: the volume as it is.
-        to: Option<Tag>,
-        /// First chunk.
-        first: u64,
-        /// Number of chunks, at least 1.
-        count: u64,
-    },
+    Compare(Compare),
     /// Every piece of a granted read has completed (well or not).
     ReadDone {
         /// The grant of the [`Effect::ReadFrom`]s.

@@ -39,14 +39,14 @@ impl Rig {
         first: u64,
         count: u64,
     ) -> Result<(u64, BTreeSet<u64>), RequestError> {
-        self.batch.events.push(Event::Compare {
+        self.batch.events.push(Event::Compare(Compare {
             owner: Owner(7),
             volume: VOLUME,
             from,
             to,
             first,
             count,
-        });
+        }));
         let before = self.seen.len();
         self.pump();
         let (mut at, mut all, mut complete) = (first, BTreeSet::new(), false);
