@@ -120,17 +120,13 @@ impl FromStr for SnapshotOrDir {
 
 impl fmt::Display for TargetArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.volume)?;
-        match &self.0.name {
-            Some(name) => write!(f, "@{name}"),
-            None => Ok(()),
-        }
+        self.0.fmt(f)
     }
 }
 
 impl fmt::Display for SnapshotArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.0.volume, self.0.name)
+        self.0.fmt(f)
     }
 }
 

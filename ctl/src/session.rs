@@ -71,6 +71,25 @@ impl Session {
         answer
     }
 
+    /// Every item of an answer that comes page by page. `request` asks for the page that
+    /// begins where it is told; `page` takes one, and where the next begins.
+    ///
+    /// # Errors
+    /// As [`Self::call`], and those of `page`.
+    pub fn pages<T, P>(
+        &mut self,
+        request: impl Fn(Option<P>) -> Request,
+        page: impl Fn(Answer) -> Done<(Vec<T>, Option<P>)>,
+    ) -> Done<Vec<T>> {
+        let (mut all, mut next) = page(self.call(request(None))?)?;
+        while next.is_some() {
+            let (items, after) = page(self.call(request(next))?)?;
+            all.extend(items);
+            next = after;
+        }
+        Ok(all)
+    }
+
     /// Prints a list in the chosen style.
     ///
     /// # Errors

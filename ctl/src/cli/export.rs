@@ -1,6 +1,6 @@
 //! Options of `csnapctl snapshot export` and `volume export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use imagegen::qcow2::open::Format;
@@ -111,6 +111,12 @@ impl From<FormatName> for Format {
 }
 
 impl ImageArgs {
+    /// Whether it goes to standard output.
+    #[must_use]
+    pub fn is_piped(&self) -> bool {
+        self.target() == Path::new("-")
+    }
+
     /// Where the image goes.
     #[must_use]
     pub fn target(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! What each verb does.
 
+mod apart;
 mod diff;
 mod dump;
 mod events;
@@ -18,6 +19,7 @@ mod status;
 mod store;
 mod volume;
 
+use std::fmt::Display;
 use std::io;
 
 use clap::CommandFactory;
@@ -55,6 +57,11 @@ fn unexpected(answer: &Answer) -> Failure {
         format!("the daemon gave an unexpected answer: {answer:?}"),
     )
     .next("use csnapctl and csnapd of the same release")
+}
+
+/// A complaint about what was typed.
+fn usage(error: impl Display) -> Failure {
+    Failure::new(ErrorCode::Usage, error.to_string())
 }
 
 /// The kind of failure that an error of the system is.

@@ -40,7 +40,7 @@ pub(super) fn command(session: &mut Session, verb: SnapshotVerb) -> Done {
             consent,
         } => delete(session, snapshots, force, consent),
         SnapshotVerb::Rename { snapshot, new } => {
-            check_name(&new).map_err(super::store::usage)?;
+            check_name(&new).map_err(super::usage)?;
             one(
                 session,
                 Request::SnapshotRename {
@@ -143,11 +143,29 @@ fn take_back(session: &mut Session, taken: &TakenView) -> Failure {
     Failure::new(ErrorCode::Error, message).next("give it more time: --hold-timeout")
 }
 
-pub(super) fn taken(session: &mut Session, request: Request) -> Done<TakenView> {
+fn taken(session: &mut Session, request: Request) -> Done<TakenView> {
     match session.call(request)? {
         Answer::Taken(taken) => Ok(taken),
         other => Err(unexpected(&other)),
     }
+}
+
+/// Takes one, and names it exactly.
+pub(super) fn take_one(
+    session: &mut Session,
+    volume: &str,
+    name: String,
+    priority: i32,
+) -> Done<SnapshotName> {
+    let volume = volume.to_owned();
+    let target = TakeTarget {
+        volume: volume.clone(),
+        name: Some(name.clone()),
+    };
+    let targets = vec![target];
+    let taken = taken(session, Request::SnapshotTake { targets, priority })?;
+    let tag = Some(taken.tag);
+    Ok(SnapshotName { volume, name, tag })
 }
 
 fn print_taken(session: &mut Session, taken: &TakenView) -> Done {
@@ -158,25 +176,23 @@ fn print_taken(session: &mut Session, taken: &TakenView) -> Done {
     session.write(&(taken.snapshots.join("\n") + "\n"))
 }
 
-/// Every snapshot, page by page.
+/// Every snapshot, of one volume or of all.
 pub(super) fn all(session: &mut Session, volume: Option<&str>) -> Done<Vec<SnapshotView>> {
-    let mut snapshots = Vec::new();
-    let mut after = None;
-    loop {
-        let request = Request::SnapshotList {
-            volume: volume.map(str::to_owned),
-            after,
-        };
-        match session.call(request)? {
-            Answer::Snapshots { items, next } => {
-                snapshots.extend(items);
-                match next {
-                    Some(next) => after = Some(next),
-                    None => return Ok(snapshots),
-                }
-            }
-            other => return Err(unexpected(&other)),
-        }
+    let request = |after| Request::SnapshotList {
+        volume: volume.map(str::to_owned),
+        after,
+    };
+    session.pages(request, |answer| match answer {
+        Answer::Snapshots { items, next } => Ok((items, next)),
+        other => Err(unexpected(&other)),
+    })
+}
+
+/// What names this snapshot and no other, whatever becomes of its name.
+pub(super) fn exactly(session: &mut Session, snapshot: SnapshotName) -> Done<SnapshotName> {
+    match snapshot.tag {
+        Some(_) => Ok(snapshot),
+        None => one(session, Request::SnapshotShow { snapshot }).map(|view| view.exactly()),
     }
 }
 
@@ -211,9 +227,8 @@ fn delete(
     let mut what = format!("This deletes {}:", counted(shown.len() as u64, "snapshot"));
     for snapshot in &shown {
         what += &format!(
-            "\n  {}@{}, taken {} UTC, {} held by it alone{}",
-            snapshot.volume,
-            snapshot.name,
+            "\n  {}, taken {} UTC, {} held by it alone{}",
+            snapshot.exactly(),
             utc::readable(snapshot.created_ms),
             human::size(snapshot.exclusive_bytes),
             if snapshot.held { ", on hold" } else { "" }
@@ -223,14 +238,7 @@ fn delete(
         return Ok(());
     }
     // The tag makes sure that what was confirmed is what goes.
-    let snapshots = shown
-        .into_iter()
-        .map(|s| SnapshotName {
-            volume: s.volume,
-            name: s.name,
-            tag: Some(s.tag),
-        })
-        .collect();
+    let snapshots = shown.iter().map(SnapshotView::exactly).collect();
     match session.call(Request::SnapshotDelete { snapshots, force })? {
         Answer::Done => Ok(()),
         other => Err(unexpected(&other)),

@@ -1,18 +1,23 @@
 //! `csnapctl status`
 
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
-use ublk_target::control::views::{Problem, StoreState};
+use ublk_target::control::views::{Problem, StatusView, StoreState};
 
 use super::{unexpected, volume};
 use crate::Done;
 use crate::session::Session;
 
+/// What the daemon says of itself.
+pub(super) fn of(session: &mut Session) -> Done<StatusView> {
+    match session.call(Request::Status {})? {
+        Answer::Status(status) => Ok(status),
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// Shows the daemon, its stores, and what is not served.
 pub(super) fn command(session: &mut Session) -> Done {
-    let status = match session.call(Request::Status {})? {
-        Answer::Status(status) => status,
-        other => return Err(unexpected(&other)),
-    };
+    let status = of(session)?;
     let volumes = volume::all(session, None)?;
     let bad_stores = status
         .stores

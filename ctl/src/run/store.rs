@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, ScrubAction};
 use ublk_target::control::views::{StoreView, VolumeView};
 
-use super::{counted, dump, offline, repair, scrub, unexpected, volume};
+use super::{counted, dump, offline, repair, scrub, status, unexpected, usage, volume};
 use crate::Done;
 use crate::cli::{Consent, StoreVerb};
 use crate::output::human;
@@ -152,10 +152,7 @@ fn status(session: &mut Session, store: Option<String>) -> Done {
             other => Err(unexpected(&other)),
         };
     }
-    let stores: Vec<StoreView> = match session.call(Request::Status {})? {
-        Answer::Status(status) => status.stores,
-        other => return Err(unexpected(&other)),
-    };
+    let stores = status::of(session)?.stores;
     session.print(&stores)
 }
 
@@ -198,9 +195,4 @@ fn text(path: PathBuf) -> Done<String> {
         Failure::new(ErrorCode::Usage, format!("{path:?} is not UTF-8"))
             .next("use a name without special characters, such as a link")
     })
-}
-
-/// A complaint about what was typed.
-pub(super) fn usage(error: impl std::fmt::Display) -> Failure {
-    Failure::new(ErrorCode::Usage, error.to_string())
 }

@@ -20,7 +20,7 @@ pub(super) fn command(session: &mut Session, verb: VolumeVerb) -> Done {
             policy,
             format,
         } => {
-            check_name(&name).map_err(super::store::usage)?;
+            check_name(&name).map_err(super::usage)?;
             session.check_fields::<VolumeView>()?;
             let new = New {
                 name,
@@ -97,25 +97,16 @@ impl New {
     }
 }
 
-/// Every volume, page by page.
+/// Every volume, of one store or of all.
 pub(super) fn all(session: &mut Session, store: Option<String>) -> Done<Vec<VolumeView>> {
-    let mut volumes = Vec::new();
-    let mut after = None;
-    loop {
-        match session.call(Request::VolumeList {
-            store: store.clone(),
-            after,
-        })? {
-            Answer::Volumes { items, next } => {
-                volumes.extend(items);
-                match next {
-                    Some(next) => after = Some(next),
-                    None => return Ok(volumes),
-                }
-            }
-            other => return Err(unexpected(&other)),
-        }
-    }
+    let request = |after| Request::VolumeList {
+        store: store.clone(),
+        after,
+    };
+    session.pages(request, |answer| match answer {
+        Answer::Volumes { items, next } => Ok((items, next)),
+        other => Err(unexpected(&other)),
+    })
 }
 
 pub(super) fn one(session: &mut Session, request: Request) -> Done<VolumeView> {

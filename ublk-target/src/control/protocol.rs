@@ -11,6 +11,8 @@
 //! request are refused (a misspelt `force` must not pass silently), unknown
 //! fields in an answer are ignored.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::views::{
@@ -87,6 +89,24 @@ pub struct SnapshotName {
     /// person confirmed is what goes, even if it was renamed meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<u64>,
+}
+
+impl fmt::Display for TakeTarget {
+    /// `vol` or `vol@name`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.volume)?;
+        match &self.name {
+            Some(name) => write!(f, "@{name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for SnapshotName {
+    /// `vol@name`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.volume, self.name)
+    }
 }
 
 /// What a client may ask. The tag `verb` names the variant.

@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use snapstore::engine::{Counters, Policy};
 
+use super::protocol::SnapshotName;
+
 mod block;
 mod scrub;
 
@@ -264,6 +266,18 @@ pub struct SnapshotView {
     /// block device, as far as can be seen.
     #[serde(default)]
     pub uses: u64,
+}
+
+impl SnapshotView {
+    /// What names this snapshot and no other.
+    #[must_use]
+    pub fn exactly(&self) -> SnapshotName {
+        SnapshotName {
+            volume: self.volume.clone(),
+            name: self.name.clone(),
+            tag: Some(self.tag),
+        }
+    }
 }
 
 /// Snapshots taken together.

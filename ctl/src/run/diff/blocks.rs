@@ -11,7 +11,7 @@ use crate::Done;
 use crate::progress::watched;
 
 /// Bytes of a block that is compared.
-pub(super) const BLOCK: u64 = 4096;
+const BLOCK: usize = 4096;
 /// Bytes that are read at a time.
 const PIECE: u64 = 1 << 20;
 
@@ -68,17 +68,27 @@ fn pieces(
         let (mut one, mut two) = (vec![0; length], vec![0; length]);
         older.read_at(both.start, &mut one)?;
         newer.read_at(both.start, &mut two)?;
-        let blocks = one.chunks(BLOCK as usize).zip(two.chunks(BLOCK as usize));
-        for (number, (one, two)) in blocks.enumerate() {
-            let begin = both.start + number as u64 * BLOCK;
-            if one != two {
-                found.push(begin..begin + one.len() as u64);
-            }
-        }
+        let place = |at: usize| both.start + at as u64;
+        let blocks = unlike(&one, &two).into_iter();
+        found.extend(blocks.map(|blocks| place(blocks.start)..place(blocks.end)));
     }
     let beyond = piece.start.max(common)..piece.end;
     found.extend((!beyond.is_empty()).then_some(beyond));
     Ok(found)
+}
+
+/// Where two slices of one length have other blocks, neighbours as one.
+pub(in crate::run) fn unlike(one: &[u8], two: &[u8]) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let blocks = one.chunks(BLOCK).zip(two.chunks(BLOCK)).enumerate();
+    for (number, (one, _)) in blocks.filter(|(_, (one, two))| one != two) {
+        let begin = number * BLOCK;
+        match found.last_mut() {
+            Some(last) if last.end == begin => last.end += one.len(),
+            _ => found.push(begin..begin + one.len()),
+        }
+    }
+    found
 }
 
 /// At the end, joined with what it follows.
@@ -97,6 +107,18 @@ fn add(found: &mut Vec<RangeView>, block: Range<u64>) {
 #[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbours_that_differ_are_one() {
+        let old = vec![0; 5 * BLOCK + 512];
+        let mut new = old.clone();
+        assert!(unlike(&new, &old).is_empty());
+        for at in [BLOCK, 3 * BLOCK - 1, 5 * BLOCK + 511] {
+            new[at] = 1;
+        }
+        let expected = [BLOCK..3 * BLOCK, 5 * BLOCK..5 * BLOCK + 512];
+        assert_eq!(unlike(&new, &old).as_slice(), expected);
+    }
 
     #[test]
     fn only_blocks_that_differ_are_told() {

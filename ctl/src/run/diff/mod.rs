@@ -2,15 +2,18 @@
 
 mod blocks;
 
-use ublk_target::control::protocol::TakeTarget;
-use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request, SnapshotName};
+use ublk_target::control::protocol::{
+    Answer, ErrorCode, Failure, Request, SnapshotName, TakeTarget,
+};
 use ublk_target::control::views::RangeView;
 
-use super::reading::{Moment, connect};
+use super::reading::{Moment, Reader};
 use super::{snapshot, unexpected};
 use crate::Done;
 use crate::cli::DiffArgs;
 use crate::session::Session;
+
+pub(super) use blocks::unlike;
 
 /// Lists what changed between two points in time of a volume.
 pub(super) fn diff(
@@ -25,15 +28,20 @@ pub(super) fn diff(
             .next("name two snapshots of one volume, or one and its volume"));
     }
     session.check_fields::<RangeView>()?;
-    let ranges = match (how.blocks, &to.name) {
-        (false, _) => ranges(session, &from, &to)?,
-        (true, Some(_)) => blocks(session, &from, &to)?,
-        (true, None) => Moment::with(session, &to.volume, |session, now| {
-            let now = TakeTarget {
-                volume: now.volume.clone(),
-                name: Some(now.name.clone()),
-            };
-            blocks(session, &from, &now)
+    let from = snapshot::exactly(session, from)?;
+    let to = match to.name {
+        Some(name) => {
+            let (volume, tag) = (to.volume, None);
+            let named = SnapshotName { volume, name, tag };
+            Some(snapshot::exactly(session, named)?)
+        }
+        None => None,
+    };
+    let ranges = match (how.blocks, &to) {
+        (false, _) => ranges(session, &from, to.as_ref())?,
+        (true, Some(to)) => blocks(session, &from, to)?,
+        (true, None) => Moment::with(session, &from.volume, |session, now| {
+            blocks(session, &from, now)
         })?,
     };
     if !how.json_lines {
@@ -48,78 +56,33 @@ pub(super) fn diff(
     session.write(&text)
 }
 
-/// What changed between two points in time of a volume, in order.
+/// What changed from one snapshot to another, or until now, in order. Both are named
+/// exactly: all parts are to be of the same two.
 pub(super) fn ranges(
-    session: &mut Session,
-    from: &SnapshotName,
-    to: &TakeTarget,
-) -> Done<Vec<RangeView>> {
-    // All parts are to be of the same two, whatever becomes of their names meanwhile.
-    let from = exactly(session, from)?;
-    let to = match &to.name {
-        None => None,
-        Some(name) => {
-            let (volume, name) = (to.volume.clone(), name.clone());
-            let to = SnapshotName {
-                volume,
-                name,
-                tag: None,
-            };
-            Some(exactly(session, &to)?)
-        }
-    };
-    Ok(joined(all(session, &from, to.as_ref())?))
-}
-
-/// The same, down to blocks: of what changed, what is not the same.
-fn blocks(session: &mut Session, from: &SnapshotName, to: &TakeTarget) -> Done<Vec<RangeView>> {
-    let ranges = ranges(session, from, to)?;
-    let newer = to.name.iter().map(|name| (&to.volume, name));
-    let both = [(&from.volume, &from.name)].into_iter().chain(newer);
-    let names: Vec<String> = both
-        .map(|(volume, name)| format!("{volume}@{name}"))
-        .collect();
-    match connect(session, &names, None)?.as_slice() {
-        [older, newer] => blocks::differing(older, newer, &ranges),
-        _ => Ok(ranges),
-    }
-}
-
-/// A snapshot by its number as well.
-fn exactly(session: &mut Session, wanted: &SnapshotName) -> Done<SnapshotName> {
-    let snapshot = wanted.clone();
-    let found = snapshot::one(session, Request::SnapshotShow { snapshot })?;
-    Ok(SnapshotName {
-        tag: Some(found.tag),
-        ..wanted.clone()
-    })
-}
-
-/// Every part.
-fn all(
     session: &mut Session,
     from: &SnapshotName,
     to: Option<&SnapshotName>,
 ) -> Done<Vec<RangeView>> {
-    let (mut ranges, mut after) = (Vec::new(), None);
-    loop {
-        let request = Request::SnapshotDiff {
-            from: from.clone(),
-            to: to.map(|to| to.name.clone()),
-            to_tag: to.and_then(|to| to.tag),
-            after,
-        };
-        match session.call(request)? {
-            Answer::Changes { items, next } => {
-                ranges.extend(items);
-                match next {
-                    Some(next) => after = Some(next),
-                    None => return Ok(ranges),
-                }
-            }
-            other => return Err(unexpected(&other)),
-        }
-    }
+    let request = |after| Request::SnapshotDiff {
+        from: from.clone(),
+        to: to.map(|to| to.name.clone()),
+        to_tag: to.and_then(|to| to.tag),
+        after,
+    };
+    let parts = session.pages(request, |answer| match answer {
+        Answer::Changes { items, next } => Ok((items, next)),
+        other => Err(unexpected(&other)),
+    });
+    parts.map(joined)
+}
+
+/// The same, down to blocks: of what changed, what is not the same.
+fn blocks(session: &mut Session, from: &SnapshotName, to: &SnapshotName) -> Done<Vec<RangeView>> {
+    let ranges = ranges(session, from, Some(to))?;
+    let reader = Reader::new(session, None)?;
+    let older = reader.open(session, from)?;
+    let newer = reader.open(session, to)?;
+    blocks::differing(&older, &newer, &ranges)
 }
 
 /// In order, those that touch as one.

@@ -2,24 +2,20 @@
 
 use std::ops::Range;
 
-use ublk_target::control::protocol::{SnapshotName, TakeTarget};
+use ublk_target::control::protocol::SnapshotName;
 use ublk_target::control::views::RangeView;
 
 use crate::Done;
 use crate::run::diff;
 use crate::session::Session;
 
-/// What changed, in order, in bytes.
+/// What changed between two that are named exactly, in order, in bytes.
 pub(super) fn changes(
     session: &mut Session,
     older: &SnapshotName,
     newer: &SnapshotName,
 ) -> Done<Vec<Range<u64>>> {
-    let newer = TakeTarget {
-        volume: newer.volume.clone(),
-        name: Some(newer.name.clone()),
-    };
-    let ranges = diff::ranges(session, older, &newer)?;
+    let ranges = diff::ranges(session, older, Some(newer))?;
     let bytes = |range: &RangeView| range.start..range.start.saturating_add(range.length);
     Ok(ranges.iter().map(bytes).collect())
 }

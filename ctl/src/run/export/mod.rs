@@ -15,15 +15,13 @@ mod volume;
 
 use std::io::{IsTerminal, stdout};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 
 use imagegen::qcow2::write::Options;
 use serde::Serialize;
-use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
 
+use super::apart::must_be_apart;
 use super::reading::Remote;
-use super::{snapshot as snapshots, unexpected, volume as volumes};
+use super::usage;
 use crate::Done;
 use crate::cli::{FormatName, ImageArgs};
 use crate::output::columns::{hidden, listed};
@@ -74,31 +72,20 @@ impl Row for Exported {
     ];
 }
 
-fn usage(message: &str, next: &str) -> Failure {
-    Failure::new(ErrorCode::Usage, message).next(next)
-}
-
 /// Refuses a target that is not for an image. From here on, what is printed is not what
 /// was given as that option.
 fn may_be_written(session: &mut Session, image: &ImageArgs) -> Done {
     session.style.fields.clear();
     let target = image.target();
     if target.as_os_str().is_empty() {
-        return Err(usage(
-            "--output: no name",
-            "name a file, or - for standard output",
-        ));
+        return Err(usage("--output: no name").next("name a file, or - for standard output"));
     }
     if image.rate.is_some_and(|rate| rate.0 == 0) {
-        return Err(usage(
-            "--rate: nothing could be read",
-            "leave it out for no limit",
-        ));
+        return Err(usage("--rate: nothing could be read").next("leave it out for no limit"));
     }
-    if target.as_os_str() == "-" {
-        may_be_piped(session)
-    } else {
-        must_be_nobodys(session, &target)
+    match image.is_piped() {
+        true => may_be_piped(session),
+        false => must_be_apart(session, &target),
     }
 }
 
@@ -111,8 +98,8 @@ fn must_be_qcow2(image: &ImageArgs, others: &[(bool, &str)]) -> Done {
     let only = others.iter().chain(&own).find(|(given, _)| *given);
     match (image.format, only) {
         (FormatName::Raw, Some((_, option))) => {
-            let message = format!("{option}: a raw image has no such thing");
-            Err(usage(&message, "leave it out, or --to qcow2"))
+            let error = usage(format!("{option}: a raw image has no such thing"));
+            Err(error.next("leave it out, or --to qcow2"))
         }
         _ => Ok(()),
     }
@@ -121,50 +108,16 @@ fn must_be_qcow2(image: &ImageArgs, others: &[(bool, &str)]) -> Done {
 /// Nobody wants an image on a terminal, or a summary in it.
 fn may_be_piped(session: &Session) -> Done {
     if session.style.json {
-        let message = "--json: the image goes to standard output";
-        return Err(usage(message, "leave one of both out"));
+        return Err(
+            usage("--json: the image goes to standard output").next("leave one of both out")
+        );
     }
     if stdout().is_terminal() {
-        let message = "standard output is a terminal";
-        return Err(usage(message, "name a file, or lead it into a pipe"));
+        return Err(
+            usage("standard output is a terminal").next("name a file, or lead it into a pipe")
+        );
     }
     Ok(())
-}
-
-/// Refuses to write over an origin, a store or a device of csnapd, whatever else was said.
-fn must_be_nobodys(session: &mut Session, target: &Path) -> Done {
-    let status = match session.call(Request::Status {})? {
-        Answer::Status(status) => status,
-        other => return Err(unexpected(&other)),
-    };
-    let stores = status.stores.into_iter().map(|store| store.path);
-    let origins = volumes::all(session, None)?;
-    let origins = origins
-        .into_iter()
-        .flat_map(|volume| [Some(volume.origin), volume.device]);
-    let snapshots = snapshots::all(session, None)?;
-    let snapshots = snapshots.into_iter().map(|snapshot| snapshot.device);
-    let mut all = stores.chain(origins.chain(snapshots).flatten());
-    match all.find(|path| is_same(target, Path::new(path))) {
-        None => Ok(()),
-        Some(path) => {
-            let message = format!("{} is {path}, which csnap serves", target.display());
-            Err(Failure::new(ErrorCode::Busy, message).next("name another place for the image"))
-        }
-    }
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    let (Ok(one), Ok(other)) = (one.metadata(), other.metadata()) else {
-        return false;
-    };
-    match (
-        one.file_type().is_block_device(),
-        other.file_type().is_block_device(),
-    ) {
-        (true, true) => one.rdev() == other.rdev(),
-        _ => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-    }
 }
 
 /// For an image of `newest`; `by_chunks` if it does not hold all of it alone.
@@ -175,13 +128,15 @@ fn options(image: &ImageArgs, newest: &Remote, by_chunks: bool) -> Done<Options>
         None => USUAL_CLUSTER,
     };
     if !cluster.is_power_of_two() || !CLUSTERS.contains(&cluster) {
-        let message = "--cluster-size: a cluster has 512 bytes to 2 MiB, a power of two";
-        return Err(usage(message, "leave it out"));
+        let error = usage("--cluster-size: a cluster has 512 bytes to 2 MiB, a power of two");
+        return Err(error.next("leave it out"));
     }
     if cluster < newest.block() {
         let block = newest.block();
-        let message = format!("--cluster-size: the origin has blocks of {block} bytes");
-        return Err(usage(&message, "clusters must not be smaller than those"));
+        let error = usage(format!(
+            "--cluster-size: the origin has blocks of {block} bytes"
+        ));
+        return Err(error.next("clusters must not be smaller than those"));
     }
     let mut cluster_bits = cluster.trailing_zeros();
     // Small chunks of a large volume would need more tables than are read.

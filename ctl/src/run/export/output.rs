@@ -22,31 +22,24 @@ pub(super) struct Output<'a> {
     /// Of what it is one.
     name: &'a str,
     target: &'a Path,
-    format: FormatName,
-    force: bool,
+    image: &'a ImageArgs,
 }
 
 impl<'a> Output<'a> {
     /// An image of what is called `name`.
-    pub(super) fn new(name: &'a str, target: &'a Path, image: &ImageArgs) -> Self {
+    pub(super) fn new(name: &'a str, target: &'a Path, image: &'a ImageArgs) -> Self {
         Self {
             name,
             target,
-            format: image.format,
-            force: image.force,
+            image,
         }
-    }
-
-    /// Whether it goes to standard output.
-    pub(super) fn is_piped(&self) -> bool {
-        self.target.as_os_str() == "-"
     }
 
     /// Writes it. Returns its bytes.
     pub(super) fn write(&self, contents: &Contents<'_, &Remote>, options: &Options) -> Done<u64> {
         let checked = options.verify(contents);
         checked.map_err(|error| self.failed(&error, ErrorCode::Usage))?;
-        match (self.is_piped(), self.format) {
+        match (self.image.is_piped(), self.image.format) {
             (true, FormatName::Raw) => self.pipe(contents.disk.size(), |seen| {
                 stream_raw(contents.disk, stdout(), options.threads, seen)?;
                 Ok(contents.disk.size())
@@ -118,7 +111,7 @@ impl<'a> Output<'a> {
     }
 
     fn overwrite(&self) -> Overwrite {
-        match self.force {
+        match self.image.force {
             true => Overwrite::Force,
             false => Overwrite::Refuse,
         }

@@ -6,15 +6,16 @@ use std::time::Instant;
 use imagegen::qcow2::open::Format;
 use imagegen::qcow2::read::{Disk, Layer};
 use imagegen::qcow2::write::Contents;
-use ublk_target::control::protocol::{ErrorCode, Failure, Request};
+use ublk_target::control::protocol::{ErrorCode, Failure};
+use ublk_target::device::Identity;
 
 use super::changes::{bytes_of, changes, whole_clusters};
 use super::output::Output;
-use super::{Exported, may_be_written, must_be_qcow2, options, usage};
+use super::{Exported, may_be_written, must_be_qcow2, options};
 use crate::Done;
 use crate::cli::SnapshotExportArgs;
-use crate::run::reading::connect;
-use crate::run::snapshot;
+use crate::run::reading::Reader;
+use crate::run::{snapshot, usage};
 use crate::session::Session;
 
 /// Exports.
@@ -22,22 +23,10 @@ pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -
     let begin = Instant::now();
     must_fit_together(args)?;
     may_be_written(session, &args.image)?;
-    // What csnapd has to say of a snapshot that is not there is better than what NBD has.
-    snapshot::one(
-        session,
-        Request::SnapshotShow {
-            snapshot: args.snapshot.0.clone(),
-        },
-    )?;
-    let name = args.snapshot.to_string();
-    let remotes = connect(
-        session,
-        std::slice::from_ref(&name),
-        args.image.rate.map(|rate| rate.0),
-    )?;
-    let Some(remote) = remotes.first() else {
-        return Ok(());
-    };
+    let wanted = snapshot::exactly(session, args.snapshot.0.clone())?;
+    let name = wanted.to_string();
+    let reader = Reader::new(session, args.image.rate.map(|rate| rate.0))?;
+    let remote = &reader.open(session, &wanted)?;
     let size = remote.bytes();
     let mut options = options(&args.image, remote, args.from.is_some())?;
     options.backing = args
@@ -47,7 +36,8 @@ pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -
     let (layer, changed) = match &args.from {
         None => (Layer::Raw(remote), size),
         Some(older) => {
-            let parts = changes(session, &older.0, &args.snapshot.0)?;
+            let older = snapshot::exactly(session, older.0.clone())?;
+            let parts = changes(session, &older, &wanted)?;
             let parts = whole_clusters(&parts, 1 << options.cluster_bits, size);
             let changed = bytes_of(&parts);
             (Layer::Parts(remote, parts), changed)
@@ -59,7 +49,7 @@ pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -
     let target = args.image.target();
     let output = Output::new(&name, &target, &args.image);
     let length = output.write(&Contents::of(&disk), &options)?;
-    if output.is_piped() {
+    if args.image.is_piped() {
         return Ok(());
     }
     session.print(&[Exported {
@@ -80,16 +70,28 @@ fn must_fit_together(args: &SnapshotExportArgs) -> Done {
     let target = args.image.target();
     if let Some(backing) = &args.backing {
         let backing = target.parent().unwrap_or(Path::new("")).join(backing);
-        if super::is_same(&target, &backing) || absolute(&target).ok() == absolute(&backing).ok() {
-            let message = format!("--backing: {} is the image itself", backing.display());
-            return Err(usage(&message, "name the image of the older snapshot"));
+        if is_same(&target, &backing) {
+            let error = usage(format!(
+                "--backing: {} is the image itself",
+                backing.display()
+            ));
+            return Err(error.next("name the image of the older snapshot"));
         }
     }
     match &args.from {
-        Some(from) if from.0.volume != args.snapshot.0.volume => Err(usage(
-            "--from names a snapshot of another volume",
-            "name an older snapshot of the same volume",
-        )),
+        Some(from) if from.0.volume != args.snapshot.0.volume => {
+            Err(usage("--from names a snapshot of another volume")
+                .next("name an older snapshot of the same volume"))
+        }
         _ => Ok(()),
+    }
+}
+
+/// Whether two paths lead to the same file, there or still to be made.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let there = |path| Identity::of(path).ok();
+    match (there(one), there(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => absolute(one).ok() == absolute(other).ok(),
     }
 }

@@ -18,7 +18,7 @@ use super::output::Output;
 use super::{Exported, may_be_written, must_be_qcow2, options};
 use crate::Done;
 use crate::cli::VolumeExportArgs;
-use crate::run::reading::{Moment, Remote, connect, is_moment};
+use crate::run::reading::{Moment, Reader, Remote, is_moment};
 use crate::run::snapshot;
 use crate::session::Session;
 
@@ -34,7 +34,7 @@ pub(in crate::run) fn export(session: &mut Session, args: &VolumeExportArgs) -> 
     let exported = Moment::with(session, &args.volume, |session, now| {
         write(session, args, now, begin)
     })?;
-    match args.image.target().as_os_str() == "-" {
+    match args.image.is_piped() {
         true => Ok(()),
         false => session.print(&[exported]),
     }
@@ -46,22 +46,16 @@ fn write(
     now: &SnapshotName,
     begin: Instant,
 ) -> Done<Exported> {
+    let reader = Reader::new(session, args.image.rate.map(|rate| rate.0))?;
     let older = match args.with_snapshots {
         true => older(session, now)?,
         false => Vec::new(),
     };
-    let name = |view: &SnapshotView| SnapshotName {
-        volume: view.volume.clone(),
-        name: view.name.clone(),
-        tag: Some(view.tag),
-    };
+    let (older, mut remotes) = opened(session, &reader, older)?;
+    remotes.push(reader.open(session, now)?);
     // The oldest first.
-    let names: Vec<SnapshotName> = older.iter().map(name).chain([now.clone()]).collect();
-    let exports: Vec<String> = names
-        .iter()
-        .map(|name| format!("{}@{}", name.volume, name.name))
-        .collect();
-    let remotes = connect(session, &exports, args.image.rate.map(|rate| rate.0))?;
+    let names = older.iter().map(SnapshotView::exactly);
+    let names: Vec<SnapshotName> = names.chain([now.clone()]).collect();
     let Some(newest) = remotes.last() else {
         return Err(failed(args, &"nothing of it can be read"));
     };
@@ -101,10 +95,7 @@ fn older(session: &mut Session, now: &SnapshotName) -> Done<Vec<SnapshotView>> {
         .iter()
         .filter(|view| view.state != SnapshotStateName::Live)
     {
-        session.say(&format!(
-            "csnapctl: {}@{} is left out: it was dropped",
-            gone.volume, gone.name
-        ));
+        left_out(session, gone, "dropped");
     }
     all.retain(|view| {
         let is_readable = view.state == SnapshotStateName::Live;
@@ -120,6 +111,33 @@ fn older(session: &mut Session, now: &SnapshotName) -> Done<Vec<SnapshotView>> {
             .next("export some of them alone: csnapctl snapshot export"));
     }
     Ok(all)
+}
+
+/// Those that are still there, open: while one is read it is not deleted.
+fn opened(
+    session: &mut Session,
+    reader: &Reader,
+    all: Vec<SnapshotView>,
+) -> Done<(Vec<SnapshotView>, Vec<Remote>)> {
+    let (mut there, mut remotes) = (Vec::new(), Vec::new());
+    for view in all {
+        match reader.open(session, &view.exactly()) {
+            Ok(remote) => {
+                there.push(view);
+                remotes.push(remote);
+            }
+            Err(failure) if failure.code == ErrorCode::NotFound => {
+                left_out(session, &view, "deleted");
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok((there, remotes))
+}
+
+fn left_out(session: &Session, view: &SnapshotView, why: &str) {
+    let name = view.exactly();
+    session.say(&format!("csnapctl: {name} is left out: it was {why}"));
 }
 
 /// Each version, in the order of their names, the newest last: over the next one, what

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use imagegen::tree::Spec;
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
-use ublk_target::control::views::{StoreState, StoreView, VolumeView};
+use ublk_target::control::views::{StoreState, StoreView};
 use ublk_target::daemon::in_use;
-use ublk_target::device::{DeviceError, Identity, OriginDevice};
+use ublk_target::device::OriginDevice;
 
 use crate::Done;
-use crate::run::unexpected;
+use crate::run::apart::must_be_apart;
 use crate::run::volume::{self, New};
+use crate::run::{status, unexpected};
 use crate::session::Session;
 
 /// An origin that can be one.
@@ -29,23 +30,15 @@ pub(super) fn origin(session: &mut Session, new: &New, from: Option<&Spec>) -> D
         let message = format!("there is a volume {:?} already", new.name);
         return Err(Failure::new(ErrorCode::Busy, message).next("choose another name"));
     }
-    let stores = stores(session)?;
-    chosen(session, new, &stores)?;
+    chosen(session, new)?;
     let path = Path::new(&new.origin);
-    must_be_apart(path, &volumes, &stores)?;
+    must_be_apart(session, path)?;
     must_lie_outside(path, from)?;
     looked_at(path)
 }
 
-fn stores(session: &mut Session) -> Done<Vec<StoreView>> {
-    match session.call(Request::Status {})? {
-        Answer::Status(status) => Ok(status.stores),
-        other => Err(unexpected(&other)),
-    }
-}
-
 /// The store that is named, or the only one, can take a volume.
-fn chosen(session: &mut Session, new: &New, stores: &[StoreView]) -> Done {
+fn chosen(session: &mut Session, new: &New) -> Done {
     let store = match &new.store {
         Some(store) => match session.call(Request::StoreStatus {
             store: store.clone(),
@@ -53,7 +46,7 @@ fn chosen(session: &mut Session, new: &New, stores: &[StoreView]) -> Done {
             Answer::Store(store) => store,
             other => return Err(unexpected(&other)),
         },
-        None => only(stores)?.clone(),
+        None => only(status::of(session)?.stores)?,
     };
     if store.state == StoreState::Attached {
         return Ok(());
@@ -62,9 +55,9 @@ fn chosen(session: &mut Session, new: &New, stores: &[StoreView]) -> Done {
     Err(Failure::new(ErrorCode::Error, message).next("csnapctl store status says why"))
 }
 
-fn only(stores: &[StoreView]) -> Done<&StoreView> {
+fn only(stores: Vec<StoreView>) -> Done<StoreView> {
     let mut there = stores
-        .iter()
+        .into_iter()
         .filter(|store| store.state != StoreState::Missing);
     match (there.next(), there.next()) {
         (Some(only), None) => Ok(only),
@@ -91,32 +84,6 @@ fn looked_at(path: &Path) -> Done<Origin> {
         size: device.size(),
         sector: device.logical_block(),
     })
-}
-
-/// It is nothing that csnapd serves or keeps, and shares no storage with that.
-fn must_be_apart(path: &Path, volumes: &[VolumeView], stores: &[StoreView]) -> Done {
-    let identity = Identity::of(path).map_err(|source| DeviceError::Open {
-        path: path.to_owned(),
-        source,
-    })?;
-    let shared =
-        |other: &str| Identity::of(Path::new(other)).is_ok_and(|other| other.shares(identity));
-    let refuse = |what: String| {
-        let message = format!("{} and {what} share storage", path.display());
-        Err(Failure::new(ErrorCode::Busy, message).next("give each a device of its own"))
-    };
-    for volume in volumes {
-        if shared(&volume.origin) {
-            return refuse(format!("the origin of volume {}", volume.name));
-        }
-        if volume.device.as_deref().is_some_and(shared) {
-            return refuse(format!("the block device of volume {}", volume.name));
-        }
-    }
-    match stores.iter().find(|store| shared(&store.path)) {
-        Some(store) => refuse(format!("the store {}", store.path)),
-        None => Ok(()),
-    }
 }
 
 /// A tree that holds the file it is written to would change while it is read.

@@ -13,12 +13,13 @@ mod moment;
 mod rate;
 mod remote;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
+use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
 
-use super::unexpected;
+use super::{snapshot, status};
 use crate::Done;
 use crate::session::Session;
 use rate::Rate;
@@ -26,27 +27,34 @@ use rate::Rate;
 pub(super) use moment::{Moment, is_moment};
 pub(super) use remote::Remote;
 
-/// Snapshots, to be read at one rate together, in bytes in a second.
-pub(super) fn connect(
-    session: &mut Session,
-    names: &[String],
-    rate: Option<u64>,
-) -> Done<Vec<Remote>> {
-    let status = match session.call(Request::Status {})? {
-        Answer::Status(status) => status,
-        other => return Err(unexpected(&other)),
-    };
-    many_files();
-    let rate = rate.map(|rate| Arc::new(Rate::new(rate)));
-    let remote = |name: &String| {
-        let socket = status.nbd_socket.clone().into();
-        Remote::connect(socket, name.clone(), rate.clone()).map_err(|error| {
+/// Who reads snapshots.
+pub(super) struct Reader {
+    socket: PathBuf,
+    rate: Option<Arc<Rate>>,
+}
+
+impl Reader {
+    /// At `rate` bytes in a second, whatever is opened, or at any.
+    pub(super) fn new(session: &mut Session, rate: Option<u64>) -> Done<Self> {
+        many_files();
+        Ok(Self {
+            socket: status::of(session)?.nbd_socket.into(),
+            rate: rate.map(|rate| Arc::new(Rate::new(rate))),
+        })
+    }
+
+    /// Opens a snapshot that is named exactly, which keeps it from being deleted.
+    pub(super) fn open(&self, session: &mut Session, name: &SnapshotName) -> Done<Remote> {
+        let opened = Remote::connect(self.socket.clone(), name.to_string(), self.rate.clone());
+        // That name may have become another's; and csnapd's word is better than NBD's.
+        let snapshot = name.clone();
+        snapshot::one(session, Request::SnapshotShow { snapshot })?;
+        opened.map_err(|error| {
             let message = format!("cannot read {name}: {error}");
             Failure::new(ErrorCode::Error, message)
                 .next("csnapctl status shows how csnapd is; csnapctl snapshot show the snapshot")
         })
-    };
-    names.iter().map(remote).collect()
+    }
 }
 
 /// Lets this process have as many connections as it may: some for every snapshot.

@@ -3,15 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ublk_target::control::protocol::{
-    Answer, ErrorCode, Failure, Request, SnapshotName, TakeTarget,
-};
-
+use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
 use ublk_target::control::views::SnapshotView;
 
 use super::interrupt;
 use crate::Done;
-use crate::run::unexpected;
+use crate::run::snapshot;
 use crate::session::Session;
 
 /// How long csnapd may take to notice that nobody reads a snapshot any more.
@@ -46,44 +43,19 @@ impl Moment {
         })?;
         let moment = Self::take(session, volume)?;
         let done = act(session, &moment.name);
-        let deleted = moment.delete(session);
-        match (done, deleted) {
-            (Ok(done), Ok(())) => Ok(done),
-            (Ok(done), Err(left)) => {
-                // What was asked for is done all the same.
-                session.complain(&left);
-                Ok(done)
-            }
-            (Err(failure), Ok(())) => Err(failure),
-            (Err(failure), Err(left)) => {
-                session.complain(&left);
-                Err(failure)
-            }
+        // What was asked for is done, or failed, all the same.
+        if let Err(left) = moment.delete(session) {
+            session.complain(&left);
         }
+        done
     }
 
     fn take(session: &mut Session, volume: &str) -> Done<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default().as_millis();
         let name = format!("{PREFIX}{}-{now}", std::process::id());
-        let target = TakeTarget {
-            volume: volume.to_owned(),
-            name: Some(name.clone()),
-        };
-        let request = Request::SnapshotTake {
-            targets: vec![target],
-            priority: PRIORITY,
-        };
-        match session.call(request)? {
-            Answer::Taken(taken) => Ok(Self {
-                name: SnapshotName {
-                    volume: volume.to_owned(),
-                    name,
-                    tag: Some(taken.tag),
-                },
-            }),
-            other => Err(unexpected(&other)),
-        }
+        let name = snapshot::take_one(session, volume, name, PRIORITY)?;
+        Ok(Self { name })
     }
 
     fn delete(self, session: &mut Session) -> Done {
@@ -106,7 +78,7 @@ impl Moment {
     }
 
     fn left(&self, failure: &Failure) -> Failure {
-        let name = format!("{}@{}", self.name.volume, self.name.name);
+        let name = &self.name;
         let message = format!(
             "{name}, taken for this command, is still there: {}",
             failure.message

@@ -10,11 +10,12 @@ use ublk_target::control::protocol::{ErrorCode, Failure};
 
 use crate::Done;
 use crate::cli::FormatName;
+use crate::run::usage;
 
 /// Opens one image with all that it names, or those that are given, the oldest first.
 pub(super) fn open(paths: &[PathBuf], format: FormatName) -> Done<Disk<File>> {
     let [first, over @ ..] = paths else {
-        return Err(refused("no image is named", "name one: --from"));
+        return Err(usage("no image is named").next("name one: --from"));
     };
     let bottom = open::open(first, Some(format.into()), None);
     let bottom = bottom.map_err(unreadable)?;
@@ -26,10 +27,7 @@ pub(super) fn open(paths: &[PathBuf], format: FormatName) -> Done<Disk<File>> {
             "{} is no full image: it has a backing file",
             first.display()
         );
-        return Err(refused(
-            &message,
-            "name the full image first, or the newest alone",
-        ));
+        return Err(usage(message).next("name the full image first, or the newest alone"));
     }
     let (mut disk, mut below) = (bottom.disk, first);
     for path in over {
@@ -49,20 +47,17 @@ fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
         _ => "",
     };
     // Moved they may be, but not taken for each other.
+    let (over, under) = (path.display(), below.display());
     match Path::new(backing).file_name() {
-        None => Err(refused(
-            &format!("{} is a full image: nothing lies below it", path.display()),
-            "leave out the images named before it",
-        )),
+        None => Err(
+            usage(format!("{over} is a full image: nothing lies below it"))
+                .next("leave out the images named before it"),
+        ),
         name if name == below.file_name() => Ok(disk),
-        _ => Err(refused(
-            &format!(
-                "{} is laid over {backing:?}, not over {}",
-                path.display(),
-                below.display()
-            ),
-            "name the images in their order, all of them, under the names they had",
-        )),
+        _ => Err(
+            usage(format!("{over} is laid over {backing:?}, not over {under}"))
+                .next("name the images in their order, all of them, under the names they had"),
+        ),
     }
 }
 
@@ -70,8 +65,8 @@ fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
 fn unreadable(error: OpenError) -> Failure {
     let code = match &error {
         OpenError::Open { cause, .. } if cause.kind() == ErrorKind::NotFound => ErrorCode::NotFound,
-        OpenError::Read { cause, .. } | OpenError::Disk(cause) => match cause.root() {
-            ReadError::Damaged { .. } => ErrorCode::Corruption,
+        OpenError::Read { cause, .. } | OpenError::Disk(cause) => match code_of(cause) {
+            ErrorCode::Corruption => ErrorCode::Corruption,
             _ => ErrorCode::Usage,
         },
         _ => ErrorCode::Usage,
@@ -79,6 +74,10 @@ fn unreadable(error: OpenError) -> Failure {
     Failure::new(code, error.to_string()).next(HELP)
 }
 
-fn refused(message: &str, next: &str) -> Failure {
-    Failure::new(ErrorCode::Usage, message).next(next)
+/// The kind of failure that an image which cannot be read is.
+pub(super) fn code_of(error: &ReadError) -> ErrorCode {
+    match error.root() {
+        ReadError::Damaged { .. } => ErrorCode::Corruption,
+        _ => ErrorCode::Error,
+    }
 }

@@ -10,14 +10,14 @@ use imagegen::tree::Progress;
 
 use ublk_target::control::protocol::ErrorCode;
 
+use super::chain;
 use super::disk::VolumeDisk;
 use crate::progress::watched;
 use crate::run::code_of;
+use crate::run::diff::unlike;
 
 /// Bytes that a thread deals with at a time.
 const PIECE: u64 = 1 << 20;
-/// Bytes that are written together or not at all.
-const BLOCK: usize = 4096;
 
 /// Why a volume was not restored.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +38,7 @@ impl RestoreError {
     pub(super) fn code(&self) -> ErrorCode {
         match self {
             Self::Volume(error) => code_of(error),
-            Self::Image(error) => match error.root() {
-                ReadError::Damaged { .. } => ErrorCode::Corruption,
-                _ => ErrorCode::Error,
-            },
+            Self::Image(error) => chain::code_of(error),
             Self::Other(_) => ErrorCode::Error,
         }
     }
@@ -124,41 +121,10 @@ fn write_differing(
     old: &[u8],
 ) -> Result<u64, RestoreError> {
     let mut written = 0;
-    for range in differing(new, old) {
+    for range in unlike(new, old) {
         let bytes = &new[range.clone()];
         volume.write_at(at + range.start as u64, bytes)?;
         written += bytes.len() as u64;
     }
     Ok(written)
-}
-
-/// Where two slices of one length have other blocks, neighbours as one.
-fn differing(new: &[u8], old: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let mut found: Vec<std::ops::Range<usize>> = Vec::new();
-    let blocks = new.chunks(BLOCK).zip(old.chunks(BLOCK)).enumerate();
-    for (number, (new, _)) in blocks.filter(|(_, (new, old))| new != old) {
-        let begin = number * BLOCK;
-        match found.last_mut() {
-            Some(last) if last.end == begin => last.end += new.len(),
-            _ => found.push(begin..begin + new.len()),
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbours_that_differ_are_one() {
-        let old = vec![0; 5 * BLOCK + 512];
-        let mut new = old.clone();
-        assert!(differing(&new, &old).is_empty());
-        for at in [BLOCK, 3 * BLOCK - 1, 5 * BLOCK + 511] {
-            new[at] = 1;
-        }
-        let expected = [BLOCK..3 * BLOCK, 5 * BLOCK..5 * BLOCK + 512];
-        assert_eq!(differing(&new, &old).as_slice(), expected);
-    }
 }

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 use imagegen::medium::Source;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
-use ublk_target::control::protocol::{Answer, ErrorCode, Failure, Request};
+use ublk_target::control::protocol::{ErrorCode, Failure};
 use ublk_target::control::views::VolumeView;
 
 use crate::Done;
 use crate::run::reading::Remote;
-use crate::run::unexpected;
+use crate::run::status;
 use crate::session::Session;
 
 /// Where the bytes of a volume go.
@@ -113,15 +113,12 @@ fn device_of(view: &VolumeView, device: PathBuf) -> Done<VolumeDisk> {
 }
 
 fn export_of(session: &mut Session, view: &VolumeView) -> Done<VolumeDisk> {
-    let status = match session.call(Request::Status {})? {
-        Answer::Status(status) => status,
-        other => return Err(unexpected(&other)),
-    };
+    let socket = status::of(session)?.nbd_socket;
     let failed = |error: &dyn std::fmt::Display| {
         let message = format!("cannot write {}: {error}", view.name);
         Failure::new(ErrorCode::Error, message).next("csnapctl status shows how csnapd is")
     };
-    let remote = Remote::connect(status.nbd_socket.into(), view.name.clone(), None);
+    let remote = Remote::connect(socket.into(), view.name.clone(), None);
     let remote = remote.map_err(|error| failed(&error))?;
     // Who is answered is counted among the clients.
     let mut block = vec![0; remote.block() as usize];

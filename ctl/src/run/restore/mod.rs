@@ -17,7 +17,7 @@ use std::time::Instant;
 use imagegen::qcow2::format::Incompatible;
 use imagegen::qcow2::read::{Disk, Layer};
 use serde::Serialize;
-use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName, TakeTarget};
+use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
 use ublk_target::control::views::{VolumeState, VolumeView};
 
 use super::{snapshot, volume};
@@ -61,7 +61,7 @@ pub(super) fn restore(session: &mut Session, args: &RestoreArgs) -> Done {
     let begin = Instant::now();
     session.check_fields::<Restored>()?;
     if let Some(name) = &args.keep {
-        check_name(name).map_err(super::store::usage)?;
+        check_name(name).map_err(super::usage)?;
     }
     let name = args.volume.clone();
     let view = volume::one(session, Request::VolumeShow { name })?;
@@ -85,15 +85,15 @@ pub(super) fn restore(session: &mut Session, args: &RestoreArgs) -> Done {
             None => "it may hold parts of both: restore it again".to_owned(),
         })
     })?;
-    if kept.is_some() {
-        hold(session, args, false)?;
+    if let Some(kept) = &kept {
+        hold(session, kept, false)?;
     }
     let images = args.images.iter().map(|path| path.display().to_string());
     session.print(&[Restored {
         images: images.collect(),
         size: image.size(),
         written,
-        kept,
+        kept: kept.map(|kept| kept.to_string()),
         seconds: begin.elapsed().as_secs_f64(),
         volume: view.name,
     }])
@@ -188,35 +188,20 @@ fn warning(view: &VolumeView, size: u64, args: &RestoreArgs) -> String {
     text
 }
 
-/// The snapshot that was asked for.
-fn keep(session: &mut Session, args: &RestoreArgs) -> Done<Option<String>> {
-    let Some(name) = &args.keep else {
+/// The snapshot that was asked for, held.
+fn keep(session: &mut Session, args: &RestoreArgs) -> Done<Option<SnapshotName>> {
+    let Some(name) = args.keep.clone() else {
         return Ok(None);
     };
-    let target = TakeTarget {
-        volume: args.volume.clone(),
-        name: Some(name.clone()),
-    };
-    let taken = snapshot::taken(
-        session,
-        Request::SnapshotTake {
-            targets: vec![target],
-            priority: 0,
-        },
-    )?;
-    hold(session, args, true)?;
-    Ok(taken.snapshots.into_iter().next())
+    let kept = snapshot::take_one(session, &args.volume, name, 0)?;
+    hold(session, &kept, true)?;
+    Ok(Some(kept))
 }
 
 /// Whether the snapshot stays whatever room the restore needs.
-fn hold(session: &mut Session, args: &RestoreArgs, held: bool) -> Done {
-    let snapshot = SnapshotName {
-        volume: args.volume.clone(),
-        name: args.keep.clone().unwrap_or_default(),
-        tag: None,
-    };
+fn hold(session: &mut Session, snapshot: &SnapshotName, held: bool) -> Done {
     let set = Request::SnapshotSet {
-        snapshot,
+        snapshot: snapshot.clone(),
         priority: None,
         hold: Some(held),
     };

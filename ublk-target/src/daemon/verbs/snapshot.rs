@@ -100,7 +100,7 @@ impl Daemon {
             };
             let snapshot = super::matching(name, snapshots.get(&name.name).cloned())?;
             if snapshot.mapped {
-                let message = format!("snapshot {}@{} is mapped", name.volume, name.name);
+                let message = format!("snapshot {name} is mapped");
                 return Err(busy(message, "unmap it first: csnapctl snapshot unmap"));
             }
             if snapshot.is_kept() && !force {
@@ -135,7 +135,7 @@ impl Daemon {
         let _changing = store.changing.lock();
         let (_, volume, snapshot) = self.snapshot(&wanted)?;
         if snapshot.mapped {
-            let message = format!("snapshot {}@{} is mapped", wanted.volume, wanted.name);
+            let message = format!("snapshot {wanted} is mapped");
             return Err(busy(message, "unmap it first: what is served has the name"));
         }
         let name = export_name(&wanted.volume, &wanted.name);
