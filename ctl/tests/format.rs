@@ -72,6 +72,10 @@ impl Backend for Mock {
                 items: vec![volume("web", self.served.to_str().unwrap())],
                 next: None,
             }),
+            Request::SnapshotList { .. } => Ok(Answer::Snapshots {
+                items: Vec::new(),
+                next: None,
+            }),
             Request::Status {} => Ok(Answer::Status(status(self.stores))),
             Request::StoreStatus { store: name } if name == "here" => Ok(Answer::Store(store(0))),
             Request::StoreStatus { .. } => Err(Failure::new(ErrorCode::NotFound, "no such store")),

@@ -18,7 +18,10 @@ pub(super) fn must_be_apart(session: &mut Session, path: &Path) -> Done {
     let shared =
         |other: &str| Identity::of(Path::new(other)).is_ok_and(|other| other.shares(identity));
     let refuse = |what: String| {
-        let message = format!("{} and {what} share storage", path.display());
+        let message = format!(
+            "{} and {what}, which csnap serves, share storage",
+            path.display()
+        );
         Err(Failure::new(ErrorCode::Busy, message).next("give each a place of its own"))
     };
     for volume in volume::all(session, None)? {

@@ -6,10 +6,12 @@ use imagegen::qcow2::check as checker;
 use imagegen::qcow2::compare::{self, Verdict};
 use imagegen::qcow2::format::{Autoclear, BitmapFlag, Compatible, Incompatible};
 use imagegen::qcow2::open::{self, Chain, OpenError, file};
+use imagegen::qcow2::provenance::Provenance;
 use imagegen::qcow2::read::{Bitmap, Image, ReadError, Run, Snapshot, What};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
+use std::num::NonZeroU64;
 use std::path::Path;
 
 /// Does what was asked for.
@@ -45,8 +47,26 @@ struct Summary {
     backing_format: Option<String>,
     data_file: Option<String>,
     data_file_raw: bool,
+    provenance: Option<ProvenanceLine>,
     snapshots: Vec<SnapshotLine>,
     bitmaps: Vec<BitmapLine>,
+}
+
+#[derive(Serialize)]
+struct ProvenanceLine {
+    disk: String,
+    version: u64,
+    since: Option<u64>,
+}
+
+impl From<&Provenance> for ProvenanceLine {
+    fn from(provenance: &Provenance) -> Self {
+        Self {
+            disk: provenance.disk.to_string(),
+            version: provenance.version,
+            since: provenance.since.map(NonZeroU64::get),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -120,6 +140,7 @@ impl Summary {
             backing_format: extensions.backing_format.clone(),
             data_file: extensions.data_file.clone(),
             data_file_raw: layout.keeps(Autoclear::RawExternal),
+            provenance: extensions.provenance.as_ref().map(Into::into),
             snapshots: image.snapshots()?.iter().map(Into::into).collect(),
             bitmaps: bitmaps.iter().map(line).collect(),
         })
@@ -149,6 +170,19 @@ impl Summary {
         if let Some(name) = &self.data_file {
             let raw = if self.data_file_raw { " (raw)" } else { "" };
             writeln!(out, "data file       {}{raw}", shown(name))?;
+        }
+        if let Some(ProvenanceLine {
+            disk,
+            version,
+            since,
+        }) = &self.provenance
+        {
+            let since = since.map(|since| format!(", what changed since version {since}"));
+            let since = since.unwrap_or_default();
+            writeln!(
+                out,
+                "made of         version {version} of disk {disk}{since}"
+            )?;
         }
         for snapshot in &self.snapshots {
             let SnapshotLine {

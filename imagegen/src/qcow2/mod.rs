@@ -4,6 +4,7 @@
 //! - [`read`]: any image, trusting nothing
 //! - [`mod@write`]: an image from any disk
 //! - [`mod@open`]: an image with all that lies below it
+//! - [`provenance`]: of what an image was made
 //! - [`check`]: every structure against every other
 //! - [`compare`]: whether two disks are the same
 //!
@@ -13,5 +14,6 @@ pub mod check;
 pub mod compare;
 pub mod format;
 pub mod open;
+pub mod provenance;
 pub mod read;
 pub mod write;

@@ -54,6 +54,7 @@ pub(crate) fn options(random: &mut ChaCha8Rng) -> Options {
         }),
         backing: None,
         data_file: None,
+        provenance: None,
         threads: random.random_range(1..5),
     }
 }

@@ -5,12 +5,14 @@ use crate::images::{self, Qemu};
 use imagegen::qcow2::check;
 use imagegen::qcow2::format::{BitmapFlag, CompressionType, RefcountWidth};
 use imagegen::qcow2::open::{Format, open, versions};
-use imagegen::qcow2::read::Layer;
+use imagegen::qcow2::provenance::Provenance;
+use imagegen::qcow2::read::{Image, Layer};
 use imagegen::qcow2::write::{Bits, Contents, Options, Targets, needed, stream, stream_raw, write};
 use imagegen::target::{Overwrite, Target};
 use imagegen::tree::Progress;
 use rand::RngExt;
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::path::Path;
 
 fn file(path: &Path) -> Target {
@@ -377,5 +379,49 @@ fn narrow_counts_are_never_exceeded() {
             qemu.done(&["snapshot", "-a", "s3", text(&image)]);
             sound(&qemu, &image, &format!("{order}, applied"));
         }
+    }
+}
+
+#[test]
+fn of_what_it_was_made_an_image_tells_also_when_qemu_wrote_to_it() {
+    let Some(qemu) = Qemu::find() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let raw = path("disk.raw");
+    std::fs::write(&raw, vec![7; 1 << 20]).unwrap();
+    qemu.done(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        text(&path("below.qcow2")),
+        "1M",
+    ]);
+    let provenance = Provenance {
+        disk: uuid::Uuid::from_u128(0x1234_5678_9abc_def0),
+        version: 77,
+        since: NonZeroU64::new(76),
+    };
+    let told = |image: &Path| {
+        let image = Image::open(File::open(image).unwrap()).unwrap();
+        image.extensions().provenance
+    };
+    for (version, cluster_bits) in [(2, 9), (2, 16), (3, 9), (3, 16), (3, 21)] {
+        let chain = open(&raw, Some(Format::Raw), None).unwrap();
+        let options = Options {
+            version,
+            cluster_bits,
+            backing: Some(("below.qcow2".into(), Format::Qcow2)),
+            provenance: Some(provenance),
+            ..Options::default()
+        };
+        let image = path("image.qcow2");
+        let what = format!("version {version}, clusters of 2^{cluster_bits} bytes");
+        made(&qemu, &Contents::of(&chain.disk), &options, &image, &what);
+        assert_eq!(told(&image), Some(provenance), "{what}");
+        qemu.io(&image, &["write -P 9 4096 512".into()]);
+        qemu.done(&["rebase", "-u", "-b", "", text(&image)]);
+        sound(&qemu, &image, &what);
+        assert_eq!(told(&image), Some(provenance), "{what}, written to");
     }
 }

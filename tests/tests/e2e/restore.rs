@@ -212,3 +212,51 @@ fn what_is_kept_stays_or_the_restore_fails() -> Outcome {
     ensure!(contents(&bed, "vol@before")? == before, "nothing was kept");
     bed.finish()
 }
+
+#[test]
+fn images_tell_of_what_they_were_made() -> Outcome {
+    need_tools!("images_tell_of_what_they_were_made", "qemu-img");
+    let bed = bed("restore-made")?;
+    let mut truth = Vec::new();
+    for (round, (name, below)) in [("a", None), ("b", Some("a")), ("c", Some("b"))]
+        .into_iter()
+        .enumerate()
+    {
+        let place = round as u64 * MIB;
+        Client::connect(&bed.nbd_socket(), VOLUME)?.write(place, vec![0x5a; 8192])?;
+        truth = backup(&bed, name, below)?;
+    }
+    let dir = bed.path("others");
+    std::fs::create_dir(&dir).trying(|| "make a directory".into())?;
+    let other = |name: &str| dir.join(name).display().to_string();
+    let path = |name: &str| bed.path(name).display().to_string();
+    // The full image of a later snapshot, called as the one that is needed.
+    let (later, committed) = (other("a.qcow2"), other("b.qcow2"));
+    bed.ctl.ok(&format!("snapshot export vol@c -o {later}"))?;
+    let [b, c] = ["b.qcow2", "c.qcow2"].map(path);
+    use ctl::exit::USAGE;
+    let restore = format!("volume restore vol --yes --from {later} {b}");
+    bed.ctl.refuses(&restore, USAGE, "later version")?;
+    let increment = format!("-o {}", other("increment.qcow2"));
+    let export = format!("snapshot export vol@b --from vol@a -b a.qcow2 {increment}");
+    bed.ctl.refuses(&export, USAGE, "later version")?;
+    // What was committed into an image, it does not tell.
+    tools::run(tools::program("qemu-img").args(["commit", "-q", "-f", "qcow2", &b]))?;
+    std::fs::rename(path("a.qcow2"), &committed).trying(|| "move an image".into())?;
+    let export = format!("snapshot export vol@c --from vol@b -b b.qcow2 {increment}");
+    let told = bed.ctl.any(&export)?;
+    ensure!(
+        told.code == 0 && told.stderr.contains("committed"),
+        "{told:?}"
+    );
+    Client::connect(&bed.nbd_socket(), VOLUME)?.write(0, vec![0xdd; 3 << 20])?;
+    settled(
+        &bed,
+        &format!("volume restore vol --yes --from {committed} {c}"),
+    )?;
+    ensure!(contents(&bed, VOLUME)? == truth, "not what vol@c holds");
+    let info =
+        tools::run(tools::program(tools::csnap_program("imagegen")?).args(["qcow2", "info", &c]))?;
+    ensure!(info.contains("made of"), "{info}");
+    bed.finish()
+}

@@ -5,23 +5,29 @@
 //! to whoever runs this, and csnapd writes to no file it was not given.
 //!
 //! - `snapshot`, `volume`: the verbs
+//! - `base`: the image below an increment
 //! - `changes`: what changed between two of them, as parts of an image
 //! - `output`: the image, in a file, on a device, or in a pipe
 
+mod base;
 mod changes;
 mod output;
 mod snapshot;
 mod volume;
 
 use std::io::{IsTerminal, stdout};
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
+use imagegen::qcow2::provenance::Provenance;
 use imagegen::qcow2::write::Options;
 use serde::Serialize;
+use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
+use uuid::Uuid;
 
 use super::apart::must_be_apart;
 use super::reading::Remote;
-use super::usage;
+use super::{usage, volume as volumes};
 use crate::Done;
 use crate::cli::{FormatName, ImageArgs};
 use crate::output::columns::{hidden, listed};
@@ -118,6 +124,25 @@ fn may_be_piped(session: &Session) -> Done {
         );
     }
     Ok(())
+}
+
+/// Of what an image is made that shows `version` of `volume`, over one of `since`.
+fn provenance(
+    session: &mut Session,
+    version: &SnapshotName,
+    since: Option<&SnapshotName>,
+) -> Done<Provenance> {
+    let name = version.volume.clone();
+    let volume = volumes::one(session, Request::VolumeShow { name })?;
+    let disk = Uuid::try_parse(&volume.uuid).map_err(|error| {
+        let message = format!("csnapd told a UUID {:?}: {error}", volume.uuid);
+        Failure::new(ErrorCode::Error, message)
+    })?;
+    Ok(Provenance {
+        disk,
+        version: version.tag.unwrap_or_default(),
+        since: since.and_then(|since| NonZeroU64::new(since.tag?)),
+    })
 }
 
 /// For an image of `newest`; `by_chunks` if it does not hold all of it alone.

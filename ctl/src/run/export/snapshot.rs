@@ -1,17 +1,15 @@
 //! `csnapctl snapshot export`.
 
-use std::path::{Path, absolute};
 use std::time::Instant;
 
 use imagegen::qcow2::open::Format;
 use imagegen::qcow2::read::{Disk, Layer};
 use imagegen::qcow2::write::Contents;
 use ublk_target::control::protocol::{ErrorCode, Failure};
-use ublk_target::device::Identity;
 
 use super::changes::{bytes_of, changes, whole_clusters};
 use super::output::Output;
-use super::{Exported, may_be_written, must_be_qcow2, options};
+use super::{Exported, base, may_be_written, must_be_qcow2, options, provenance};
 use crate::Done;
 use crate::cli::SnapshotExportArgs;
 use crate::run::reading::Reader;
@@ -22,6 +20,7 @@ use crate::session::Session;
 pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -> Done {
     let begin = Instant::now();
     must_fit_together(args)?;
+    base::must_be_another(args)?;
     may_be_written(session, &args.image)?;
     let wanted = snapshot::exactly(session, args.snapshot.0.clone())?;
     let name = wanted.to_string();
@@ -33,11 +32,16 @@ pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -
         .backing
         .clone()
         .map(|name| (name, Format::from(args.backing_format)));
-    let (layer, changed) = match &args.from {
+    let older = args.from.as_ref().map(|older| older.0.clone());
+    let older = older.map(|older| snapshot::exactly(session, older));
+    let older = older.transpose()?;
+    let provenance = provenance(session, &wanted, older.as_ref())?;
+    base::must_fit(session, args, &provenance)?;
+    options.provenance = Some(provenance);
+    let (layer, changed) = match &older {
         None => (Layer::Raw(remote), size),
         Some(older) => {
-            let older = snapshot::exactly(session, older.0.clone())?;
-            let parts = changes(session, &older, &wanted)?;
+            let parts = changes(session, older, &wanted)?;
             let parts = whole_clusters(&parts, 1 << options.cluster_bits, size);
             let changed = bytes_of(&parts);
             (Layer::Parts(remote, parts), changed)
@@ -67,31 +71,11 @@ pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -
 
 fn must_fit_together(args: &SnapshotExportArgs) -> Done {
     must_be_qcow2(&args.image, &[(args.from.is_some(), "--from")])?;
-    let target = args.image.target();
-    if let Some(backing) = &args.backing {
-        let backing = target.parent().unwrap_or(Path::new("")).join(backing);
-        if is_same(&target, &backing) {
-            let error = usage(format!(
-                "--backing: {} is the image itself",
-                backing.display()
-            ));
-            return Err(error.next("name the image of the older snapshot"));
-        }
-    }
     match &args.from {
         Some(from) if from.0.volume != args.snapshot.0.volume => {
             Err(usage("--from names a snapshot of another volume")
                 .next("name an older snapshot of the same volume"))
         }
         _ => Ok(()),
-    }
-}
-
-/// Whether two paths lead to the same file, there or still to be made.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let there = |path| Identity::of(path).ok();
-    match (there(one), there(other)) {
-        (Some(one), Some(other)) => one == other,
-        _ => absolute(one).ok() == absolute(other).ok(),
     }
 }

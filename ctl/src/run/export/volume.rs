@@ -15,7 +15,7 @@ use ublk_target::control::views::{SnapshotStateName, SnapshotView};
 
 use super::changes::{changes, whole_clusters};
 use super::output::Output;
-use super::{Exported, may_be_written, must_be_qcow2, options};
+use super::{Exported, may_be_written, must_be_qcow2, options, provenance};
 use crate::Done;
 use crate::cli::VolumeExportArgs;
 use crate::run::reading::{Moment, Reader, Remote, is_moment};
@@ -59,7 +59,11 @@ fn write(
     let Some(newest) = remotes.last() else {
         return Err(failed(args, &"nothing of it can be read"));
     };
-    let options = options(&args.image, newest, args.with_snapshots)?;
+    let mut options = options(&args.image, newest, args.with_snapshots)?;
+    // What holds snapshots may be made to show an older one.
+    if !args.with_snapshots {
+        options.provenance = Some(provenance(session, now, None)?);
+    }
     let mut disks = chains(session, args, &names, &remotes, &options)?;
     let Some(disk) = disks.pop() else {
         return Err(failed(args, &"nothing of it can be read"));

@@ -66,7 +66,7 @@ pub(super) fn restore(session: &mut Session, args: &RestoreArgs) -> Done {
     let name = args.volume.clone();
     let view = volume::one(session, Request::VolumeShow { name })?;
     must_be_idle(&view)?;
-    let image = chain::open(&args.images, args.format)?;
+    let image = chain::open(session, &args.images, args.format)?;
     must_hold_something(&image)?;
     must_fit(&view, image.size())?;
     if !session.confirm(args.consent, &warning(&view, image.size(), args))? {

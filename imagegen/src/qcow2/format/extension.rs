@@ -1,7 +1,7 @@
 //! Header extensions (specification: "Header extensions"): type, length, contents padded
 //! to 8 bytes; the last has type 0.
 
-use super::{U32, on_disk, size};
+use super::{U32, U64, on_disk, size};
 
 on_disk! {
     /// What each begins with.
@@ -30,6 +30,9 @@ pub enum ExtensionKind {
     Encryption = 0x0537_be77,
     /// Name of the external data file.
     ExternalDataName = 0x4441_5441,
+    /// [`ProvenanceExtension`]; "csnp". The specification lets programs that do not know a
+    /// kind ignore it, and QEMU keeps it when it writes the header again.
+    Provenance = 0x6373_6e70,
 }
 
 impl ExtensionKind {
@@ -43,10 +46,24 @@ impl ExtensionKind {
             0x2385_2875 => Some(Self::Bitmaps),
             0x0537_be77 => Some(Self::Encryption),
             0x4441_5441 => Some(Self::ExternalDataName),
+            0x6373_6e70 => Some(Self::Provenance),
             _ => None,
         }
     }
 }
+
+on_disk! {
+    /// Which version of which disk the image was made of. Not in the specification.
+    pub struct ProvenanceExtension {
+        /// UUID of the disk.
+        pub disk: [u8; 16],
+        /// Number of the version, greater than those of older ones.
+        pub version: U64,
+        /// Number of the version that the image needs below it; 0: it needs none.
+        pub since: U64,
+    }
+}
+size!(ProvenanceExtension, 32);
 
 on_disk! {
     /// A feature's name, for messages of programs that do not know the feature.

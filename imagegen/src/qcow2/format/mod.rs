@@ -15,6 +15,7 @@ mod snapshot;
 
 pub use bitmap::{BitmapEntry, BitmapFlag, BitmapTableEntry, BitmapsExtension};
 pub use entry::{Compressed, L1Entry, L2Entry, Subclusters, Width};
+pub use extension::ProvenanceExtension;
 pub use extension::{ExtensionHeader, ExtensionKind, FeatureName, FeatureNameKind};
 pub use header::{Autoclear, Compatible, CompressionType, Header, Incompatible, MAGIC};
 pub use header::{LENGTH_V2, LENGTH_V3, LENGTH_WITH_COMPRESSION};

@@ -8,6 +8,7 @@ use crate::qcow2::format::{
     self, BitmapEntry, BitmapFlag, BitmapTableEntry, BitmapsExtension, ExtensionHeader,
     ExtensionKind,
 };
+use crate::qcow2::provenance::Provenance;
 use zerocopy::FromBytes;
 
 /// What is known of the extensions.
@@ -19,6 +20,8 @@ pub struct Extensions {
     pub data_file: Option<String>,
     /// Where the bitmaps lie: how many, byte, bytes.
     pub bitmaps: Option<(u32, u64, u64)>,
+    /// Of what it was made, if it tells.
+    pub provenance: Option<Provenance>,
     /// Kinds that are not known, and their bytes.
     pub others: Vec<(u32, u32)>,
 }
@@ -80,6 +83,8 @@ impl Extensions {
                 let what = "it is encrypted (LUKS)".to_owned();
                 return Err(ReadError::Unknown { what });
             }
+            // A number that somebody else may use: what it is not is ignored.
+            Some(ExtensionKind::Provenance) => self.provenance = Provenance::decode(contents),
             Some(ExtensionKind::FeatureNames | ExtensionKind::End) => {}
             None if self.others.len() < MOST_OTHERS => {
                 self.others.push((number, contents.len() as u32));

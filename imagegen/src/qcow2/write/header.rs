@@ -74,6 +74,10 @@ pub(super) fn first(options: &Options, size: u64, places: &Places) -> Result<Vec
         place.directory_size = bitmaps.length.into();
         extension(&mut rest, ExtensionKind::Bitmaps, place.as_bytes());
     }
+    if let Some(provenance) = &options.provenance {
+        let contents = provenance.encode();
+        extension(&mut rest, ExtensionKind::Provenance, contents.as_bytes());
+    }
     if options.version > 2 && options.cluster_bits > format::LEAST_CLUSTER_BITS {
         extension(&mut rest, ExtensionKind::FeatureNames, names().as_bytes());
     }

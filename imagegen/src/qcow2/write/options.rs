@@ -4,6 +4,7 @@ use super::{Contents, PIECE, WriteError, header, whole_sectors};
 use crate::medium::Source;
 use crate::qcow2::format::{self, CompressionType, RefcountWidth, Width};
 use crate::qcow2::open::{self, Format};
+use crate::qcow2::provenance::Provenance;
 use std::str::FromStr;
 
 /// What an image shall be.
@@ -25,6 +26,8 @@ pub struct Options {
     /// The name of the external data file, as it shall stand in the image: what the disk
     /// holds lies there, byte for byte.
     pub data_file: Option<String>,
+    /// Of what the image is made, if it shall tell.
+    pub provenance: Option<Provenance>,
     /// That read and compress; 0: as many as there are processors.
     pub threads: usize,
 }
@@ -40,6 +43,7 @@ impl Default for Options {
             compression: None,
             backing: None,
             data_file: None,
+            provenance: None,
             threads: 0,
         }
     }
