@@ -258,7 +258,7 @@ impl Client {
             command: command.into(),
             cookie: self.cookie.into(),
             offset: offset.into(),
-            len: len.into(),
+            len: U32::new(len),
         };
         Ok(self.stream.write_all(header.as_bytes())?)
     }
