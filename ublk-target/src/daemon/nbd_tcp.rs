@@ -19,6 +19,7 @@ use rustls::ServerConfig;
 
 use super::Daemon;
 use super::nbd_places::Places;
+use super::nbd_socket::hand_over;
 use crate::export::Export;
 use crate::nbd::negotiate::{DEFAULT_TIMEOUT, demand_tls, negotiate_encrypted};
 use crate::nbd::{NegotiateError, Negotiated, negotiate};
@@ -186,16 +187,18 @@ impl Front {
         stream.set_nodelay(true)?;
         // Else the connection of a machine that lost its power stays for ever.
         keep_alive(&stream)?;
-        match &self.security {
+        let (socket, negotiated): (OwnedFd, _) = match &self.security {
             Security::Plain => {
                 let negotiated = negotiate(&stream, &*self.daemon, DEFAULT_TIMEOUT)?;
-                self.hand_over(stream.into(), negotiated, peer);
+                (stream.into(), negotiated)
             }
             Security::Tls(config) => {
                 let (inner, negotiated) = self.encrypt(config.clone(), stream, peer)?;
-                self.hand_over(inner.into(), negotiated, peer);
+                (inner.into(), negotiated)
             }
-        }
+        };
+        tracing::info!(export = %negotiated.name, %peer, "an NBD client is connected");
+        hand_over(&self.runtime, socket, negotiated);
         Ok(())
     }
 
@@ -222,18 +225,5 @@ impl Front {
         let left = deadline.saturating_duration_since(Instant::now());
         let negotiated = negotiate_encrypted(&inner, &*self.daemon, left, greeted)?;
         Ok((inner, negotiated))
-    }
-
-    fn hand_over(&self, socket: OwnedFd, negotiated: Negotiated<Arc<Export>>, peer: SocketAddr) {
-        let Negotiated {
-            export,
-            name,
-            options,
-            ..
-        } = negotiated;
-        tracing::info!(export = %name, %peer, "an NBD client is connected");
-        if let Err(error) = self.runtime.serve(socket, export, options) {
-            tracing::info!(export = %name, %error, "an NBD client came too late");
-        }
     }
 }
