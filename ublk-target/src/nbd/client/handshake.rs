@@ -59,7 +59,11 @@ impl Client {
         }
         let kinds = [&[0, 1][..], &info::BLOCK_SIZE.to_be_bytes()].concat();
         self.option(option::GO, &[name, kinds].concat())?;
-        self.replies(option::GO, Self::learn)
+        self.replies(option::GO, Self::learn)?;
+        match self.size {
+            Some(_) => Ok(()),
+            None => Err(ClientError::Protocol("no size of the export")),
+        }
     }
 
     /// A piece of information on the export.
@@ -69,7 +73,7 @@ impl Client {
         match told.filter(|_| kind == option_reply::INFO) {
             Some(info::EXPORT) => {
                 let export = InfoExport::read_from_bytes(data).map_err(|_| malformed(()))?;
-                self.size = export.size.get();
+                self.size = Some(export.size.get());
             }
             Some(info::BLOCK_SIZE) => {
                 let sizes = InfoBlockSize::read_from_bytes(data).map_err(|_| malformed(()))?;

@@ -73,7 +73,8 @@ pub struct Stretch {
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
-    size: u64,
+    /// As the server tells it.
+    size: Option<u64>,
     minimum: u32,
     preferred: u32,
     maximum: u32,
@@ -98,7 +99,7 @@ impl Client {
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut client = Self {
             stream,
-            size: 0,
+            size: None,
             minimum: 1,
             preferred: 4096,
             maximum: 1 << 20,
@@ -114,7 +115,7 @@ impl Client {
     /// Bytes of the export.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.size.unwrap_or(0)
     }
 
     /// What every offset and length is a multiple of; bytes.
