@@ -77,6 +77,7 @@ pub struct Client {
     size: Option<u64>,
     minimum: u32,
     preferred: u32,
+    /// A multiple of the minimum, not 0.
     maximum: u32,
     /// The number of `base:allocation`.
     context: Option<u32>,
@@ -136,7 +137,7 @@ impl Client {
     /// # Errors
     /// If that cannot be read.
     pub fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let most = self.maximum.max(self.minimum) as usize;
+        let most = self.maximum as usize;
         let mut at = offset;
         for part in buffer.chunks_mut(most) {
             self.read_part(at, part)?;
@@ -221,7 +222,7 @@ impl Client {
     /// # Errors
     /// If the server refuses it or fails; an export may be read-only.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let most = self.maximum.max(self.minimum) as usize;
+        let most = self.maximum as usize;
         let mut at = offset;
         for part in bytes.chunks(most) {
             self.ask(command::WRITE, at, part.len() as u32)?;
