@@ -193,17 +193,7 @@ impl<S: Source> Disk<S> {
     /// # Errors
     /// If a layer's tables cannot be read or are not sound.
     pub fn same_places(&self, other: &Self, at: u64, most: u64) -> Result<u64> {
-        let end = at + most;
-        let mut next = at;
-        while next < end {
-            let (one, two) = (self.run(next, end - next)?, other.run(next, end - next)?);
-            if self.place(&one) != other.place(&two) || one.length == 0 {
-                break;
-            }
-            // Of a compressed cluster the length says how much of it is meant.
-            next += one.length.min(two.length);
-        }
-        Ok(next - at)
+        self.alike(other, at, most, true)
     }
 
     /// Bytes from `at` on none of which is in the same place as that of `other`, with layers
@@ -212,14 +202,22 @@ impl<S: Source> Disk<S> {
     /// # Errors
     /// If a layer's tables cannot be read or are not sound.
     pub fn differing(&self, other: &Self, at: u64, most: u64) -> Result<u64> {
+        self.alike(other, at, most, false)
+    }
+
+    /// Bytes from `at` on of which all are in the same place, or none is: as `same` says.
+    fn alike(&self, other: &Self, at: u64, most: u64, same: bool) -> Result<u64> {
         let end = at.saturating_add(most);
         let mut next = at;
         while next < end {
             let (one, two) = (self.run(next, end - next)?, other.run(next, end - next)?);
-            if self.place(&one) == other.place(&two) || one.length == 0 {
+            let is_same = self.place(&one) == other.place(&two);
+            // Of a compressed cluster the length says how much of it is meant.
+            let length = one.length.min(two.length);
+            if is_same != same || length == 0 {
                 break;
             }
-            next += one.length.min(two.length).max(1);
+            next += length;
         }
         Ok(next - at)
     }
