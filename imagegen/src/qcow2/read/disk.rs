@@ -137,6 +137,15 @@ impl<S: Source> Disk<S> {
         self.levels.iter().map(|level| &level.layer)
     }
 
+    /// The topmost layer, if it is QCOW2.
+    #[must_use]
+    pub fn image(&self) -> Option<&Image<S>> {
+        match &self.levels.first()?.layer {
+            Layer::Qcow2(image) => Some(image),
+            Layer::Raw(_) | Layer::Parts(..) => None,
+        }
+    }
+
     /// Bytes of the disk.
     #[must_use]
     pub fn size(&self) -> u64 {
