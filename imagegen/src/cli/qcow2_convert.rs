@@ -47,15 +47,15 @@ pub(super) fn run(arguments: &Convert) -> Result<(), Failure> {
     }
     apart(&written(arguments))?;
     unread(arguments, &chain, "what is read")?;
-    match (to(arguments, &chain), is_piped) {
-        (FormatName::Raw, is_piped) => {
+    match to(arguments, &chain) {
+        FormatName::Raw => {
             if let Some(name) = arguments.only_qcow2() {
                 let what = "a raw image has no such thing; --to qcow2 makes one that has";
                 return Err(Failure::usage(format!("{name}: {what}")));
             }
             raw(arguments, &chain, is_piped)?;
         }
-        (FormatName::Qcow2, is_piped) => {
+        FormatName::Qcow2 => {
             let written = qcow2(arguments, &chain, is_piped)?;
             summary.format = "qcow2";
             summary.size = whole_sectors(summary.size);
