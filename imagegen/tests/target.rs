@@ -5,6 +5,8 @@ mod tools;
 
 use imagegen::medium::Medium;
 use imagegen::target::{Overwrite, Present, Target, TargetError, capacity};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fs::{self, File};
@@ -266,13 +268,7 @@ fn zeroes_that_take_room_are_no_contents() {
 fn only_files_and_block_devices_will_do() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     let cases = [
         (dir.path(), "a directory"),
         (Path::new("/dev/null"), "a character device"),

@@ -7,7 +7,7 @@ use super::qcow2_verbs::chain;
 use super::{Failure, progress};
 use imagegen::qcow2::format::BitmapFlag;
 use imagegen::qcow2::open::{Chain, OpenError, beside, open, shown, versions};
-use imagegen::qcow2::read::{BITS, Layer, ReadError, Snapshot};
+use imagegen::qcow2::read::{BITS, ReadError, Snapshot};
 use imagegen::qcow2::write::{Bits, Contents, Options, Written};
 use imagegen::qcow2::write::{needed, stream, stream_raw, whole_sectors, write, write_raw};
 use serde::Serialize;
@@ -47,15 +47,15 @@ pub(super) fn run(arguments: &Convert) -> Result<(), Failure> {
     }
     apart(&written(arguments))?;
     unread(arguments, &chain, "what is read")?;
-    match (to(arguments, &chain), is_piped) {
-        (FormatName::Raw, is_piped) => {
+    match to(arguments, &chain) {
+        FormatName::Raw => {
             if let Some(name) = arguments.only_qcow2() {
                 let what = "a raw image has no such thing; --to qcow2 makes one that has";
                 return Err(Failure::usage(format!("{name}: {what}")));
             }
             raw(arguments, &chain, is_piped)?;
         }
-        (FormatName::Qcow2, is_piped) => {
+        FormatName::Qcow2 => {
             let written = qcow2(arguments, &chain, is_piped)?;
             summary.format = "qcow2";
             summary.size = whole_sectors(summary.size);
@@ -185,7 +185,7 @@ fn below(arguments: &Convert, options: &mut Options) -> Result<Option<Chain>, Fa
 
 /// Says which snapshots of a machine become those of its disk alone.
 fn warn_of_state(chain: &Chain) -> Result<(), Failure> {
-    let Some(Layer::Qcow2(image)) = chain.disk.layers().next() else {
+    let Some(image) = chain.disk.image() else {
         return Ok(());
     };
     let path = chain.paths.first().cloned().unwrap_or_default();
@@ -202,7 +202,7 @@ fn warn_of_state(chain: &Chain) -> Result<(), Failure> {
 }
 
 fn bitmaps(arguments: &Convert, chain: &Chain) -> Result<Vec<Bits>, Failure> {
-    let Some(Layer::Qcow2(image)) = chain.disk.layers().next() else {
+    let Some(image) = chain.disk.image() else {
         return Ok(Vec::new());
     };
     if !arguments.parts.bitmaps {
@@ -257,10 +257,9 @@ fn absolute(path: &Path) -> Result<String, Failure> {
 
 /// What was asked for, or the other one.
 fn to(arguments: &Convert, chain: &Chain) -> FormatName {
-    let is_raw = matches!(chain.disk.layers().next(), Some(Layer::Raw(_)));
-    arguments.to.unwrap_or(match is_raw {
-        true => FormatName::Qcow2,
-        false => FormatName::Raw,
+    arguments.to.unwrap_or(match chain.disk.image() {
+        None => FormatName::Qcow2,
+        Some(_) => FormatName::Raw,
     })
 }
 

@@ -406,8 +406,7 @@ fn compare(arguments: &Compare) -> Result<(), Failure> {
         compare::compare([&one.disk, &two.disk], arguments.strict, &seen.data)
     });
     let verdict = found.map_err(|(_, cause)| failed(OpenError::Disk(cause)))?;
-    let names = [&arguments.one, &arguments.two].map(|path| path.display().to_string());
-    let [one, two] = names;
+    let [one, two] = [&arguments.one, &arguments.two].map(|path| path.display().to_string());
     Err(Failure::Different(match verdict {
         Verdict::Same if arguments.quiet => return Ok(()),
         Verdict::Same => return Ok(writeln!(stdout(), "{one} and {two} are the same")?),

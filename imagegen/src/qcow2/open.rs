@@ -219,14 +219,13 @@ const MOST_TABLES: u64 = 512 << 20;
 /// # Errors
 /// If one cannot be read, or their tables of level 1 have more than 512 MiB.
 pub fn versions(chain: &Chain) -> Result<Vec<Version<File>>, OpenError> {
-    let (Some(path), Some(Layer::Qcow2(image))) = (chain.paths.first(), chain.disk.layers().next())
-    else {
+    let (Some(path), Some(image)) = (chain.paths.first(), chain.disk.image()) else {
         return Ok(Vec::new());
     };
     let mut versions: Vec<Version<File>> = Vec::new();
     let mut bytes = 0;
     for snapshot in &image.snapshots().map_err(failed(path))? {
-        let before = versions.last().and_then(|before| top(&before.disk));
+        let before = versions.last().and_then(|before| before.disk.image());
         let before = before.filter(|before| before.layout().l1 == snapshot.l1);
         if before.is_none() {
             bytes += snapshot.l1.bytes();
@@ -243,13 +242,6 @@ pub fn versions(chain: &Chain) -> Result<Vec<Version<File>>, OpenError> {
         versions.push(Version::new(snapshot, disk.map_err(failed(path))?));
     }
     Ok(versions)
-}
-
-fn top(disk: &Disk<File>) -> Option<&Image<File>> {
-    match disk.layers().next() {
-        Some(Layer::Qcow2(image)) => Some(image),
-        _ => None,
-    }
 }
 
 fn failed(path: &Path) -> impl Fn(ReadError) -> OpenError + '_ {

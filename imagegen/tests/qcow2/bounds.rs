@@ -1,14 +1,13 @@
 //! What a small image may ask for: time, memory, open files.
 
 use crate::command::said;
-use crate::images::Qemu;
+use crate::images::{begin, text};
 use imagegen::medium::Source;
 use imagegen::qcow2::check::{self, Report};
 use imagegen::qcow2::read::{Disk, Image, Layer};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -217,30 +216,15 @@ fn where_data_lies_is_asked_once_for_each_run_of_it() {
     );
 }
 
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
 #[test]
 fn many_snapshots_need_no_more_open_files_than_one() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let (base, image) = (
         dir.path().join("base.qcow2"),
         dir.path().join("image.qcow2"),
     );
-    qemu.done(&["create", "-q", "-f", "qcow2", text(&base), "4M"]);
-    qemu.done(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "qcow2",
-        "-b",
-        text(&base),
-        text(&image),
-    ]);
+    qemu.create(&base, &["4M"]);
+    qemu.create(&image, &["-F", "qcow2", "-b", text(&base)]);
     for number in 0..24 {
         qemu.io(&image, &[format!("write -P {number} {number}k 4k")]);
         qemu.done(&["snapshot", "-c", &format!("s{number}"), text(&image)]);
@@ -277,10 +261,9 @@ fn many_snapshots_need_no_more_open_files_than_one() {
 
 #[test]
 fn bitmaps_of_more_than_can_be_held_are_refused() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let image = dir.path().join("image.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", text(&image), "1T"]);
+    qemu.create(&image, &["1T"]);
     for name in ["one", "two", "three"] {
         qemu.done(&["bitmap", "--add", "-g", "512", text(&image), name]);
     }

@@ -1,6 +1,6 @@
 //! `imagegen qcow2`, as people call it.
 
-use crate::images::Qemu;
+use crate::images::begin;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -23,8 +23,7 @@ pub(crate) fn said(dir: &Path, words: &[&str]) -> (String, i32) {
 
 #[test]
 fn an_image_is_described_checked_mapped_and_compared() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let base = path("base.raw");
@@ -33,9 +32,7 @@ fn an_image_is_described_checked_mapped_and_compared() {
         .set_len(3 << 20)
         .unwrap();
     let image = path("image.qcow2");
-    qemu.done(&[
-        "create", "-q", "-f", "qcow2", "-F", "raw", "-b", &base, &image, "4M",
-    ]);
+    qemu.create(&image, &["-F", "raw", "-b", &base, "4M"]);
     qemu.io(
         Path::new(&image),
         &["write -P 7 64k 64k".into(), "write -z 1M 64k".into()],
@@ -90,18 +87,15 @@ fn an_image_is_described_checked_mapped_and_compared() {
 
 #[test]
 fn what_a_guest_could_have_written_leads_nowhere() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let (base, image) = (path("base"), path("image.qcow2"));
     qemu.done(&["create", "-q", "-f", "raw", &base, "1M"]);
-    qemu.done(&[
-        "create", "-q", "-f", "qcow2", "-F", "raw", "-b", &base, &image,
-    ]);
+    qemu.create(&image, &["-F", "raw", "-b", &base]);
     // The guest writes an image into its disk; it stays bytes.
     let inner = path("inner.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", &inner, "1M"]);
+    qemu.create(&inner, &["1M"]);
     let mut bytes = std::fs::read(&inner).unwrap();
     bytes.resize(1 << 20, 0);
     std::fs::write(&base, &bytes).unwrap();
@@ -149,8 +143,7 @@ fn what_is_no_image_or_damaged_is_said_so() {
 
 #[test]
 fn disks_are_converted_there_and_back() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let mut bytes = vec![0; 3 << 20];
     bytes[100_000..900_000].fill(7);
@@ -190,12 +183,11 @@ fn disks_are_converted_there_and_back() {
 /// Snapshots, bitmaps, backing and data files come along as they were asked for.
 #[test]
 fn what_lies_beside_a_disk_is_converted_too() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let from = path("from.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", &from, "4M"]);
+    qemu.create(&from, &["4M"]);
     qemu.io(Path::new(&from), &["write -P 7 64k 64k".into()]);
     qemu.done(&["snapshot", "-c", "monday", &from]);
     qemu.done(&["bitmap", "--add", &from, "since"]);

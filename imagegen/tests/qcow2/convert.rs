@@ -1,6 +1,6 @@
 //! What is written is what it was made of, by QEMU's judgement and by our own.
 
-use crate::images::{self, Qemu};
+use crate::images::{self, Qemu, begin};
 use imagegen::qcow2::check;
 use imagegen::qcow2::format::{CompressionType, RefcountWidth};
 use imagegen::qcow2::open::{Format, open};
@@ -125,9 +125,8 @@ fn random_disks_in_images_of_every_kind() {
 /// As small as QEMU's, and holes cost nothing.
 #[test]
 fn it_is_no_larger_than_qemus() {
-    let Some(qemu) = Qemu::find() else { return };
+    let Some((qemu, dir)) = begin() else { return };
     let mut random = images::random();
-    let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (raw, ours, theirs) = (path("disk.raw"), path("ours.qcow2"), path("theirs.qcow2"));
     let file = File::create(&raw).unwrap();
@@ -157,7 +156,7 @@ fn above_a_backing_file_zeroes_hide_it_and_nothing_shows_it() {
         std::fs::write(&base, vec![9; 4 << 20]).unwrap();
         // The disk: what one image alone holds, without what is below it.
         let top = path("top.qcow2");
-        qemu.done(&["create", "-q", "-f", "qcow2", top.to_str().unwrap(), "4M"]);
+        qemu.create(&top, &["4M"]);
         qemu.io(
             &top,
             &["write -P 5 64k 64k".into(), "write -z 1M 256k".into()],

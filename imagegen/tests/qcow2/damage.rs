@@ -2,15 +2,12 @@
 //! QEMU says.
 
 use crate::command::said;
-use crate::images::Qemu;
+use crate::images::{Qemu, begin, text};
 use imagegen::qcow2::check;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use std::fs::File;
 use std::path::Path;
-use std::process::Command;
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// The exit codes of both checks, and how many leaks each found.
 #[track_caller]
@@ -27,10 +24,9 @@ fn both_say(qemu: &Qemu, image: &Path, what: &str) -> i32 {
 
 #[test]
 fn a_check_goes_on_where_an_image_is_cut_off() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let image = dir.path().join("image.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", text(&image), "4M"]);
+    qemu.create(&image, &["4M"]);
     qemu.io(&image, &["write -P 7 0 1M".into()]);
     qemu.done(&["snapshot", "-c", "monday", text(&image)]);
     qemu.io(&image, &["write -P 8 0 128k".into()]);
@@ -61,10 +57,9 @@ fn a_check_goes_on_where_an_image_is_cut_off() {
 /// A program that knows no bitmaps wrote to the image: they say nothing any more.
 #[test]
 fn stale_bitmaps_are_marked_leaked_and_left() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let image = dir.path().join("image.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", text(&image), "4M"]);
+    qemu.create(&image, &["4M"]);
     qemu.done(&["bitmap", "--add", text(&image), "since"]);
     qemu.io(&image, &["write -P 8 1M 64k".into()]);
     assert_eq!(both_say(&qemu, &image, "kept"), 0);
@@ -102,31 +97,12 @@ fn a_comparison_that_failed_is_no_difference() {
 
 #[test]
 fn only_files_and_block_devices_are_opened() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let fifo = dir.join("fifo");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     let image = dir.join("image.qcow2");
-    qemu.done(&[
-        "create",
-        "-q",
-        "-u",
-        "-f",
-        "qcow2",
-        "-F",
-        "raw",
-        "-b",
-        "fifo",
-        text(&image),
-        "1M",
-    ]);
+    qemu.create(&image, &["-u", "-F", "raw", "-b", "fifo", "1M"]);
     for words in [
         &["map", "-fqcow2", "image.qcow2"][..],
         &["info", "fifo"],
@@ -145,22 +121,11 @@ fn only_files_and_block_devices_are_opened() {
 
 #[test]
 fn names_in_images_say_nothing_to_a_terminal() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let (base, image) = (dir.join("b\x1b[31m"), dir.join("image.qcow2"));
     std::fs::write(&base, vec![7; 1 << 20]).unwrap();
-    qemu.done(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "raw",
-        "-b",
-        text(&base),
-        text(&image),
-    ]);
+    qemu.create(&image, &["-F", "raw", "-b", text(&base)]);
     let (told, code) = said(dir, &["map", "-fqcow2", "image.qcow2"]);
     assert_eq!((told.contains("b\\u{1b}[31m"), code), (true, 0), "{told}");
     assert!(!told.contains('\x1b'), "{told}");
@@ -173,25 +138,14 @@ fn names_in_images_say_nothing_to_a_terminal() {
 /// Not the image that leads to it.
 #[test]
 fn the_file_that_cannot_be_read_is_named() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let (base, image) = (
         dir.path().join("base.qcow2"),
         dir.path().join("image.qcow2"),
     );
-    qemu.done(&["create", "-q", "-f", "qcow2", text(&base), "1M"]);
+    qemu.create(&base, &["1M"]);
     qemu.io(&base, &["write -P 7 0 64k".into()]);
-    qemu.done(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "qcow2",
-        "-b",
-        text(&base),
-        text(&image),
-    ]);
+    qemu.create(&image, &["-F", "qcow2", "-b", text(&base)]);
     // Entry 0 of its table of level 2 gets a reserved bit.
     let mut bytes = std::fs::read(&base).unwrap();
     let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());

@@ -1,7 +1,7 @@
 //! Sizes, names and contents at the edges of what the format can say.
 
 use crate::command::said;
-use crate::images::Qemu;
+use crate::images::{Qemu, begin};
 use imagegen::qcow2::open::{Format, open};
 use imagegen::qcow2::write::{Contents, Options, Targets, Version, write};
 use imagegen::target::{Overwrite, Target};
@@ -26,8 +26,7 @@ fn check(qemu: &Qemu, image: &Path, what: &str) {
 /// Of a cluster some parts are zeroes and the others those of the backing file.
 #[test]
 fn zeroes_hide_only_what_they_are_above() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let base = vec![9; 256 << 10];
     let mut top = base.clone();
@@ -84,8 +83,7 @@ fn the_last_bytes_of_an_odd_disk_are_kept() {
 
 #[test]
 fn the_last_bytes_of_odd_snapshots_are_kept() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let (raw, image) = (dir.path().join("odd.raw"), dir.path().join("odd.qcow2"));
     let mut bytes = vec![7; 100_001];
     fs::write(&raw, &bytes).unwrap();
@@ -114,8 +112,7 @@ fn the_last_bytes_of_odd_snapshots_are_kept() {
 
 #[test]
 fn a_disk_without_bytes_leaks_nothing() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     fs::write(dir.join("empty.raw"), "").unwrap();
     for (number, more) in [
@@ -170,11 +167,10 @@ fn names_that_do_not_fit_are_refused_before_anything_is_written() {
 /// Version 2 does not say how large a disk was when a snapshot was taken.
 #[test]
 fn an_old_image_has_no_snapshots_of_other_sizes() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let from = dir.join("from.qcow2").to_str().unwrap().to_owned();
-    qemu.done(&["create", "-q", "-f", "qcow2", &from, "4M"]);
+    qemu.create(&from, &["4M"]);
     qemu.done(&["snapshot", "-c", "monday", &from]);
     let words = |version, to| {
         [
@@ -197,11 +193,10 @@ fn an_old_image_has_no_snapshots_of_other_sizes() {
 
 #[test]
 fn the_state_of_a_machine_is_not_left_out_silently() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let from = dir.join("from.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", from.to_str().unwrap(), "4M"]);
+    qemu.create(&from, &["4M"]);
     qemu.done(&["snapshot", "-c", "monday", from.to_str().unwrap()]);
     let chain = open(&from, Some(Format::Qcow2), None).unwrap();
     let Some(imagegen::qcow2::read::Layer::Qcow2(image)) = chain.disk.layers().next() else {

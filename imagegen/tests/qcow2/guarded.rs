@@ -1,7 +1,7 @@
 //! What must not be read, written over or given away.
 
 use crate::command::said;
-use crate::images::Qemu;
+use crate::images::{Qemu, begin};
 use crate::tools::Loop;
 use rand::{Rng, SeedableRng};
 use std::fs;
@@ -33,26 +33,14 @@ fn files(qemu: &Qemu, dir: &Path) {
     fs::write(dir.join("disk.raw"), noise(1 << 20)).unwrap();
     let (base, data) = (path("base.raw"), format!("data_file={}", path("data.raw")));
     let middle = path("middle.qcow2");
-    qemu.done(&[
-        "create", "-q", "-f", "qcow2", "-F", "raw", "-b", &base, &middle,
-    ]);
-    qemu.done(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-o",
-        &data,
-        &path("image.qcow2"),
-        "1M",
-    ]);
+    qemu.create(&middle, &["-F", "raw", "-b", &base]);
+    qemu.create(path("image.qcow2"), &["-o", &data, "1M"]);
     qemu.io(&dir.join("image.qcow2"), &["write -P 7 0 1M".into()]);
 }
 
 #[test]
 fn nothing_is_written_over_what_is_read() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     files(&qemu, dir);
     let before = |name: &str| fs::read(dir.join(name)).unwrap();
@@ -115,8 +103,7 @@ fn nothing_is_written_over_what_is_read() {
 /// Nothing is recognised on a raw device, so nothing else keeps it from being written.
 #[test]
 fn a_device_that_is_read_is_not_written() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let Some(device) = Loop::new(&dir.join("disk"), 1 << 20) else {
         return;
@@ -124,16 +111,7 @@ fn a_device_that_is_read_is_not_written() {
     let name = device.0.to_str().unwrap();
     let image = dir.join("image.qcow2");
     let options = format!("data_file={name},data_file_raw=on");
-    qemu.done(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-o",
-        &options,
-        image.to_str().unwrap(),
-        "1M",
-    ]);
+    qemu.create(&image, &["-o", &options, "1M"]);
     fs::write(&device.0, noise(1 << 20)).unwrap();
     refused(
         dir,
@@ -145,8 +123,7 @@ fn a_device_that_is_read_is_not_written() {
 /// A guest wrote an image into its disk, which leads to a file of the host.
 #[test]
 fn what_only_looks_like_an_image_leads_nowhere() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     files(&qemu, dir);
     for name in ["middle.qcow2", "image.qcow2"] {
@@ -167,15 +144,14 @@ fn what_only_looks_like_an_image_leads_nowhere() {
 
 #[test]
 fn a_device_is_bytes_unless_told_otherwise() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     let Some(device) = Loop::new(&dir.join("disk"), 4 << 20) else {
         return;
     };
     let name = device.0.to_str().unwrap();
     let image = dir.join("image.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "1M"]);
+    qemu.create(&image, &["1M"]);
     qemu.io(&image, &["write -P 7 0 64k".into()]);
     let mut bytes = fs::read(&image).unwrap();
     bytes.resize(4 << 20, 0);
@@ -192,14 +168,11 @@ fn a_device_is_bytes_unless_told_otherwise() {
 /// QEMU looks for such a file where it is started, and not where the image lies.
 #[test]
 fn names_that_mean_something_else_to_qemu_are_refused() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     files(&qemu, dir);
     let image = dir.join("top.qcow2");
-    let create = ["create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b"];
-    let words = ["file:base.raw", image.to_str().unwrap(), "1M"];
-    qemu.done(&[&create[..], &words].concat());
+    qemu.create(&image, &["-u", "-F", "raw", "-b", "file:base.raw", "1M"]);
     let (text, code) = said(dir, &["map", "-f", "qcow2", "top.qcow2"]);
     assert_eq!(code, 1, "{text}");
     assert!(
@@ -227,12 +200,11 @@ fn names_that_mean_something_else_to_qemu_are_refused() {
 
 #[test]
 fn an_image_that_a_machine_uses_is_not_replaced() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let dir = dir.path();
     files(&qemu, dir);
     let image = dir.join("used.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "1M"]);
+    qemu.create(&image, &["1M"]);
     let before = fs::read(&image).unwrap();
     let holder = qemu.hold(&image);
     let words = ["convert", "--force", "-f", "raw", "disk.raw", "used.qcow2"];

@@ -1,6 +1,6 @@
 //! Damage is found, and never ends in a panic or without an end.
 
-use crate::images::{self, Qemu};
+use crate::images::{self, Qemu, begin};
 use imagegen::qcow2::check;
 use imagegen::qcow2::read::{Disk, Image, Layer};
 use rand::RngExt;
@@ -55,7 +55,7 @@ fn random_damage_is_an_error_and_never_a_panic() {
 /// A small image with data in it.
 fn plain(qemu: &Qemu, dir: &Path) -> Vec<u8> {
     let image = dir.join("image.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "4M"]);
+    qemu.create(&image, &["4M"]);
     qemu.io(&image, &["write -P 7 0 1M".to_owned()]);
     std::fs::read(image).unwrap()
 }
@@ -67,8 +67,7 @@ fn number(bytes: &[u8], at: usize) -> u64 {
 /// Each kind of damage is found by us and by QEMU.
 #[test]
 fn wrong_counts_and_marks_are_found() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let sound = plain(&qemu, dir.path());
     assert_eq!(use_it(&sound), 0);
     let block = number(&sound, number(&sound, 48) as usize) as usize;
@@ -102,10 +101,9 @@ fn wrong_counts_and_marks_are_found() {
 /// A table without entries lies nowhere.
 #[test]
 fn an_empty_disk_is_sound_wherever_its_table_would_be() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let image = dir.path().join("image.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "0"]);
+    qemu.create(&image, &["0"]);
     let mut bytes = std::fs::read(&image).unwrap();
     bytes[36..40].fill(0);
     bytes[40..48].copy_from_slice(&(1u64 << 40).to_be_bytes());
@@ -117,8 +115,7 @@ fn an_empty_disk_is_sound_wherever_its_table_would_be() {
 /// What must not be believed costs neither time nor memory.
 #[test]
 fn sizes_without_sense_are_refused() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let sound = plain(&qemu, dir.path());
     let fields: [(&str, usize, &[u8]); 7] = [
         ("clusters of 2^63 bytes", 20, &[0, 0, 0, 63]),

@@ -7,6 +7,16 @@ use std::fmt::Write;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// QEMU, and a directory to make images in.
+pub(crate) fn begin() -> Option<(Qemu, TempDir)> {
+    Some((Qemu::find()?, tempfile::tempdir().unwrap()))
+}
 
 /// `qemu-img` and `qemu-io`, if they are here.
 pub(crate) struct Qemu {
@@ -36,6 +46,12 @@ impl Qemu {
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "qemu-img {words:?}: {said}");
         String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Makes an image, as these options, and a size, say.
+    pub(crate) fn create(&self, image: impl AsRef<Path>, more: &[&str]) {
+        let words = ["create", "-q", "-f", "qcow2", text(image.as_ref())];
+        self.done(&[&words, more].concat());
     }
 
     /// Runs these commands on an image by `qemu-io`.
@@ -144,13 +160,12 @@ fn layer(
     let image = dir.join(format!("{number}.qcow2"));
     let (options, can_compress) = options(dir, number, below.is_none(), random);
     let size = (random.random_range(1..6u64) << 20) + 512 * random.random_range(0..9u64);
-    let mut words = vec!["create", "-q", "-f", "qcow2", "-o", &options];
-    if let Some(below) = below {
-        words.extend(["-F", "qcow2", "-b", below.to_str().unwrap()]);
-    }
     let size = size.to_string();
-    words.extend([image.to_str().unwrap(), &size]);
-    qemu.done(&words);
+    let mut more = vec!["-o", &options, &size];
+    if let Some(below) = below {
+        more.extend(["-F", "qcow2", "-b", text(below)]);
+    }
+    qemu.create(&image, &more);
     if can_compress {
         compress(qemu, &image, random);
     }

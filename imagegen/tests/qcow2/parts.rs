@@ -1,7 +1,7 @@
 //! What lies beside the disk: snapshots, bitmaps, backing files, data files, pipes.
 
 use crate::convert::{disk, options};
-use crate::images::{self, Qemu};
+use crate::images::{self, Qemu, begin, text};
 use imagegen::qcow2::check;
 use imagegen::qcow2::format::{BitmapFlag, CompressionType, RefcountWidth};
 use imagegen::qcow2::open::{Format, open, versions};
@@ -17,10 +17,6 @@ use std::path::Path;
 
 fn file(path: &Path) -> Target {
     Target::growing(path, 0, Overwrite::Force).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 /// Makes an image, and asks both checks about it.
@@ -98,11 +94,10 @@ fn snapshots_come_along_and_what_they_share_is_written_once() {
 /// A disk of which little changed between two snapshots is hardly larger with them.
 #[test]
 fn many_snapshots_of_one_disk_cost_what_changed() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let path = |name: &str| dir.path().join(name);
     let from = path("from.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", text(&from), "64M"]);
+    qemu.create(&from, &["64M"]);
     qemu.io(&from, &["write -P 3 0 32M".into()]);
     for number in 0..10 {
         qemu.done(&["snapshot", "-c", &format!("s{number}"), text(&from)]);
@@ -148,7 +143,7 @@ fn bitmaps_come_along() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let from = path("from.qcow2");
-        qemu.done(&["create", "-q", "-f", "qcow2", text(&from), "40M"]);
+        qemu.create(&from, &["40M"]);
         for (name, granularity) in [("monday", "4k"), ("tuesday", "512")] {
             qemu.done(&["bitmap", "--add", "-g", granularity, text(&from), name]);
         }
@@ -200,7 +195,7 @@ fn bitmaps_come_along() {
         assert_eq!(bits(read(&image)), bits(bitmaps));
         // QEMU's own reading of them, over one that is empty.
         let merged = path("merged.qcow2");
-        qemu.done(&["create", "-q", "-f", "qcow2", text(&merged), "40M"]);
+        qemu.create(&merged, &["40M"]);
         qemu.done(&["bitmap", "--add", "-g", "512", text(&merged), "tuesday"]);
         let words = [
             "bitmap",
@@ -347,11 +342,10 @@ fn a_pipe_gets_what_a_file_gets() {
 /// Many tiny compressed clusters in one, used by many: counts do not overflow.
 #[test]
 fn narrow_counts_are_never_exceeded() {
-    let Some(qemu) = Qemu::find() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let Some((qemu, dir)) = begin() else { return };
     let path = |name: &str| dir.path().join(name);
     let from = path("from.qcow2");
-    qemu.done(&["create", "-q", "-f", "qcow2", text(&from), "16M"]);
+    qemu.create(&from, &["16M"]);
     qemu.io(&from, &["write -P 3 0 16M".into()]);
     for number in 0..6 {
         qemu.done(&["snapshot", "-c", &format!("s{number}"), text(&from)]);

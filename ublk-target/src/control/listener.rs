@@ -10,18 +10,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
+
+use super::accept::Accepting;
 
 /// Why a socket could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -95,16 +95,15 @@ pub trait Service: Send + Sync + 'static {
     fn refuse(&self, stream: UnixStream, why: &str);
 }
 
-/// What is needed to disconnect a handler; taken by whoever does it.
+/// What is needed to disconnect a handler.
 struct Connection {
-    stream: Option<UnixStream>,
-    thread: Option<JoinHandle<()>>,
+    stream: UnixStream,
+    thread: JoinHandle<()>,
 }
 
 struct Shared<S> {
     service: S,
     max: usize,
-    stopping: AtomicBool,
     next: AtomicU64,
     open: Mutex<HashMap<u64, Connection>>,
 }
@@ -113,10 +112,8 @@ struct Shared<S> {
 pub struct Listener {
     /// The socket's file, if it is ours to remove.
     path: Option<PathBuf>,
-    /// Closing it ends the accepting thread.
-    wake: UnixStream,
-    accepting: JoinHandle<()>,
-    disconnect: Box<dyn Fn() + Send + Sync>,
+    accepting: Accepting,
+    disconnect: Box<dyn FnOnce() + Send + Sync>,
 }
 
 impl Listener {
@@ -154,25 +151,25 @@ impl Listener {
         let shared = Arc::new(Shared {
             service,
             max,
-            stopping: AtomicBool::new(false),
             next: AtomicU64::new(0),
             open: Mutex::default(),
         });
-        let (wake, woken) = UnixStream::pair().map_err(at("watch", path))?;
         let accepting = {
             let shared = shared.clone();
             let name = path
                 .file_name()
                 .map_or_else(String::new, |n| n.to_string_lossy().into());
-            std::thread::Builder::new()
-                .name(format!("accept-{name}"))
-                .spawn(move || accept_loop(&socket, &woken, &shared))
-                .map_err(at("start a thread for", path))?
+            Accepting::start(
+                format!("accept-{name}"),
+                socket,
+                UnixListener::accept,
+                move |(stream, _)| admit(stream, &shared),
+            )
+            .map_err(at("start a thread for", path))?
         };
         let disconnect = Box::new(move || shared.disconnect());
         Ok(Self {
             path: None,
-            wake,
             accepting,
             disconnect,
         })
@@ -181,9 +178,7 @@ impl Listener {
     /// Stops accepting, disconnects everyone, waits for all threads and removes
     /// the socket if it is ours.
     pub fn stop(self) {
-        (self.disconnect)();
-        drop(self.wake);
-        let _ = self.accepting.join();
+        self.accepting.stop();
         (self.disconnect)();
         if let Some(path) = self.path {
             let _ = std::fs::remove_file(path);
@@ -192,17 +187,15 @@ impl Listener {
 }
 
 impl<S> Shared<S> {
-    /// Shuts every connection's stream and joins the threads.
+    /// Shuts every connection's stream and joins the threads. No other may come any more.
     fn disconnect(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        let take = |open: &mut Connection| (open.stream.take(), open.thread.take());
         // Not joined under the lock: a handler takes it to remove itself.
-        let open: Vec<_> = self.open.lock().values_mut().map(take).collect();
-        for stream in open.iter().filter_map(|(stream, _)| stream.as_ref()) {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
+        let open = std::mem::take(&mut *self.open.lock());
+        for connection in open.values() {
+            let _ = connection.stream.shutdown(std::net::Shutdown::Both);
         }
-        for thread in open.into_iter().filter_map(|(_, thread)| thread) {
-            let _ = thread.join();
+        for connection in open.into_values() {
+            let _ = connection.thread.join();
         }
     }
 }
@@ -227,30 +220,6 @@ fn bind(path: &Path) -> Result<UnixListener, ListenError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .map_err(at("set the mode of", path))?;
     Ok(listener)
-}
-
-/// Accepts until the other end of `woken` is closed. The socket itself is not shut
-/// down for that: one that was passed to us stays open for our successor.
-fn accept_loop<S: Service>(socket: &UnixListener, woken: &UnixStream, shared: &Arc<Shared<S>>) {
-    let mut watched = [
-        PollFd::new(socket.as_fd(), PollFlags::POLLIN),
-        PollFd::new(woken.as_fd(), PollFlags::POLLIN),
-    ];
-    loop {
-        let ready = poll(&mut watched, PollTimeout::NONE).map_err(io::Error::from);
-        if shared.stopping.load(Ordering::SeqCst) {
-            return;
-        }
-        match ready.and_then(|_| socket.accept()) {
-            Ok((stream, _)) => admit(stream, shared),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                // Out of descriptors or memory: others may give some back.
-                tracing::warn!(%error, "cannot accept a connection");
-                std::thread::sleep(std::time::Duration::from_millis(100));
-            }
-        }
-    }
 }
 
 fn admit<S: Service>(stream: UnixStream, shared: &Arc<Shared<S>>) {
@@ -282,13 +251,8 @@ fn admit<S: Service>(stream: UnixStream, shared: &Arc<Shared<S>>) {
     };
     // Still under the lock: the handler cannot have removed its entry yet.
     if let Ok(thread) = handler {
-        open.insert(
-            id,
-            Connection {
-                stream: Some(copy),
-                thread: Some(thread),
-            },
-        );
+        let stream = copy;
+        open.insert(id, Connection { stream, thread });
     }
 }
 

@@ -6,8 +6,10 @@
 //! | [`frame`] | length-limited, time-limited messages on a socket |
 //! | [`client`], [`server`] | the two sides |
 //! | [`listener`] | a private socket with bounded connections (also for NBD) |
+//! | [`accept`] | the thread that accepts them (also for NBD over TCP) |
 //! | [`utc`] | times as people read them |
 
+pub mod accept;
 pub mod client;
 pub mod frame;
 pub mod listener;

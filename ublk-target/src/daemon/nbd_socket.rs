@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::Daemon;
 use crate::control::listener::{ListenError, Listener, Service};
+use crate::export::Export;
 use crate::nbd::negotiate::DEFAULT_TIMEOUT;
-use crate::nbd::{NegotiateError, negotiate};
+use crate::nbd::{NegotiateError, Negotiated, negotiate};
 use crate::runtime::Runtime;
 
 /// Most handshakes at once; connections being served do not count.
@@ -40,17 +41,24 @@ impl Service for Front {
             Err(error) => return tracing::info!(%error, "an NBD handshake failed"),
         };
         tracing::debug!(export = %negotiated.name, "an NBD client is connected");
-        let socket = OwnedFd::from(stream);
-        if let Err(error) = self
-            .runtime
-            .serve(socket, negotiated.export, negotiated.options)
-        {
-            tracing::info!(export = %negotiated.name, %error, "an NBD client came too late");
-        }
+        hand_over(&self.runtime, stream.into(), negotiated);
     }
 
     fn refuse(&self, _stream: UnixStream, why: &str) {
         // The protocol has no word for this before the handshake: hang up.
         tracing::warn!("hung up on an NBD client: {why}");
+    }
+}
+
+/// Has an I/O thread serve what was negotiated from here on.
+pub(super) fn hand_over(runtime: &Runtime, socket: OwnedFd, negotiated: Negotiated<Arc<Export>>) {
+    let Negotiated {
+        export,
+        name,
+        options,
+        ..
+    } = negotiated;
+    if let Err(error) = runtime.serve(socket, export, options) {
+        tracing::info!(export = %name, %error, "an NBD client came too late");
     }
 }

@@ -7,18 +7,18 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ServerConfig;
 
 use super::Daemon;
 use super::nbd_places::Places;
+use super::nbd_socket::hand_over;
+use crate::control::accept::Accepting;
 use crate::export::Export;
 use crate::nbd::negotiate::{DEFAULT_TIMEOUT, demand_tls, negotiate_encrypted};
 use crate::nbd::{NegotiateError, Negotiated, negotiate};
@@ -46,9 +46,7 @@ pub enum Security {
 /// A listening TCP socket. Dropping it does not stop it: call [`Tcp::stop`].
 pub struct Tcp {
     address: SocketAddr,
-    /// Closing it ends the accepting thread.
-    wake: UnixStream,
-    accepting: JoinHandle<()>,
+    accepting: Accepting,
 }
 
 impl Tcp {
@@ -66,7 +64,6 @@ impl Tcp {
         // A client that has gone again must not hold up those behind it.
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let (wake, woken) = UnixStream::pair()?;
         let front = Arc::new(Front {
             security,
             daemon,
@@ -74,14 +71,10 @@ impl Tcp {
             handshakes: Places::new(MAX_HANDSHAKES, MAX_OF_ADDRESS),
             encrypted: Places::new(MAX_TLS, MAX_TLS_OF_ADDRESS),
         });
-        let accepting = std::thread::Builder::new()
-            .name("accept-nbd-tcp".into())
-            .spawn(move || accept_loop(&listener, &woken, &front))?;
-        Ok(Self {
-            address,
-            wake,
-            accepting,
-        })
+        let admit = move |(stream, peer)| admit(stream, peer, &front);
+        let name = "accept-nbd-tcp".into();
+        let accepting = Accepting::start(name, listener, TcpListener::accept, admit)?;
+        Ok(Self { address, accepting })
     }
 
     /// Where it listens.
@@ -92,8 +85,7 @@ impl Tcp {
 
     /// Accepts no further connection. Handshakes under way end by themselves.
     pub fn stop(self) {
-        drop(self.wake);
-        let _ = self.accepting.join();
+        self.accepting.stop();
     }
 }
 
@@ -103,38 +95,6 @@ struct Front {
     runtime: Arc<Runtime>,
     handshakes: Arc<Places>,
     encrypted: Arc<Places>,
-}
-
-/// Accepts until the other end of `woken` is closed.
-fn accept_loop(listener: &TcpListener, woken: &UnixStream, front: &Arc<Front>) {
-    let mut watched = [
-        PollFd::new(listener.as_fd(), PollFlags::POLLIN),
-        PollFd::new(woken.as_fd(), PollFlags::POLLIN),
-    ];
-    loop {
-        let _interrupted = poll(&mut watched, PollTimeout::NONE);
-        let stopped = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        if watched.last().is_none_or(stopped) {
-            return;
-        }
-        match listener.accept() {
-            Ok((stream, peer)) => admit(stream, peer, front),
-            Err(error) if is_of_a_client(&error) => {}
-            Err(error) => {
-                // Out of descriptors or memory: others may give some back.
-                tracing::warn!(%error, "cannot accept a connection");
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        }
-    }
-}
-
-fn is_of_a_client(error: &io::Error) -> bool {
-    use io::ErrorKind as K;
-    matches!(
-        error.kind(),
-        K::Interrupted | K::WouldBlock | K::ConnectionAborted | K::ConnectionReset
-    )
 }
 
 fn admit(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) {
@@ -186,16 +146,18 @@ impl Front {
         stream.set_nodelay(true)?;
         // Else the connection of a machine that lost its power stays for ever.
         keep_alive(&stream)?;
-        match &self.security {
+        let (socket, negotiated): (OwnedFd, _) = match &self.security {
             Security::Plain => {
                 let negotiated = negotiate(&stream, &*self.daemon, DEFAULT_TIMEOUT)?;
-                self.hand_over(stream.into(), negotiated, peer);
+                (stream.into(), negotiated)
             }
             Security::Tls(config) => {
                 let (inner, negotiated) = self.encrypt(config.clone(), stream, peer)?;
-                self.hand_over(inner.into(), negotiated, peer);
+                (inner.into(), negotiated)
             }
-        }
+        };
+        tracing::info!(export = %negotiated.name, %peer, "an NBD client is connected");
+        hand_over(&self.runtime, socket, negotiated);
         Ok(())
     }
 
@@ -222,18 +184,5 @@ impl Front {
         let left = deadline.saturating_duration_since(Instant::now());
         let negotiated = negotiate_encrypted(&inner, &*self.daemon, left, greeted)?;
         Ok((inner, negotiated))
-    }
-
-    fn hand_over(&self, socket: OwnedFd, negotiated: Negotiated<Arc<Export>>, peer: SocketAddr) {
-        let Negotiated {
-            export,
-            name,
-            options,
-            ..
-        } = negotiated;
-        tracing::info!(export = %name, %peer, "an NBD client is connected");
-        if let Err(error) = self.runtime.serve(socket, export, options) {
-            tracing::info!(export = %name, %error, "an NBD client came too late");
-        }
     }
 }

@@ -224,22 +224,18 @@ impl Reply {
         let most = MAX_EXTENTS / told.len().max(1);
         for (index, status) in told.iter().enumerate() {
             let extents = clipped(request, &status.extents, most);
-            let (kind, count, extents) = match form {
-                Form::Extended => (chunk::BLOCK_STATUS_EXT, Some(extents.len()), wide(&extents)),
-                _ => (chunk::BLOCK_STATUS, None, narrow(&extents)),
-            };
             if extents.is_empty() {
                 return None;
             }
-            let count = count.map(|count| (count as u32).to_be_bytes());
-            let count = count.as_ref().map_or(&[][..], |count| count);
-            let len = 4 + count.len() + extents.len();
-            let last = index + 1 == told.len();
+            let (kind, list) = match form {
+                Form::Extended => (chunk::BLOCK_STATUS_EXT, wide(&extents)),
+                _ => (chunk::BLOCK_STATUS, narrow(&extents)),
+            };
+            let (last, len) = (index + 1 == told.len(), 4 + list.len());
             let head = Head::chunk(form, (request.cookie, request.offset), kind, last, len);
             bytes.extend_from_slice(head.as_bytes());
             bytes.extend_from_slice(&status.context.to_be_bytes());
-            bytes.extend_from_slice(count);
-            bytes.extend_from_slice(&extents);
+            bytes.extend_from_slice(&list);
         }
         (!bytes.is_empty()).then_some(Self {
             head: Head::new(&[]),
@@ -338,21 +334,28 @@ fn clipped(request: &Request, extents: &[Extent], most: usize) -> Vec<Extent> {
 
 /// In 32 bits: a request without extended headers is no longer than that.
 fn narrow(extents: &[Extent]) -> Vec<u8> {
-    let wire = |extent: &Extent| WireExtent {
-        len: (extent.len as u32).into(),
-        flags: extent.flags.into(),
-    };
-    let extents: Vec<WireExtent> = extents.iter().map(wire).collect();
-    extents.as_bytes().to_vec()
+    let mut list = Vec::new();
+    for extent in extents {
+        let wire = WireExtent {
+            len: (extent.len as u32).into(),
+            flags: extent.flags.into(),
+        };
+        list.extend_from_slice(wire.as_bytes());
+    }
+    list
 }
 
+/// In 64 bits, and how many they are.
 fn wide(extents: &[Extent]) -> Vec<u8> {
-    let wire = |extent: &Extent| WideExtent {
-        len: extent.len.into(),
-        flags: u64::from(extent.flags).into(),
-    };
-    let extents: Vec<WideExtent> = extents.iter().map(wire).collect();
-    extents.as_bytes().to_vec()
+    let mut list = (extents.len() as u32).to_be_bytes().to_vec();
+    for extent in extents {
+        let wire = WideExtent {
+            len: extent.len.into(),
+            flags: u64::from(extent.flags).into(),
+        };
+        list.extend_from_slice(wire.as_bytes());
+    }
+    list
 }
 
 /// The queue is full: more replies than requests.

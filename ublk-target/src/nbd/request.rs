@@ -6,9 +6,7 @@
 
 use super::export::ExportInfo;
 use super::negotiate::Options;
-use super::wire::{
-    Errno, ExtendedRequestHeader, RequestHeader, allocation, command, command_flag, dirty,
-};
+use super::wire::{Errno, RequestHeader, allocation, command, command_flag, dirty};
 
 /// What a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,28 +104,15 @@ pub struct Head {
     pub len: u64,
 }
 
-impl From<RequestHeader> for Head {
-    fn from(header: RequestHeader) -> Self {
+impl<Len: Into<u64>> From<RequestHeader<Len>> for Head {
+    fn from(header: RequestHeader<Len>) -> Self {
         Self {
             magic: header.magic.get(),
             flags: header.flags.get(),
             command: header.command.get(),
             cookie: header.cookie.get(),
             offset: header.offset.get(),
-            len: header.len.get().into(),
-        }
-    }
-}
-
-impl From<ExtendedRequestHeader> for Head {
-    fn from(header: ExtendedRequestHeader) -> Self {
-        Self {
-            magic: header.magic.get(),
-            flags: header.flags.get(),
-            command: header.command.get(),
-            cookie: header.cookie.get(),
-            offset: header.offset.get(),
-            len: header.len.get(),
+            len: header.len.into(),
         }
     }
 }

@@ -298,26 +298,8 @@ pub struct InfoBlockSize {
 /// A request; a write's payload follows.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct RequestHeader {
-    /// [`REQUEST_MAGIC`].
-    pub magic: U32,
-    /// Bits of [`command_flag`].
-    pub flags: U16,
-    /// One of [`command`].
-    pub command: U16,
-    /// The client's name for the request, repeated in the reply.
-    pub cookie: U64,
-    /// First byte.
-    pub offset: U64,
-    /// Bytes.
-    pub len: U32,
-}
-
-/// A request under extended headers; its payload follows.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct ExtendedRequestHeader {
-    /// [`EXTENDED_REQUEST_MAGIC`].
+pub struct RequestHeader<Len = U32> {
+    /// [`REQUEST_MAGIC`] or [`EXTENDED_REQUEST_MAGIC`].
     pub magic: U32,
     /// Bits of [`command_flag`].
     pub flags: U16,
@@ -328,8 +310,11 @@ pub struct ExtendedRequestHeader {
     /// First byte.
     pub offset: U64,
     /// Bytes of payload with [`command_flag::PAYLOAD_LEN`], else of effect.
-    pub len: U64,
+    pub len: Len,
 }
+
+/// A request under extended headers; its payload follows.
+pub type ExtendedRequestHeader = RequestHeader<U64>;
 
 /// A simple reply; a successful read's data follows.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

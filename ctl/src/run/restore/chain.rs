@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use imagegen::qcow2::open::{self, OpenError};
 use imagegen::qcow2::provenance::Fit;
-use imagegen::qcow2::read::{Disk, Layer, ReadError};
+use imagegen::qcow2::read::{Disk, Image, Layer, ReadError};
 use ublk_target::control::protocol::{ErrorCode, Failure};
 
 use crate::Done;
@@ -79,10 +79,7 @@ const HELP: &str = "imagegen qcow2 check looks into an image; -f raw says that t
 /// The image at `path` over `disk`, the newest image of which is `below`.
 fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
     let disk = open::over(path, disk).map_err(unreadable)?;
-    let backing = match disk.layers().next() {
-        Some(Layer::Qcow2(image)) => image.backing().unwrap_or_default(),
-        _ => "",
-    };
+    let backing = disk.image().and_then(Image::backing).unwrap_or_default();
     // Moved they may be, but not taken for each other.
     let (over, under) = (path.display(), below.display());
     match Path::new(backing).file_name() {

@@ -137,6 +137,15 @@ impl<S: Source> Disk<S> {
         self.levels.iter().map(|level| &level.layer)
     }
 
+    /// The topmost layer, if it is QCOW2.
+    #[must_use]
+    pub fn image(&self) -> Option<&Image<S>> {
+        match &self.levels.first()?.layer {
+            Layer::Qcow2(image) => Some(image),
+            Layer::Raw(_) | Layer::Parts(..) => None,
+        }
+    }
+
     /// Bytes of the disk.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -193,17 +202,7 @@ impl<S: Source> Disk<S> {
     /// # Errors
     /// If a layer's tables cannot be read or are not sound.
     pub fn same_places(&self, other: &Self, at: u64, most: u64) -> Result<u64> {
-        let end = at + most;
-        let mut next = at;
-        while next < end {
-            let (one, two) = (self.run(next, end - next)?, other.run(next, end - next)?);
-            if self.place(&one) != other.place(&two) || one.length == 0 {
-                break;
-            }
-            // Of a compressed cluster the length says how much of it is meant.
-            next += one.length.min(two.length);
-        }
-        Ok(next - at)
+        self.alike(other, at, most, true)
     }
 
     /// Bytes from `at` on none of which is in the same place as that of `other`, with layers
@@ -212,14 +211,22 @@ impl<S: Source> Disk<S> {
     /// # Errors
     /// If a layer's tables cannot be read or are not sound.
     pub fn differing(&self, other: &Self, at: u64, most: u64) -> Result<u64> {
+        self.alike(other, at, most, false)
+    }
+
+    /// Bytes from `at` on of which all are in the same place, or none is: as `same` says.
+    fn alike(&self, other: &Self, at: u64, most: u64, same: bool) -> Result<u64> {
         let end = at.saturating_add(most);
         let mut next = at;
         while next < end {
             let (one, two) = (self.run(next, end - next)?, other.run(next, end - next)?);
-            if self.place(&one) == other.place(&two) || one.length == 0 {
+            let is_same = self.place(&one) == other.place(&two);
+            // Of a compressed cluster the length says how much of it is meant.
+            let length = one.length.min(two.length);
+            if is_same != same || length == 0 {
                 break;
             }
-            next += one.length.min(two.length).max(1);
+            next += length;
         }
         Ok(next - at)
     }

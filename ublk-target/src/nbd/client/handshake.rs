@@ -59,31 +59,35 @@ impl Client {
         }
         let kinds = [&[0, 1][..], &info::BLOCK_SIZE.to_be_bytes()].concat();
         self.option(option::GO, &[name, kinds].concat())?;
-        self.replies(option::GO, Self::learn)
+        self.replies(option::GO, Self::learn)?;
+        match self.size {
+            Some(_) => Ok(()),
+            None => Err(ClientError::Protocol("no size of the export")),
+        }
     }
 
     /// A piece of information on the export.
     fn learn(&mut self, kind: u32, data: &[u8]) -> Result<()> {
-        let malformed = |_| ClientError::Protocol("malformed information on an export");
+        let malformed = || ClientError::Protocol("malformed information on an export");
         let told = data.first_chunk().map(|kind| u16::from_be_bytes(*kind));
         match told.filter(|_| kind == option_reply::INFO) {
             Some(info::EXPORT) => {
-                let export = InfoExport::read_from_bytes(data).map_err(|_| malformed(()))?;
-                self.size = export.size.get();
+                let export = InfoExport::read_from_bytes(data).map_err(|_| malformed())?;
+                self.size = Some(export.size.get());
             }
             Some(info::BLOCK_SIZE) => {
-                let sizes = InfoBlockSize::read_from_bytes(data).map_err(|_| malformed(()))?;
+                let sizes = InfoBlockSize::read_from_bytes(data).map_err(|_| malformed())?;
                 self.minimum = sizes.minimum.get();
                 self.preferred = sizes.preferred.get();
                 self.maximum = sizes.maximum.get().min(MAX_PAYLOAD);
                 if self.minimum == 0 || self.maximum < self.minimum {
-                    return Err(malformed(()));
+                    return Err(malformed());
                 }
                 self.maximum -= self.maximum % self.minimum;
             }
             // Whatever else it tells.
             Some(_) => {}
-            None => return Err(malformed(())),
+            None => return Err(malformed()),
         }
         Ok(())
     }

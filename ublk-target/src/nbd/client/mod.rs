@@ -73,9 +73,11 @@ pub struct Stretch {
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
-    size: u64,
+    /// As the server tells it.
+    size: Option<u64>,
     minimum: u32,
     preferred: u32,
+    /// A multiple of the minimum, not 0.
     maximum: u32,
     /// The number of `base:allocation`.
     context: Option<u32>,
@@ -98,7 +100,7 @@ impl Client {
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut client = Self {
             stream,
-            size: 0,
+            size: None,
             minimum: 1,
             preferred: 4096,
             maximum: 1 << 20,
@@ -114,7 +116,7 @@ impl Client {
     /// Bytes of the export.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.size.unwrap_or(0)
     }
 
     /// What every offset and length is a multiple of; bytes.
@@ -135,7 +137,7 @@ impl Client {
     /// # Errors
     /// If that cannot be read.
     pub fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let most = self.maximum.max(self.minimum) as usize;
+        let most = self.maximum as usize;
         let mut at = offset;
         for part in buffer.chunks_mut(most) {
             self.read_part(at, part)?;
@@ -220,7 +222,7 @@ impl Client {
     /// # Errors
     /// If the server refuses it or fails; an export may be read-only.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let most = self.maximum.max(self.minimum) as usize;
+        let most = self.maximum as usize;
         let mut at = offset;
         for part in bytes.chunks(most) {
             self.ask(command::WRITE, at, part.len() as u32)?;
@@ -258,7 +260,7 @@ impl Client {
             command: command.into(),
             cookie: self.cookie.into(),
             offset: offset.into(),
-            len: len.into(),
+            len: U32::new(len),
         };
         Ok(self.stream.write_all(header.as_bytes())?)
     }

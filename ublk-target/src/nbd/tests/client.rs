@@ -253,6 +253,17 @@ fn what_servers_may_do_is_understood_and_what_not_refused() {
     assert!(read(&twice).to_string().contains("not asked for"));
 }
 
+/// Else an export would pass for one without bytes, and a copy of it for complete.
+#[test]
+fn a_server_that_does_not_tell_the_size_is_refused() {
+    let mut said = handshake();
+    // The last reply has no data, that before it the size.
+    let done = said.split_off(said.len() - 20);
+    said.truncate(said.len() - 32);
+    let error = against([said, done, answers()].concat()).unwrap_err();
+    assert!(error.to_string().contains("no size"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 

@@ -12,30 +12,41 @@ pub(super) fn request(
     len: u32,
     payload: &[u8],
 ) -> Vec<u8> {
-    let mut out = 0x2560_9513_u32.to_be_bytes().to_vec();
-    out.extend(flags.to_be_bytes());
-    out.extend(command.to_be_bytes());
-    out.extend(cookie.to_be_bytes());
-    out.extend(offset.to_be_bytes());
-    out.extend(len.to_be_bytes());
-    out.extend(payload);
-    out
+    let len = len.to_be_bytes();
+    message(
+        0x2560_9513,
+        (flags, command),
+        (cookie, offset),
+        &len,
+        payload,
+    )
 }
 
 /// The same under extended headers.
 pub(super) fn extended(
     flags: u16,
     command: u16,
-    (cookie, offset): (u64, u64),
+    at: (u64, u64),
     len: u64,
     payload: &[u8],
 ) -> Vec<u8> {
-    let mut out = 0x21e4_1c71_u32.to_be_bytes().to_vec();
+    let len = len.to_be_bytes();
+    message(0x21e4_1c71, (flags, command), at, &len, payload)
+}
+
+fn message(
+    magic: u32,
+    (flags, command): (u16, u16),
+    (cookie, offset): (u64, u64),
+    len: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut out = magic.to_be_bytes().to_vec();
     out.extend(flags.to_be_bytes());
     out.extend(command.to_be_bytes());
     out.extend(cookie.to_be_bytes());
     out.extend(offset.to_be_bytes());
-    out.extend(len.to_be_bytes());
+    out.extend(len);
     out.extend(payload);
     out
 }

@@ -2,43 +2,25 @@
 
 use libdeflater::{CompressionLvl, Compressor};
 
+use super::CodecError;
 use super::search::{Search, Whole};
-use super::{Codec, CodecError, Fit, Room};
 
 /// In a stored block's first byte, a bit that nobody reads: what makes it other than zero.
 const UNREAD_BIT: u8 = 1 << 3;
 
-pub(super) struct Deflate {
-    compressor: Library,
-    search: Search,
-}
-
-struct Library(Compressor);
+pub(super) struct Deflate(Compressor);
 
 impl Deflate {
-    pub(super) fn new(level: i32) -> Result<Self, CodecError> {
+    pub(super) fn new(level: i32) -> Result<Search<Self>, CodecError> {
         let level = CompressionLvl::new(level).map_err(|error| CodecError {
             library: "libdeflate",
             cause: format!("{error:?}"),
         })?;
-        Ok(Self {
-            compressor: Library(Compressor::new(level)),
-            search: Search::default(),
-        })
+        Ok(Search::new(Self(Compressor::new(level))))
     }
 }
 
-impl Codec for Deflate {
-    fn fit(&mut self, input: &[u8], room: Room, out: &mut Vec<u8>) -> Result<Fit, CodecError> {
-        self.search.fit(&mut self.compressor, input, room, out)
-    }
-
-    fn forget(&mut self) {
-        self.search.forget();
-    }
-}
-
-impl Whole for Library {
+impl Whole for Deflate {
     fn compress(&mut self, input: &[u8], out: &mut [u8]) -> Result<Option<usize>, CodecError> {
         // The only error there is says that the output is too small.
         let Ok(size) = self.0.deflate_compress(input, out) else {

@@ -4,7 +4,7 @@
 //! A cluster may have any number of blocks up to its maximum, so an attempt is good enough
 //! if it ends shortly before the end of *any* block.
 
-use super::{CodecError, Fit, Room, judged, plain};
+use super::{Codec, CodecError, Fit, Room, judged, plain};
 
 /// Attempts for a cluster before the best one is taken.
 const ATTEMPTS: usize = 5;
@@ -49,9 +49,10 @@ pub(super) fn slack(room: Room) -> usize {
     }
 }
 
-/// One whole compression of an input: how many bytes, which are all in `out` if it takes so
-/// many. None if they are more, and nobody knows how many.
-pub(super) trait Whole {
+/// A library that only compresses all it is given.
+pub(super) trait Whole: Send {
+    /// One whole compression of an input: how many bytes, which are all in `out` if it takes
+    /// so many. None if they are more, and nobody knows how many.
     fn compress(&mut self, input: &[u8], out: &mut [u8]) -> Result<Option<usize>, CodecError>;
 }
 
@@ -62,26 +63,15 @@ struct Seen {
     size: usize,
 }
 
-/// Attempts and what they work in.
-#[derive(Default)]
-pub(super) struct Search {
+/// The codec of such a library, and what its attempts work in.
+pub(super) struct Search<W> {
+    library: W,
     pace: Pace,
     attempt: Vec<u8>,
 }
 
-impl Search {
-    pub(super) fn forget(&mut self) {
-        self.pace = Pace::default();
-    }
-
-    /// Finds how much of `input` fits into `room`.
-    pub(super) fn fit(
-        &mut self,
-        codec: &mut impl Whole,
-        input: &[u8],
-        room: Room,
-        out: &mut Vec<u8>,
-    ) -> Result<Fit, CodecError> {
+impl<W: Whole> Codec for Search<W> {
+    fn fit(&mut self, input: &[u8], room: Room, out: &mut Vec<u8>) -> Result<Fit, CodecError> {
         let goal = room.bytes - slack(room) / 2;
         let (mut fits, mut over) = (Seen::default(), None);
         let mut too_many = input.len() + 1;
@@ -92,7 +82,7 @@ impl Search {
         for _ in 0..ATTEMPTS {
             let now = next.clamp(fits.taken + 1, too_many - 1);
             let Some(seen) = input.get(..now) else { break };
-            match codec.compress(seen, &mut self.attempt)? {
+            match self.library.compress(seen, &mut self.attempt)? {
                 Some(size) if size <= room.bytes => {
                     out.clear();
                     out.extend_from_slice(self.attempt.get(..size).unwrap_or_default());
@@ -128,6 +118,20 @@ impl Search {
         }
         self.pace.note(fits.taken, fits.size);
         Ok(judged(fits.taken, fits.size, room, input.len()))
+    }
+
+    fn forget(&mut self) {
+        self.pace = Pace::default();
+    }
+}
+
+impl<W> Search<W> {
+    pub(super) fn new(library: W) -> Self {
+        Self {
+            library,
+            pace: Pace::default(),
+            attempt: Vec::new(),
+        }
     }
 
     /// Input that should come to `goal`, after so much of it was seen to fit, and so much not.

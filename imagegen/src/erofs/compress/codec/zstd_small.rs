@@ -4,49 +4,30 @@
 
 use zstd_safe::{CCtx, compress_bound};
 
+use super::CodecError;
 use super::search::{Search, Whole};
 use super::zstd::{context, failed};
-use super::{Codec, CodecError, Fit, Room};
 
 /// Bytes of the largest clusters that this is better for.
 pub(super) const MOST: u32 = 8 << 10;
 
-pub(super) struct ZstdSmall {
-    frames: Frames,
-    search: Search,
-}
-
 /// Makes one frame at a time.
-struct Frames {
+pub(super) struct ZstdSmall {
     context: CCtx<'static>,
     frame: Vec<u8>,
 }
 
 impl ZstdSmall {
     /// For clusters of up to `cluster` bytes.
-    pub(super) fn new(level: i32, cluster: u32) -> Result<Self, CodecError> {
-        let frames = Frames {
+    pub(super) fn new(level: i32, cluster: u32) -> Result<Search<Self>, CodecError> {
+        Ok(Search::new(Self {
             context: context(level, cluster)?,
             frame: Vec::new(),
-        };
-        Ok(Self {
-            frames,
-            search: Search::default(),
-        })
+        }))
     }
 }
 
-impl Codec for ZstdSmall {
-    fn fit(&mut self, input: &[u8], room: Room, out: &mut Vec<u8>) -> Result<Fit, CodecError> {
-        self.search.fit(&mut self.frames, input, room, out)
-    }
-
-    fn forget(&mut self) {
-        self.search.forget();
-    }
-}
-
-impl Whole for Frames {
+impl Whole for ZstdSmall {
     fn compress(&mut self, input: &[u8], out: &mut [u8]) -> Result<Option<usize>, CodecError> {
         // Room for all: the library's errors cannot be told from each other.
         self.frame.clear();
