@@ -14,7 +14,7 @@ use csnap_tests::guest::kernels::{self, Series, TESTED};
 use csnap_tests::guest::machine::{Disk, read, size};
 use csnap_tests::guest::payload::{Init, Put};
 use csnap_tests::guest::run::{End, Job, Outcome, run};
-use csnap_tests::guest::{host, judges, root};
+use csnap_tests::guest::{host, judges, libnbd, root};
 
 /// Runs programs in a virtual machine with a kernel that has ublk.
 #[derive(Debug, Parser)]
@@ -164,7 +164,7 @@ fn judges() -> Result<()> {
             }
         }
     }
-    outcome
+    libnbd::prepare(&cache, &mirror).and(outcome)
 }
 
 /// The cache with everything there; fetched now only what was never fetched.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::cache::{Cache, make_dir, write};
 use super::error::Result;
-use super::sources::{Source, render};
+use super::sources::{Kind, Source, render};
 use super::tool::{run, tool};
 
 /// A private apt.
@@ -23,7 +23,7 @@ impl Apt {
     /// # Errors
     /// If a file cannot be written or the lists cannot be fetched.
     pub fn new(cache: &Cache, name: &str, mirror: &Source, suites: &[&str]) -> Result<Self> {
-        Self::make(cache, name, mirror, suites, "-")
+        Self::make(cache, name, render(mirror, Kind::Binary, suites), "-")
     }
 
     /// One with the machine's own sources and `suites` besides.
@@ -31,22 +31,25 @@ impl Apt {
     /// # Errors
     /// As [`Apt::new`].
     pub fn beside_own(cache: &Cache, name: &str, mirror: &Source, suites: &[&str]) -> Result<Self> {
-        Self::make(cache, name, mirror, suites, "/etc/apt/sources.list.d")
+        let own = "/etc/apt/sources.list.d";
+        Self::make(cache, name, render(mirror, Kind::Binary, suites), own)
     }
 
-    fn make(
-        cache: &Cache,
-        name: &str,
-        mirror: &Source,
-        suites: &[&str],
-        parts: &str,
-    ) -> Result<Self> {
+    /// One with what the packages of `suites` are built from.
+    ///
+    /// # Errors
+    /// As [`Apt::new`].
+    pub fn of_sources(cache: &Cache, name: &str, mirror: &Source, suites: &[&str]) -> Result<Self> {
+        Self::make(cache, name, render(mirror, Kind::Source, suites), "-")
+    }
+
+    fn make(cache: &Cache, name: &str, entries: String, parts: &str) -> Result<Self> {
         let dir = cache.path("apt").join(name);
         for below in ["lists/partial", "cache/archives/partial"] {
             make_dir(&dir.join(below))?;
         }
         let sources = dir.join("guest.sources");
-        write(&sources, render(mirror, suites))?;
+        write(&sources, entries)?;
         let config = dir.join("apt.conf");
         write(&config, configuration(&dir, &sources, parts))?;
         let apt = Self { config };

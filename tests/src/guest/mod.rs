@@ -14,6 +14,7 @@
 //! | [`console`] | what the guest says, live |
 //! | [`mod@run`] | one run from start to end |
 //! | [`judges`] | besides: programs of other suites that judge images |
+//! | [`libnbd`] | besides: libnbd's own tests of servers |
 
 pub mod apt;
 pub mod cache;
@@ -23,6 +24,7 @@ pub mod error;
 pub mod host;
 pub mod judges;
 pub mod kernels;
+pub mod libnbd;
 pub mod machine;
 pub mod payload;
 pub mod root;

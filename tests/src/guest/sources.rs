@@ -134,11 +134,24 @@ fn deb822_entry(fields: &[(String, String)]) -> Option<Source> {
     })
 }
 
+/// Packages as they are installed, or what they are built from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `deb`
+    Binary,
+    /// `deb-src`
+    Source,
+}
+
 /// The same mirror and keyring, other suites, as deb822.
 #[must_use]
-pub fn render(mirror: &Source, suites: &[&str]) -> String {
+pub fn render(mirror: &Source, kind: Kind, suites: &[&str]) -> String {
+    let kind = match kind {
+        Kind::Binary => "deb",
+        Kind::Source => "deb-src",
+    };
     let mut text = format!(
-        "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nArchitectures: amd64\n",
+        "Types: {kind}\nURIs: {}\nSuites: {}\nComponents: main\nArchitectures: amd64\n",
         mirror.uri,
         suites.join(" ")
     );
@@ -205,7 +218,13 @@ deb [arch=amd64 signed-by=/keys/debian.gpg] http://mirror.invalid/debian bookwor
     #[test]
     fn what_is_rendered_is_read_back() {
         let mirror = pick(deb822(STANZAS), "bookworm").unwrap();
-        let again = deb822(&render(&mirror, &["trixie", "trixie-backports"]));
+        let again = deb822(&render(
+            &mirror,
+            Kind::Binary,
+            &["trixie", "trixie-backports"],
+        ));
+        let sources = deb822(&render(&mirror, Kind::Source, &["trixie"]));
+        assert!(sources.is_empty(), "{sources:?}");
         assert_eq!(again[0].suites, ["trixie", "trixie-backports"]);
         assert_eq!(again[0].signed_by, mirror.signed_by);
         assert_eq!(again[0].uri, mirror.uri);

@@ -20,6 +20,7 @@ mod kill;
 mod life;
 mod moved;
 mod nbd_changes;
+mod nbd_libnbd;
 mod nbd_tls;
 mod restore;
 mod scale;
