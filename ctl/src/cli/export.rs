@@ -31,6 +31,7 @@ pub struct SnapshotExportArgs {
         value_enum,
         value_name = "FORMAT",
         default_value = "qcow2",
+        requires = "from",
         help_heading = IMAGE
     )]
     pub backing_format: FormatName,

@@ -23,6 +23,7 @@ use std::fmt::Display;
 use std::io;
 
 use clap::CommandFactory;
+use imagegen::qcow2::read::ReadError;
 use ublk_target::control::protocol::{Answer, ErrorCode, Failure};
 
 use crate::Done;
@@ -69,6 +70,17 @@ fn code_of(error: &io::Error) -> ErrorCode {
     match error.kind() {
         io::ErrorKind::NotFound => ErrorCode::NotFound,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        // What `reading` makes of csnapd that went away.
+        io::ErrorKind::ConnectionAborted => ErrorCode::Unreachable,
+        _ => ErrorCode::Error,
+    }
+}
+
+/// The kind of failure that a disk which cannot be read is.
+fn read_code_of(error: &ReadError) -> ErrorCode {
+    match error.root() {
+        ReadError::Damaged { .. } => ErrorCode::Corruption,
+        ReadError::Io { cause, .. } => code_of(cause),
         _ => ErrorCode::Error,
     }
 }

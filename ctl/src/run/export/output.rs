@@ -14,8 +14,8 @@ use ublk_target::control::protocol::{ErrorCode, Failure};
 use crate::Done;
 use crate::cli::{FormatName, ImageArgs};
 use crate::progress::watched;
-use crate::run::code_of;
 use crate::run::reading::Remote;
+use crate::run::{code_of, read_code_of};
 
 /// Where an image goes, and what it shall be.
 pub(super) struct Output<'a> {
@@ -121,7 +121,8 @@ impl<'a> Output<'a> {
         match error {
             WriteError::Write(cause) => self.failed(error, code_of(cause)),
             WriteError::Option(_) => self.failed(error, ErrorCode::Usage),
-            WriteError::Read(_) | WriteError::Zstd(_) => self.failed(error, ErrorCode::Error),
+            WriteError::Read(cause) => self.failed(error, read_code_of(cause)),
+            WriteError::Zstd(_) => self.failed(error, ErrorCode::Error),
         }
     }
 

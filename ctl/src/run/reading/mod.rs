@@ -17,9 +17,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
+use ublk_target::control::protocol::{Failure, Request, SnapshotName};
 
-use super::{snapshot, status};
+use super::{code_of, snapshot, status};
 use crate::Done;
 use crate::session::Session;
 use rate::Rate;
@@ -51,7 +51,7 @@ impl Reader {
         snapshot::one(session, Request::SnapshotShow { snapshot })?;
         opened.map_err(|error| {
             let message = format!("cannot read {name}: {error}");
-            Failure::new(ErrorCode::Error, message)
+            Failure::new(code_of(&error), message)
                 .next("csnapctl status shows how csnapd is; csnapctl snapshot show the snapshot")
         })
     }

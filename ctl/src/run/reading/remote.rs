@@ -44,8 +44,8 @@ impl Remote {
         socket: PathBuf,
         export: String,
         rate: Option<Arc<Rate>>,
-    ) -> Result<Self, ClientError> {
-        let client = Client::connect(&socket, &export)?;
+    ) -> io::Result<Self> {
+        let client = Client::connect(&socket, &export).map_err(as_io)?;
         Ok(Self {
             size: client.size(),
             block: client.minimum_block().into(),
@@ -79,7 +79,7 @@ impl Remote {
         let idle = self.idle.lock().pop();
         let mut client = match idle {
             Some(client) => client,
-            None => Client::connect(&self.socket, &self.export).map_err(io::Error::other)?,
+            None => Client::connect(&self.socket, &self.export).map_err(as_io)?,
         };
         let done = act(&mut client).map_err(as_io)?;
         self.idle.lock().push(client);
@@ -119,9 +119,10 @@ impl Remote {
     }
 }
 
-/// The kind of an error that the protocol has a number for is kept.
+/// Keeps the kind of an error: that csnapd went away, or has no room.
 fn as_io(error: ClientError) -> io::Error {
     let kind = match &error {
+        ClientError::Connect { .. } | ClientError::Socket(_) => io::ErrorKind::ConnectionAborted,
         ClientError::Request { error: 28, .. } => io::ErrorKind::StorageFull,
         _ => io::ErrorKind::Other,
     };

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use imagegen::qcow2::open::{self, OpenError};
 use imagegen::qcow2::provenance::Fit;
-use imagegen::qcow2::read::{Disk, Image, Layer, ReadError};
+use imagegen::qcow2::read::{Disk, Image, Layer};
 use ublk_target::control::protocol::{ErrorCode, Failure};
 
 use crate::Done;
 use crate::cli::FormatName;
-use crate::run::usage;
+use crate::run::{read_code_of, usage};
 use crate::session::Session;
 
 /// Opens one image with all that it names, or those that are given, the oldest first.
@@ -99,19 +99,11 @@ fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
 fn unreadable(error: OpenError) -> Failure {
     let code = match &error {
         OpenError::Open { cause, .. } if cause.kind() == ErrorKind::NotFound => ErrorCode::NotFound,
-        OpenError::Read { cause, .. } | OpenError::Disk(cause) => match code_of(cause) {
+        OpenError::Read { cause, .. } | OpenError::Disk(cause) => match read_code_of(cause) {
             ErrorCode::Corruption => ErrorCode::Corruption,
             _ => ErrorCode::Usage,
         },
         _ => ErrorCode::Usage,
     };
     Failure::new(code, error.to_string()).next(HELP)
-}
-
-/// The kind of failure that an image which cannot be read is.
-pub(super) fn code_of(error: &ReadError) -> ErrorCode {
-    match error.root() {
-        ReadError::Damaged { .. } => ErrorCode::Corruption,
-        _ => ErrorCode::Error,
-    }
 }

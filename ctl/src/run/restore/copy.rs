@@ -10,11 +10,10 @@ use imagegen::tree::Progress;
 
 use ublk_target::control::protocol::ErrorCode;
 
-use super::chain;
 use super::disk::VolumeDisk;
 use crate::progress::watched;
-use crate::run::code_of;
 use crate::run::diff::unlike;
+use crate::run::{code_of, read_code_of};
 
 /// Bytes that a thread deals with at a time.
 const PIECE: u64 = 1 << 20;
@@ -38,7 +37,7 @@ impl RestoreError {
     pub(super) fn code(&self) -> ErrorCode {
         match self {
             Self::Volume(error) => code_of(error),
-            Self::Image(error) => chain::code_of(error),
+            Self::Image(error) => read_code_of(error),
             Self::Other(_) => ErrorCode::Error,
         }
     }

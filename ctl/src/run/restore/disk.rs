@@ -13,7 +13,7 @@ use ublk_target::control::views::VolumeView;
 
 use crate::Done;
 use crate::run::reading::Remote;
-use crate::run::status;
+use crate::run::{code_of, status};
 use crate::session::Session;
 
 /// Where the bytes of a volume go.
@@ -114,15 +114,15 @@ fn device_of(view: &VolumeView, device: PathBuf) -> Done<VolumeDisk> {
 
 fn export_of(session: &mut Session, view: &VolumeView) -> Done<VolumeDisk> {
     let socket = status::of(session)?.nbd_socket;
-    let failed = |error: &dyn std::fmt::Display| {
+    let failed = |error: io::Error| {
         let message = format!("cannot write {}: {error}", view.name);
-        Failure::new(ErrorCode::Error, message).next("csnapctl status shows how csnapd is")
+        Failure::new(code_of(&error), message).next("csnapctl status shows how csnapd is")
     };
     let remote = Remote::connect(socket.into(), view.name.clone(), None);
-    let remote = remote.map_err(|error| failed(&error))?;
+    let remote = remote.map_err(failed)?;
     // Who is answered is counted among the clients.
     let mut block = vec![0; remote.block() as usize];
     let read = remote.read_at(0, &mut block);
-    read.map_err(|error| failed(&error))?;
+    read.map_err(failed)?;
     Ok(VolumeDisk::Export(remote))
 }
