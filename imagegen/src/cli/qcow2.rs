@@ -111,6 +111,9 @@ pub(crate) struct Compare {
     /// Different sizes are a difference
     #[arg(short, long)]
     pub(crate) strict: bool,
+    /// Say it as JSON
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) json: bool,
     /// No progress bar, and nothing said
     #[arg(short, long)]
     pub(crate) quiet: bool,

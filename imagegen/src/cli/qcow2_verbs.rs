@@ -297,14 +297,19 @@ impl From<Run> for MapLine {
         Self {
             start: run.at,
             length: run.length,
-            depth: run.depth,
+            // QEMU names the lowest layer that is so large.
+            depth: match run.what {
+                What::Nothing => run.depth.saturating_sub(1),
+                _ => run.depth,
+            },
             present: run.what != What::Nothing,
             zero: !data,
             data,
             compressed: matches!(run.what, What::Compressed(_)),
             offset: match run.what {
                 What::Data(at) => Some(at),
-                _ => None,
+                What::Zero(aside) => aside,
+                What::Nothing | What::Compressed(_) => None,
             },
         }
     }
@@ -345,7 +350,7 @@ fn write_run(out: &mut dyn Write, chain: &Chain, run: Run, first: bool) -> std::
     }
     let (what, at) = match run.what {
         What::Nothing => ("nothing", None),
-        What::Zero => ("zero", None),
+        What::Zero(at) => ("zero", at),
         What::Compressed(_) => ("compressed", None),
         What::Data(at) => ("data", Some(at)),
     };
@@ -386,6 +391,7 @@ fn runs(chain: &Chain, give: &mut dyn FnMut(Run) -> std::io::Result<()>) -> Resu
 fn goes_on(before: &Run, run: &Run) -> bool {
     let what = match before.what {
         What::Data(at) => What::Data(at + before.length),
+        What::Zero(aside) => What::Zero(aside.map(|at| at + before.length)),
         what => what,
     };
     before.depth == run.depth && what == run.what
@@ -406,11 +412,40 @@ fn compare(arguments: &Compare) -> Result<(), Failure> {
         compare::compare([&one.disk, &two.disk], arguments.strict, &seen.data)
     });
     let verdict = found.map_err(|(_, cause)| failed(OpenError::Disk(cause)))?;
+    if arguments.json {
+        let mut out = stdout().lock();
+        let sizes = [one.disk.size(), two.disk.size()];
+        serde_json::to_writer(&mut out, &Compared::new(verdict, sizes))
+            .map_err(std::io::Error::from)?;
+        writeln!(out)?;
+    }
+    let is_told = arguments.quiet || arguments.json;
     let [one, two] = [&arguments.one, &arguments.two].map(|path| path.display().to_string());
     Err(Failure::Different(match verdict {
-        Verdict::Same if arguments.quiet => return Ok(()),
+        Verdict::Same if is_told => return Ok(()),
         Verdict::Same => return Ok(writeln!(stdout(), "{one} and {two} are the same")?),
         Verdict::Differs(at) => format!("{one} and {two} differ at byte {at}"),
         Verdict::Sizes(first, second) => format!("{one} has {first} bytes and {two} {second}"),
     }))
+}
+
+/// What `--json` says of two disks. Sizes are in bytes.
+#[derive(Serialize)]
+struct Compared {
+    same: bool,
+    differs_at: Option<u64>,
+    sizes: [u64; 2],
+}
+
+impl Compared {
+    fn new(verdict: Verdict, sizes: [u64; 2]) -> Self {
+        Self {
+            same: verdict == Verdict::Same,
+            differs_at: match verdict {
+                Verdict::Differs(at) => Some(at),
+                Verdict::Same | Verdict::Sizes(..) => None,
+            },
+            sizes,
+        }
+    }
 }

@@ -71,7 +71,10 @@ fn state<S: Source>(disk: &Disk<S>, at: u64, end: u64) -> Result<(bool, u64), Re
         return Ok((false, end - at));
     }
     let run = disk.run(at, end - at)?;
-    Ok((!matches!(run.what, What::Nothing | What::Zero), run.length))
+    Ok((
+        !matches!(run.what, What::Nothing | What::Zero(_)),
+        run.length,
+    ))
 }
 
 /// The first byte that differs; the bytes are as many.

@@ -63,8 +63,8 @@ pub struct Run {
 pub enum What {
     /// In no layer: they read as zeroes.
     Nothing,
-    /// Zeroes by what a layer says.
-    Zero,
+    /// Zeroes by what a layer says; at this byte of its file room is set aside for them.
+    Zero(Option<u64>),
     /// Data, at this byte of the layer's file.
     Data(u64),
     /// Data, compressed, at this byte of the layer's file.
@@ -75,7 +75,7 @@ impl What {
     const fn of(place: Place) -> Self {
         match place {
             Place::Below => Self::Nothing,
-            Place::Zero => Self::Zero,
+            Place::Zero(aside) => Self::Zero(aside),
             Place::Data(at) => Self::Data(at),
             Place::Compressed(compressed) => Self::Compressed(compressed.offset),
         }
@@ -193,7 +193,11 @@ impl<S: Source> Disk<S> {
 
     /// Where a run is, in a chain that others have in common from its lowest layer on.
     fn place(&self, run: &Run) -> (What, usize) {
-        (run.what, self.levels.len() - run.depth)
+        let what = match run.what {
+            What::Zero(_) => What::Zero(None),
+            what => what,
+        };
+        (what, self.levels.len() - run.depth)
     }
 
     /// Bytes from `at` on that are in the same places as those of `other`; at most `most`.

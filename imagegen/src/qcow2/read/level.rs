@@ -79,7 +79,7 @@ impl<S: Source> Level<S> {
         *length = (*length).min(seen.range.end - at);
         Ok(match seen.is_data {
             true => Place::Data(at),
-            false => Place::Zero,
+            false => Place::Zero(Some(at)),
         })
     }
 

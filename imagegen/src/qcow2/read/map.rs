@@ -35,8 +35,8 @@ impl Extent {
 pub enum Place {
     /// Not here: the backing file shows, or zeroes.
     Below,
-    /// They are zeroes.
-    Zero,
+    /// They are zeroes, whatever is at this byte, if one is set aside for them.
+    Zero(Option<u64>),
     /// From this byte of the image or of its data file on.
     Data(u64),
     /// In this compressed cluster.
@@ -47,7 +47,8 @@ impl Place {
     /// What `length` bytes further lie at, if that goes on.
     const fn after(self, length: u64) -> Option<Self> {
         match self {
-            Self::Below | Self::Zero => Some(self),
+            Self::Below | Self::Zero(None) => Some(self),
+            Self::Zero(Some(at)) => Some(Self::Zero(Some(at + length))),
             Self::Data(at) => Some(Self::Data(at + length)),
             Self::Compressed(_) => None,
         }
@@ -176,10 +177,11 @@ impl<S: Source> Image<S> {
                 copied,
                 zero,
             } => {
+                let aside = (offset != 0).then_some(offset + within);
                 let is_there = offset != 0 || copied && self.layout.has(Incompatible::ExternalData);
                 match (self.layout.width.extended, zero, is_there) {
                     (true, ..) => self.subclusters(cluster.subclusters, offset, within),
-                    (_, true, _) => (Place::Zero, rest),
+                    (_, true, _) => (Place::Zero(aside), rest),
                     (_, _, true) => (Place::Data(offset + within), rest),
                     (_, _, false) => (Place::Below, rest),
                 }
@@ -200,7 +202,7 @@ impl<S: Source> Image<S> {
         let end = (first + alike.count() as u64) * size;
         let place = match state(first) {
             (true, _) => Place::Data(offset + within),
-            (_, true) => Place::Zero,
+            (_, true) => Place::Zero((offset != 0).then_some(offset + within)),
             _ => Place::Below,
         };
         (place, end - within)
@@ -259,7 +261,7 @@ impl<S: Source> Image<S> {
     pub fn read_extent(&self, extent: &Extent, skip: u64, buffer: &mut [u8]) -> Result<()> {
         match extent.place {
             Place::Below => Ok(()),
-            Place::Zero => {
+            Place::Zero(_) => {
                 buffer.fill(0);
                 Ok(())
             }

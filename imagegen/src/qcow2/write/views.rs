@@ -228,7 +228,7 @@ impl<'a, S: Source> Stretches<'a, S> {
         let mut found = at + run.length;
         let mut state = match run.what {
             What::Nothing => State::Nothing,
-            What::Zero => State::Zero(u32::MAX),
+            What::Zero(_) => State::Zero(u32::MAX),
             What::Data(_) | What::Compressed(_) => return Ok(None),
         };
         if let Some(below) = self.views.below {
@@ -258,5 +258,8 @@ fn below_is_zero<S: Source>(
         return Ok((true, most));
     }
     let run = below.run(at, most).map_err(WriteError::Read)?;
-    Ok((matches!(run.what, What::Nothing | What::Zero), run.length))
+    Ok((
+        matches!(run.what, What::Nothing | What::Zero(_)),
+        run.length,
+    ))
 }
