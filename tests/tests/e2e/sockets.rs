@@ -11,7 +11,7 @@ use csnap_tests::e2e::bed::VOLUME;
 use csnap_tests::e2e::client::{Ask, Client};
 use csnap_tests::e2e::fault::Trying;
 use csnap_tests::e2e::files::MIB;
-use csnap_tests::e2e::{Bed, Outcome, Setup};
+use csnap_tests::e2e::{Bed, Outcome, Setup, ctl};
 use csnap_tests::ensure;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -213,5 +213,36 @@ fn a_flood_of_idle_nbd_clients() -> Outcome {
         ensure!(Instant::now() < until, "nobody is let in any more");
         std::thread::sleep(Duration::from_millis(200));
     }
+    bed.finish()
+}
+
+#[test]
+fn whoever_is_too_many_is_told_so() -> Outcome {
+    let setup = Setup {
+        options: vec!["--threads".into(), "1".into()],
+        ..small()
+    };
+    let bed = Bed::new("nbd-full-house", &setup)?;
+    bed.ctl.ok("snapshot take vol@a")?;
+    let mut all = Vec::new();
+    for _ in 0..256 {
+        let mut client = Client::connect(&bed.nbd_socket(), VOLUME)?;
+        client.read(0, 4096)?;
+        all.push(client);
+    }
+    let image = bed.path("a.qcow2");
+    let export = format!("snapshot export vol@a -o {}", image.display());
+    bed.ctl
+        .refuses(&export, ctl::exit::ERROR, "as many connections")?;
+    all.truncate(200);
+    let until = Instant::now() + Duration::from_secs(20);
+    while bed.ctl.any(&export)?.code != 0 {
+        ensure!(Instant::now() < until, "nobody is let in any more");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for client in &mut all {
+        client.read(0, 4096)?;
+    }
+    drop(all);
     bed.finish()
 }

@@ -108,7 +108,7 @@ struct Shared<S> {
     open: Mutex<HashMap<u64, Connection>>,
 }
 
-/// A listening socket. Dropping it does not stop it: call [`Listener::stop`].
+/// A listening socket. To be stopped by [`Listener::stop`].
 pub struct Listener {
     /// The socket's file, if it is ours to remove.
     path: Option<PathBuf>,

@@ -11,7 +11,7 @@ use crate::control::listener::{ListenError, Listener, Service};
 use crate::export::Export;
 use crate::nbd::negotiate::DEFAULT_TIMEOUT;
 use crate::nbd::{NegotiateError, Negotiated, negotiate};
-use crate::runtime::Runtime;
+use crate::runtime::{Place, Runtime};
 
 /// Most handshakes at once; connections being served do not count.
 const MAX_HANDSHAKES: usize = 64;
@@ -41,7 +41,7 @@ impl Service for Front {
             Err(error) => return tracing::info!(%error, "an NBD handshake failed"),
         };
         tracing::debug!(export = %negotiated.name, "an NBD client is connected");
-        hand_over(&self.runtime, stream.into(), negotiated);
+        hand_over(&self.runtime, stream.into(), negotiated, None);
     }
 
     fn refuse(&self, _stream: UnixStream, why: &str) {
@@ -50,15 +50,21 @@ impl Service for Front {
     }
 }
 
-/// Has an I/O thread serve what was negotiated from here on.
-pub(super) fn hand_over(runtime: &Runtime, socket: OwnedFd, negotiated: Negotiated<Arc<Export>>) {
+/// Has an I/O thread serve what was negotiated from here on, and give `place` back at its
+/// end.
+pub(super) fn hand_over(
+    runtime: &Runtime,
+    socket: OwnedFd,
+    negotiated: Negotiated<Arc<Export>>,
+    place: Option<Place>,
+) {
     let Negotiated {
         export,
         name,
         options,
         ..
     } = negotiated;
-    if let Err(error) = runtime.serve(socket, export, options) {
-        tracing::info!(export = %name, %error, "an NBD client came too late");
+    if let Err(error) = runtime.serve(socket, export, options, place) {
+        tracing::info!(export = %name, %error, "an NBD client is hung up on");
     }
 }

@@ -1,9 +1,9 @@
 //! NBD for other machines: TCP, within TLS unless it was asked for without.
 //!
 //! Contract: at most `MAX_HANDSHAKES` clients are in their handshake, of one address at
-//! most `MAX_OF_ADDRESS`, so that nobody keeps all others out; at most `MAX_TLS`
-//! connections are encrypted, each by a thread of its own, of one address half of them.
-//! Whoever is too many is hung up on.
+//! most `MAX_OF_ADDRESS`, so that nobody keeps all others out; at most `MAX_CLIENTS` are
+//! connected, of one address half of them, each encrypted by a thread of its own. Whoever is
+//! too many is hung up on.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,17 +22,17 @@ use crate::control::accept::Accepting;
 use crate::export::Export;
 use crate::nbd::negotiate::{DEFAULT_TIMEOUT, demand_tls, negotiate_encrypted};
 use crate::nbd::{NegotiateError, Negotiated, negotiate};
-use crate::runtime::Runtime;
+use crate::runtime::{Place as ClientPlace, Runtime};
 use crate::tls::{Pump, PumpError};
 
 /// Most handshakes at once.
 const MAX_HANDSHAKES: usize = 64;
 /// Most of them from one address.
 const MAX_OF_ADDRESS: usize = 16;
-/// Most encrypted connections at once, in their handshake or not.
-const MAX_TLS: usize = 128;
+/// Most connections at once.
+const MAX_CLIENTS: usize = 128;
 /// Most of them from one address: nobody keeps all others out.
-const MAX_TLS_OF_ADDRESS: usize = 64;
+const MAX_CLIENTS_OF_ADDRESS: usize = 64;
 
 /// How connections are protected.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub enum Security {
     Plain,
 }
 
-/// A listening TCP socket. Dropping it does not stop it: call [`Tcp::stop`].
+/// A listening TCP socket. To be stopped by [`Tcp::stop`].
 pub struct Tcp {
     address: SocketAddr,
     accepting: Accepting,
@@ -69,7 +69,7 @@ impl Tcp {
             daemon,
             runtime,
             handshakes: Places::new(MAX_HANDSHAKES, MAX_OF_ADDRESS),
-            encrypted: Places::new(MAX_TLS, MAX_TLS_OF_ADDRESS),
+            clients: Places::new(MAX_CLIENTS, MAX_CLIENTS_OF_ADDRESS),
         });
         let admit = move |(stream, peer)| admit(stream, peer, &front);
         let name = "accept-nbd-tcp".into();
@@ -94,7 +94,7 @@ struct Front {
     daemon: Arc<Daemon>,
     runtime: Arc<Runtime>,
     handshakes: Arc<Places>,
-    encrypted: Arc<Places>,
+    clients: Arc<Places>,
 }
 
 fn admit(stream: TcpStream, peer: SocketAddr, front: &Arc<Front>) {
@@ -124,9 +124,7 @@ enum Refused {
     Tls(#[from] PumpError),
     #[error("{0}")]
     Socket(#[from] io::Error),
-    #[error(
-        "too many connections are encrypted: {MAX_TLS}, or {MAX_TLS_OF_ADDRESS} of one address"
-    )]
+    #[error("too many are connected: {MAX_CLIENTS}, or {MAX_CLIENTS_OF_ADDRESS} of one address")]
     TooMany,
 }
 
@@ -146,18 +144,19 @@ impl Front {
         stream.set_nodelay(true)?;
         // Else the connection of a machine that lost its power stays for ever.
         keep_alive(&stream)?;
-        let (socket, negotiated): (OwnedFd, _) = match &self.security {
+        let (socket, negotiated, place): (OwnedFd, _, Option<ClientPlace>) = match &self.security {
             Security::Plain => {
+                let place = self.clients.take(peer.ip()).ok_or(Refused::TooMany)?;
                 let negotiated = negotiate(&stream, &*self.daemon, DEFAULT_TIMEOUT)?;
-                (stream.into(), negotiated)
+                (stream.into(), negotiated, Some(Box::new(place)))
             }
             Security::Tls(config) => {
                 let (inner, negotiated) = self.encrypt(config.clone(), stream, peer)?;
-                (inner.into(), negotiated)
+                (inner.into(), negotiated, None)
             }
         };
         tracing::info!(export = %negotiated.name, %peer, "an NBD client is connected");
-        hand_over(&self.runtime, socket, negotiated);
+        hand_over(&self.runtime, socket, negotiated, place);
         Ok(())
     }
 
@@ -170,7 +169,7 @@ impl Front {
     ) -> Result<(UnixStream, Negotiated<Arc<Export>>), Refused> {
         let deadline = Instant::now() + DEFAULT_TIMEOUT;
         let greeted = demand_tls(&stream, DEFAULT_TIMEOUT)?;
-        let place = self.encrypted.take(peer.ip()).ok_or(Refused::TooMany)?;
+        let place = self.clients.take(peer.ip()).ok_or(Refused::TooMany)?;
         let (inner, ours) = UnixStream::pair()?;
         let pump = Pump::new(config, stream, ours, deadline)?;
         std::thread::Builder::new()

@@ -223,6 +223,12 @@ impl Exports for Daemon {
     }
 
     fn open(&self, name: &str) -> Result<(Arc<Export>, ExportInfo), Refusal> {
+        if self.runtime.is_full() {
+            return Err(Refusal {
+                kind: RefusalKind::Policy,
+                message: "csnapd has as many connections as it takes; try again later".into(),
+            });
+        }
         let export = match self.exports.open(name)? {
             Some(export) => export,
             None => self.visit(name).map_err(|failure| refusal(&failure))?,

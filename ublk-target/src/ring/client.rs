@@ -13,6 +13,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use slab::Slab;
 use snapstore::Tag;
 
+use super::NewClient;
 use super::memory::Memory;
 use super::submit::Submitter;
 use crate::export::Export;
@@ -21,6 +22,7 @@ use crate::nbd::reply::MAX_EXTENTS;
 use crate::nbd::{
     Connection, Context, End, Errno, Extent, Incoming, Op, Receive, Request, Segment, Slot, Status,
 };
+use crate::runtime::{Place, Seat};
 
 /// Requests of one connection between arrival and reply.
 pub(crate) const IN_FLIGHT: usize = 128;
@@ -67,6 +69,8 @@ pub(crate) struct Client {
     broken: bool,
     /// The send in flight. Boxed: its address is with the kernel.
     message: Box<Message>,
+    /// Given back when it is dropped.
+    _taken: (Seat, Option<Place>),
 }
 
 struct Message {
@@ -90,12 +94,14 @@ impl Message {
 }
 
 impl Client {
-    pub(crate) fn new(
-        key: u32,
-        socket: OwnedFd,
-        export: Arc<Export>,
-        options: crate::nbd::Options,
-    ) -> Self {
+    pub(crate) fn new(key: u32, new: NewClient) -> Self {
+        let NewClient {
+            socket,
+            export,
+            options,
+            seat,
+            place,
+        } = new;
         let machine = Connection::new(export.info(), options, IN_FLIGHT);
         Self {
             key,
@@ -110,6 +116,7 @@ impl Client {
             ending: None,
             broken: false,
             message: Message::new(),
+            _taken: (seat, place),
         }
     }
 

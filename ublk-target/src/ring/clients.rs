@@ -6,7 +6,6 @@ use slab::Slab;
 
 use super::NewClient;
 use super::client::{Client, Io};
-use super::setup::SOCKETS;
 use crate::lane::Done;
 use crate::nbd::End;
 
@@ -33,13 +32,9 @@ impl Clients {
         if new.export.is_closed() {
             return new.export.release();
         }
-        if self.clients.len() >= SOCKETS {
-            tracing::warn!(limit = SOCKETS, "too many connections: one is turned away");
-            return new.export.release();
-        }
         let entry = self.clients.vacant_entry();
         let key = entry.key() as u32;
-        entry.insert(Client::new(key, new.socket, new.export, new.options));
+        entry.insert(Client::new(key, new));
         self.ready.push(key);
     }
 

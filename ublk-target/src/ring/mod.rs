@@ -27,6 +27,7 @@ use crate::device::Tally;
 use crate::export::Export;
 use crate::lane::{DeviceSlot, StoreSlot, VolumeConfig, VolumeSlot};
 use crate::nbd;
+use crate::runtime::{Place, Seat};
 
 mod block;
 mod client;
@@ -39,7 +40,7 @@ mod thread;
 
 pub(crate) use block::{MOST_TAGS, Mode, Served, Serving};
 pub(crate) use memory::LEAST as LEAST_BUFFERS;
-pub(crate) use setup::DEVICES;
+pub(crate) use setup::{DEVICES, SOCKETS};
 pub(crate) use thread::{Thread, ThreadConfig};
 
 /// A device as the threads hold it open.
@@ -154,4 +155,8 @@ pub struct NewClient {
     pub(crate) socket: OwnedFd,
     pub(crate) export: Arc<Export>,
     pub(crate) options: nbd::Options,
+    /// Of the I/O thread.
+    pub(crate) seat: Seat,
+    /// Whatever else it takes up as long as it is served.
+    pub(crate) place: Option<Place>,
 }

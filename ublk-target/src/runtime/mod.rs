@@ -27,11 +27,15 @@ use crate::nbd::{self, ExportInfo};
 use crate::ring::{DEVICES, LEAST_BUFFERS, NewClient, Order, Thread, ThreadConfig};
 
 mod block;
+mod seats;
 mod spread;
 mod store;
 
+use seats::Seats;
+
 pub(crate) use block::MOST_BYTES;
 pub use block::{Agreed, BlockDevice, BlockError, BlockOpen, BlockOptions, Removed};
+pub use seats::Seat;
 pub use spread::Spread;
 pub use store::StoreHandle;
 
@@ -161,10 +165,19 @@ pub enum ExtendError {
     Command(#[from] CommandError),
 }
 
-/// The export takes no more connections.
+/// Why a connection is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the export is being closed")]
-pub struct ExportClosed;
+pub enum TurnedAway {
+    /// The export takes no more.
+    #[error("the export is being closed")]
+    Closed,
+    /// Every I/O thread has as many as it takes.
+    #[error("there are as many connections as csnapd takes")]
+    Full,
+}
+
+/// What a client takes up as long as it is served, and gives back when it is dropped.
+pub type Place = Box<dyn std::any::Any + Send>;
 
 /// What handles and threads share.
 #[derive(Debug)]
@@ -235,6 +248,7 @@ pub struct Runtime {
     threads: Vec<JoinHandle<()>>,
     ticker: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
     next: AtomicU64,
+    seats: Arc<Seats>,
     /// Block devices whose recovery failed half way.
     half_taken: Mutex<Vec<u32>>,
 }
@@ -259,6 +273,7 @@ impl Runtime {
         });
         let mut runtime = Self {
             shared,
+            seats: Seats::new(count),
             threads: Vec::new(),
             ticker: None,
             next: AtomicU64::new(0),
@@ -328,26 +343,36 @@ impl Runtime {
         Ok(Arc::new(Export::new(number, (volume, target), info, lanes)))
     }
 
-    /// Serves a negotiated connection until its client leaves or the export is
-    /// closed. Returns at once.
+    /// Whether a client that comes now is turned away.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.seats.are_all_taken()
+    }
+
+    /// Serves a negotiated connection until its client leaves or the export is closed;
+    /// drops `place` then. Returns at once.
     ///
     /// # Errors
-    /// When the export is closed already; the socket is dropped.
+    /// When the export is closed already, or there are too many clients; the socket is
+    /// dropped.
     pub fn serve(
         &self,
         socket: OwnedFd,
         export: Arc<Export>,
         options: nbd::Options,
-    ) -> Result<(), ExportClosed> {
+        place: Option<Place>,
+    ) -> Result<(), TurnedAway> {
+        let seat = self.seats.take().ok_or(TurnedAway::Full)?;
         if !export.admit() {
-            return Err(ExportClosed);
+            return Err(TurnedAway::Closed);
         }
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let lane = (turn % u64::from(self.shared.lanes.count())) as u16;
+        let lane = seat.thread();
         let new = Box::new(NewClient {
             socket,
             export,
             options,
+            seat,
+            place,
         });
         self.shared.lanes.post(lane, Mail::Order(Order::Serve(new)));
         Ok(())

@@ -100,7 +100,7 @@ impl Rig {
         ours.set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         self.runtime
-            .serve(theirs.into(), export.clone(), nbd::Options::default())
+            .serve(theirs.into(), export.clone(), nbd::Options::default(), None)
             .unwrap();
         Client {
             socket: ours,
@@ -382,8 +382,8 @@ fn closing_an_export_answers_what_is_owed_and_disconnects() {
     let (_ours, theirs) = UnixStream::pair().unwrap();
     let refused = rig
         .runtime
-        .serve(theirs.into(), export, nbd::Options::default());
-    assert_eq!(refused, Err(ExportClosed));
+        .serve(theirs.into(), export, nbd::Options::default(), None);
+    assert_eq!(refused, Err(TurnedAway::Closed));
     rig.store.detach_origin(rig.volume).unwrap();
     let target = ExportTarget::Origin(rig.volume);
     let error = rig.runtime.open_export(&rig.store, target).unwrap_err();

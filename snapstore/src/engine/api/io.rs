@@ -72,10 +72,11 @@ pub enum Event {
         /// Number of chunks, at least 1.
         count: u32,
     },
-    /// Which chunks of a range differ between a snapshot and a newer one, or the volume as it is. Answered by one or more [`Effect::Compared`], or
-    /// by one [`Effect::ReadFailed`]. As with [`Command::Changes`], a chunk whose write
-    /// waited for its copy while the newer snapshot was taken may be named although the
-    /// two are the same.
+    /// Which chunks of a range differ between a snapshot and a newer one, or the volume as
+    /// it is. Answered by one or more [`Effect::Compared`], or by one
+    /// [`Effect::ReadFailed`]. As with [`Command::Changes`], a chunk whose write waited for
+    /// its copy while the newer snapshot was taken may be named although the two are the
+    /// same.
     Compare(Compare),
     /// Every piece of a granted read has completed (well or not).
     ReadDone {
