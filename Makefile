@@ -49,7 +49,7 @@ endif
 bench-doc: ## put the latest rows into docs/performance.md
 	$(CARGO) run --release -p csnap-tests --bin bench -- --doc docs/performance.md
 
-bench-images: ## images of file trees beside mkfs.xfs, cp and tar (as root, for the loop mount)
+bench-images: ## images of file trees, of disks and of volumes, beside mkfs.xfs, mkfs.erofs, qemu-img and tar (as root)
 	@scripts/judges
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench -p imagegen --bench images

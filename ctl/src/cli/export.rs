@@ -35,6 +35,10 @@ pub struct SnapshotExportArgs {
         help_heading = IMAGE
     )]
     pub backing_format: FormatName,
+    /// Lay it over that image, although what it tells of what it was made does not show that
+    /// it is the right one: as after qemu-img commit or rebase
+    #[arg(long, requires = "from", help_heading = IMAGE)]
+    pub trust: bool,
     /// What it becomes.
     #[command(flatten)]
     pub image: ImageArgs,

@@ -25,6 +25,10 @@ pub struct RestoreArgs {
         default_value = "qcow2"
     )]
     pub format: FormatName,
+    /// Take the images as they are named, although what they tell of what they were made
+    /// does not show that they belong together: as after qemu-img commit or rebase
+    #[arg(long)]
+    pub trust: bool,
     /// First take a snapshot of this name, of the volume as it is
     #[arg(long, value_name = "NAME")]
     pub keep: Option<String>,

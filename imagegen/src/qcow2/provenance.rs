@@ -41,40 +41,41 @@ impl Provenance {
         }
     }
 
-    /// Whether this may lie over `below`.
+    /// Whether this lies over `below` as it was made to; with nothing below, whether it has
+    /// everything itself.
     ///
     /// # Errors
-    /// Why it may not.
-    pub fn over(&self, below: &Self) -> Result<Fit, Misfit> {
-        let since = self.since.map_or(0, NonZeroU64::get);
-        if self.disk != below.disk {
-            return Err(Misfit::OtherDisk);
-        }
-        match below.version.cmp(&since) {
-            Ordering::Less => Ok(Fit::IfCommitted),
-            Ordering::Equal => Ok(Fit::Exact),
-            Ordering::Greater => Err(Misfit::Newer),
+    /// Why not.
+    pub fn over(&self, below: Option<&Self>) -> Result<(), Misfit> {
+        match (self.since, below) {
+            (None, None) => Ok(()),
+            (Some(_), None) => Err(Misfit::Nothing),
+            (_, Some(below)) if self.disk != below.disk => Err(Misfit::OtherDisk),
+            (since, Some(below)) => match below.version.cmp(&since.map_or(0, NonZeroU64::get)) {
+                Ordering::Less => Err(Misfit::Older),
+                Ordering::Equal => Ok(()),
+                Ordering::Greater => Err(Misfit::Newer),
+            },
         }
     }
 }
 
-/// How one image lies over another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
-    /// The other was made of the very version that is needed.
-    Exact,
-    /// The other was made of an older one, and is right only if what changed until the one
-    /// that is needed was committed into it.
-    IfCommitted,
-}
-
-/// Why an image cannot lie over another.
+/// Why an image cannot be known to lie where it was made to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
+    /// It needs an image below, and there is none.
+    #[error("it is an increment, and nothing lies below it")]
+    Nothing,
     /// The two are of different disks.
     #[error("they were made of two disks")]
     OtherDisk,
-    /// What lies below was made later than what is needed.
+    /// What lies below was made before what is needed.
+    #[error(
+        "the one below was made of an earlier version than the other needs, which is right only \
+         if what changed until then was committed into it"
+    )]
+    Older,
+    /// What lies below was made after what is needed.
     #[error("the one below was made of a later version than the other needs")]
     Newer,
 }
@@ -96,11 +97,14 @@ mod tests {
     #[test]
     fn images_lie_over_what_they_need() {
         let below = made(1, 5, 0);
-        assert_eq!(made(1, 7, 5).over(&below), Ok(Fit::Exact));
-        assert_eq!(made(1, 7, 6).over(&below), Ok(Fit::IfCommitted));
-        assert_eq!(made(1, 7, 4).over(&below), Err(Misfit::Newer));
-        assert_eq!(made(1, 7, 0).over(&below), Err(Misfit::Newer));
-        assert_eq!(made(2, 7, 5).over(&below), Err(Misfit::OtherDisk));
+        let below = Some(&below);
+        assert_eq!(made(1, 7, 5).over(below), Ok(()));
+        assert_eq!(made(1, 7, 6).over(below), Err(Misfit::Older));
+        assert_eq!(made(1, 7, 4).over(below), Err(Misfit::Newer));
+        assert_eq!(made(1, 7, 0).over(below), Err(Misfit::Newer));
+        assert_eq!(made(2, 7, 5).over(below), Err(Misfit::OtherDisk));
+        assert_eq!(made(1, 7, 5).over(None), Err(Misfit::Nothing));
+        assert_eq!(made(1, 7, 0).over(None), Ok(()));
     }
 
     #[test]

@@ -164,7 +164,8 @@ fn judges() -> Result<()> {
             }
         }
     }
-    libnbd::prepare(&cache, &mirror).and(outcome)
+    let tests = libnbd::prepare(&cache, &mirror);
+    outcome.and(tests)
 }
 
 /// The cache with everything there; fetched now only what was never fetched.

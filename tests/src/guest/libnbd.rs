@@ -67,7 +67,6 @@ pub fn prepare(cache: &Cache, mirror: &Source) -> Result {
     for (name, _) in TESTS {
         compile(&work, name)?;
     }
-    remove_dir(&place)?;
     rename(&work, &place)
 }
 

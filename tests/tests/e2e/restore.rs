@@ -233,28 +233,41 @@ fn images_tell_of_what_they_were_made() -> Outcome {
     // The full image of a later snapshot, called as the one that is needed.
     let (later, committed) = (other("a.qcow2"), other("b.qcow2"));
     bed.ctl.ok(&format!("snapshot export vol@c -o {later}"))?;
-    let [b, c] = ["b.qcow2", "c.qcow2"].map(path);
+    let [a, b, c] = ["a.qcow2", "b.qcow2", "c.qcow2"].map(path);
     use ctl::exit::USAGE;
     let restore = format!("volume restore vol --yes --from {later} {b}");
     bed.ctl.refuses(&restore, USAGE, "later version")?;
-    let increment = format!("-o {}", other("increment.qcow2"));
-    let export = format!("snapshot export vol@b --from vol@a -b a.qcow2 {increment}");
+    let increment = other("increment.qcow2");
+    let export = format!("snapshot export vol@b --from vol@a -b a.qcow2 -o {increment}");
     bed.ctl.refuses(&export, USAGE, "later version")?;
+    // All that lies below stays.
+    let over = "snapshot export vol@c --from vol@b -b b.qcow2 --force -o";
+    bed.ctl.refuses(&format!("{over} {a}"), USAGE, "a.qcow2")?;
+    let itself = bed.path("others/../b.qcow2").display().to_string();
+    bed.ctl
+        .refuses(&format!("{over} {itself}"), USAGE, "itself")?;
+    let new = "snapshot export vol@c --from vol@b -b ../others/new.qcow2 -o";
+    let new = format!("{new} {}", other("new.qcow2"));
+    bed.ctl.refuses(&new, USAGE, "itself")?;
     // What was committed into an image, it does not tell.
-    tools::run(tools::program("qemu-img").args(["commit", "-q", "-f", "qcow2", &b]))?;
-    std::fs::rename(path("a.qcow2"), &committed).trying(|| "move an image".into())?;
-    let export = format!("snapshot export vol@c --from vol@b -b b.qcow2 {increment}");
-    let told = bed.ctl.any(&export)?;
-    ensure!(
-        told.code == 0 && told.stderr.contains("committed"),
-        "{told:?}"
-    );
+    let qemu = |words: &[&str]| tools::run(tools::program("qemu-img").args(words));
+    qemu(&["commit", "-q", "-f", "qcow2", &b])?;
+    std::fs::rename(&a, &committed).trying(|| "move an image".into())?;
+    let export = format!("snapshot export vol@c --from vol@b -b b.qcow2 -o {increment}");
+    bed.ctl.refuses(&export, USAGE, "earlier version")?;
+    bed.ctl.ok(&format!("{export} --trust"))?;
     Client::connect(&bed.nbd_socket(), VOLUME)?.write(0, vec![0xdd; 3 << 20])?;
-    settled(
-        &bed,
-        &format!("volume restore vol --yes --from {committed} {c}"),
-    )?;
+    let restore = format!("volume restore vol --yes --from {committed} {c}");
+    bed.ctl.refuses(&restore, USAGE, "earlier version")?;
+    settled(&bed, &format!("{restore} --trust"))?;
     ensure!(contents(&bed, VOLUME)? == truth, "not what vol@c holds");
+    // Nor does an increment that was cut off hold everything.
+    qemu(&["rebase", "-u", "-f", "qcow2", "-b", "", &increment])?;
+    let restore = format!("volume restore vol --yes --from {increment}");
+    bed.ctl.refuses(&restore, USAGE, "nothing lies below")?;
+    let origin = bed.origin.display();
+    let restore = format!("volume restore vol --yes -f raw --from {origin}");
+    bed.ctl.refuses(&restore, USAGE, "itself")?;
     let info =
         tools::run(tools::program(tools::csnap_program("imagegen")?).args(["qcow2", "info", &c]))?;
     ensure!(info.contains("made of"), "{info}");

@@ -28,6 +28,10 @@ pub(super) fn diff(
             .next("name two snapshots of one volume, or one and its volume"));
     }
     session.check_fields::<RangeView>()?;
+    if how.json_lines && !session.style.fields.is_empty() {
+        let error = super::usage("--json-lines: a line has all fields");
+        return Err(error.next("leave out -o, or take --json"));
+    }
     let from = snapshot::exactly(session, from)?;
     let to = match to.name {
         Some(name) => {
@@ -63,6 +67,10 @@ pub(super) fn ranges(
     from: &SnapshotName,
     to: Option<&SnapshotName>,
 ) -> Done<Vec<RangeView>> {
+    if let Some(to) = to.filter(|to| to.tag <= from.tag) {
+        let error = super::usage(format!("{to} is not newer than {from}"));
+        return Err(error.next("let the two change places"));
+    }
     let request = |after| Request::SnapshotDiff {
         from: from.clone(),
         to: to.map(|to| to.name.clone()),
@@ -79,7 +87,7 @@ pub(super) fn ranges(
 /// The same, down to blocks: of what changed, what is not the same.
 fn blocks(session: &mut Session, from: &SnapshotName, to: &SnapshotName) -> Done<Vec<RangeView>> {
     let ranges = ranges(session, from, Some(to))?;
-    let reader = Reader::new(session, None)?;
+    let reader = Reader::new(session, 2, None)?;
     let older = reader.open(session, from)?;
     let newer = reader.open(session, to)?;
     blocks::differing(&older, &newer, &ranges)

@@ -2,79 +2,84 @@
 
 use std::path::{Path, PathBuf, absolute};
 
-use imagegen::qcow2::open;
-use imagegen::qcow2::provenance::{Fit, Provenance};
-use imagegen::qcow2::read::Image;
+use imagegen::qcow2::open::{self, Chain};
+use imagegen::qcow2::provenance::Provenance;
 use ublk_target::control::protocol::Failure;
 use ublk_target::device::Identity;
 
 use crate::Done;
-use crate::cli::{FormatName, SnapshotExportArgs};
+use crate::cli::SnapshotExportArgs;
 use crate::run::usage;
-use crate::session::Session;
 
-/// Where it is, as the new image will find it.
-fn place(args: &SnapshotExportArgs) -> Option<PathBuf> {
+/// Refuses a base that is there and cannot be that of `increment`: one that the new image
+/// takes the place of, one that cannot be read, and unless `--trust`, one that was made of
+/// something else. What is not there, or does not tell, is believed by its name, as is
+/// everything where it is not known from where that counts.
+pub(super) fn must_fit(args: &SnapshotExportArgs, increment: &Provenance) -> Done {
     let target = args.image.target();
-    let backing = args.backing.as_ref()?;
-    Some(target.parent().unwrap_or(Path::new("")).join(backing))
-}
-
-/// Refuses an image that would lie over itself.
-pub(super) fn must_be_another(args: &SnapshotExportArgs) -> Done {
-    match place(args) {
-        Some(base) if is_same(&args.image.target(), &base) => {
-            let error = usage(format!("--backing: {} is the image itself", base.display()));
-            Err(other(error))
-        }
+    let Some(backing) = args.backing.as_ref().filter(|_| !args.image.is_piped()) else {
+        return Ok(());
+    };
+    let base = target.parent().unwrap_or(Path::new("")).join(backing);
+    let refused = |why: String| other(usage(format!("--backing: {why}")));
+    if place(&base) == place(&target) {
+        return Err(refused(format!("{} is the image itself", base.display())));
+    }
+    if !base.exists() {
+        return Ok(());
+    }
+    let chain = open::open(&base, Some(args.backing_format.into()), None);
+    let chain = chain.map_err(|error| refused(error.to_string()))?;
+    must_not_be_in(&chain, &target)?;
+    let Some(made) = chain
+        .disk
+        .image()
+        .map(|image| image.extensions().provenance)
+    else {
+        return Ok(());
+    };
+    let told = made.map(|below| match chain.paths.len() {
+        1 => below.over(None).and(increment.over(Some(&below))),
+        _ => increment.over(Some(&below)),
+    });
+    match told {
+        Some(Err(why)) if !args.trust => Err(refused(format!(
+            "{} is not known to be the image of the snapshot --from: {why}",
+            base.display()
+        ))),
         _ => Ok(()),
     }
 }
 
-/// Refuses a base that is there and was made of something else than what `increment`
-/// needs. What is not there, or does not tell, is believed by its name.
-pub(super) fn must_fit(
-    session: &Session,
-    args: &SnapshotExportArgs,
-    increment: &Provenance,
-) -> Done {
-    let Some(base) = place(args).filter(|base| base.exists()) else {
+/// Whoever writes over an image of the chain loses what is needed of it.
+fn must_not_be_in(chain: &Chain, target: &Path) -> Done {
+    let identity = |path: &Path| Identity::of(path).ok();
+    let Some(own) = identity(target) else {
         return Ok(());
     };
-    if args.backing_format != FormatName::Qcow2 {
-        return Ok(());
-    }
-    let shown = base.display();
-    let unreadable = |why: String| other(usage(format!("--backing: {why}")));
-    let file = open::file(&base).map_err(|error| unreadable(error.to_string()))?;
-    let image = Image::open(file).map_err(|error| unreadable(format!("{shown}: {error}")))?;
-    let Some(below) = image.extensions().provenance else {
-        return Ok(());
-    };
-    match increment.over(&below) {
-        Ok(Fit::Exact) => Ok(()),
-        Ok(Fit::IfCommitted) => {
-            session.say(&format!(
-                "csnapctl: {shown} was made of an older snapshot than --from: that is right \
-                 only if what changed until then was committed into it"
+    match chain.files().find(|file| identity(file) == Some(own)) {
+        None => Ok(()),
+        Some(file) => {
+            let file = file.display();
+            let error = usage(format!(
+                "--output: {file} lies below the image that --backing names"
             ));
-            Ok(())
+            Err(error.next("name another place for the image"))
         }
-        Err(why) => Err(unreadable(format!(
-            "{shown} is not the image of the snapshot --from: {why}"
-        ))),
     }
 }
 
 fn other(error: Failure) -> Failure {
-    error.next("name the image of the older snapshot")
+    error.next("name the image of the older snapshot; --trust if it is")
 }
 
-/// Whether two paths lead to the same file, there or still to be made.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let there = |path| Identity::of(path).ok();
-    match (there(one), there(other)) {
-        (Some(one), Some(other)) => one == other,
-        _ => absolute(one).ok() == absolute(other).ok(),
-    }
+/// Where a file is, or would be.
+fn place(path: &Path) -> PathBuf {
+    let named = || {
+        let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(directory.join(path.file_name()?))
+    };
+    let there = path.canonicalize().ok().or_else(named);
+    there.unwrap_or_else(|| absolute(path).unwrap_or_else(|_| path.to_owned()))
 }

@@ -20,11 +20,10 @@ use crate::session::Session;
 pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -> Done {
     let begin = Instant::now();
     must_fit_together(args)?;
-    base::must_be_another(args)?;
     may_be_written(session, &args.image)?;
     let wanted = snapshot::exactly(session, args.snapshot.0.clone())?;
     let name = wanted.to_string();
-    let reader = Reader::new(session, args.image.rate.map(|rate| rate.0))?;
+    let reader = Reader::new(session, 1, args.image.rate.map(|rate| rate.0))?;
     let remote = &reader.open(session, &wanted)?;
     let size = remote.bytes();
     let mut options = options(&args.image, remote, args.from.is_some())?;
@@ -36,7 +35,7 @@ pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -
     let older = older.map(|older| snapshot::exactly(session, older));
     let older = older.transpose()?;
     let provenance = provenance(session, &wanted, older.as_ref())?;
-    base::must_fit(session, args, &provenance)?;
+    base::must_fit(args, &provenance)?;
     options.provenance = Some(provenance);
     let (layer, changed) = match &older {
         None => (Layer::Raw(remote), size),

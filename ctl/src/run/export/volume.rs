@@ -46,11 +46,12 @@ fn write(
     now: &SnapshotName,
     begin: Instant,
 ) -> Done<Exported> {
-    let reader = Reader::new(session, args.image.rate.map(|rate| rate.0))?;
     let older = match args.with_snapshots {
         true => older(session, now)?,
         false => Vec::new(),
     };
+    let rate = args.image.rate.map(|rate| rate.0);
+    let reader = Reader::new(session, older.len() + 1, rate)?;
     let (older, mut remotes) = opened(session, &reader, older)?;
     remotes.push(reader.open(session, now)?);
     // The oldest first.
@@ -131,7 +132,7 @@ fn opened(
                 remotes.push(remote);
             }
             Err(failure) if failure.code == ErrorCode::NotFound => {
-                left_out(session, &view, "deleted");
+                left_out(session, &view, "deleted or dropped");
             }
             Err(failure) => return Err(failure),
         }

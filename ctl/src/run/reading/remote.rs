@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use imagegen::medium::Source;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use ublk_target::nbd::client::{Client, ClientError};
 
 use super::interrupt;
@@ -23,6 +23,15 @@ const ANSWERS: usize = 64;
 /// Bytes that are alike, and whether they are zeroes.
 type Alike = (Range<u64>, bool);
 
+/// Connections to an export.
+#[derive(Debug)]
+struct Connections {
+    /// Those that nobody uses now.
+    idle: Vec<Client>,
+    /// How many more may be made.
+    more: usize,
+}
+
 /// An export that is only read.
 #[derive(Debug)]
 pub(crate) struct Remote {
@@ -32,17 +41,20 @@ pub(crate) struct Remote {
     block: u64,
     chunk: u64,
     rate: Option<Arc<Rate>>,
-    /// Connections that nobody uses now.
-    idle: Mutex<Vec<Client>>,
+    connections: Mutex<Connections>,
+    /// One became idle, or there is room for another.
+    returned: Condvar,
     /// The latest answers, each without gaps.
     known: Mutex<VecDeque<Vec<Alike>>>,
 }
 
 impl Remote {
-    /// Connects, which keeps the snapshot from being deleted.
+    /// Connects, which keeps the snapshot from being deleted; has `most` connections at
+    /// most, one at least.
     pub(crate) fn connect(
         socket: PathBuf,
         export: String,
+        most: usize,
         rate: Option<Arc<Rate>>,
     ) -> io::Result<Self> {
         let client = Client::connect(&socket, &export).map_err(as_io)?;
@@ -53,7 +65,11 @@ impl Remote {
             socket,
             export,
             rate,
-            idle: Mutex::new(vec![client]),
+            connections: Mutex::new(Connections {
+                idle: vec![client],
+                more: most.saturating_sub(1),
+            }),
+            returned: Condvar::new(),
             known: Mutex::default(),
         })
     }
@@ -76,14 +92,36 @@ impl Remote {
     /// Has a connection do something; one that failed is not used again.
     fn with<T>(&self, act: impl FnOnce(&mut Client) -> Result<T, ClientError>) -> io::Result<T> {
         interrupt::check()?;
-        let idle = self.idle.lock().pop();
-        let mut client = match idle {
-            Some(client) => client,
-            None => Client::connect(&self.socket, &self.export).map_err(as_io)?,
-        };
-        let done = act(&mut client).map_err(as_io)?;
-        self.idle.lock().push(client);
-        Ok(done)
+        let done = self.idle().and_then(|mut client| {
+            let done = act(&mut client)?;
+            Ok((done, client))
+        });
+        let mut connections = self.connections.lock();
+        let done = done.map(|(done, client)| {
+            connections.idle.push(client);
+            done
+        });
+        if done.is_err() {
+            connections.more += 1;
+        }
+        self.returned.notify_one();
+        done.map_err(as_io)
+    }
+
+    /// A connection that nobody uses; waits for one if there may be no more.
+    fn idle(&self) -> Result<Client, ClientError> {
+        let mut connections = self.connections.lock();
+        loop {
+            if let Some(client) = connections.idle.pop() {
+                return Ok(client);
+            }
+            if connections.more > 0 {
+                connections.more -= 1;
+                drop(connections);
+                return Client::connect(&self.socket, &self.export);
+            }
+            self.returned.wait(&mut connections);
+        }
     }
 
     /// Writes `bytes` from byte `offset` on, where the export may be written.

@@ -5,71 +5,74 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use imagegen::qcow2::open::{self, OpenError};
-use imagegen::qcow2::provenance::Fit;
-use imagegen::qcow2::read::{Disk, Image, Layer};
+use imagegen::qcow2::read::{Disk, Image, Layer, ReadError};
 use ublk_target::control::protocol::{ErrorCode, Failure};
 
 use crate::Done;
 use crate::cli::FormatName;
-use crate::run::{read_code_of, usage};
-use crate::session::Session;
+use crate::run::usage;
+
+/// Images that are restored.
+pub(super) struct Images {
+    /// What they hold together.
+    pub(super) disk: Disk<File>,
+    /// Every file that is read.
+    pub(super) files: Vec<PathBuf>,
+}
 
 /// Opens one image with all that it names, or those that are given, the oldest first.
-pub(super) fn open(session: &Session, paths: &[PathBuf], format: FormatName) -> Done<Disk<File>> {
+/// Unless `trust`, they must belong together as far as they tell.
+pub(super) fn open(paths: &[PathBuf], format: FormatName, trust: bool) -> Done<Images> {
     let [first, over @ ..] = paths else {
         return Err(usage("no image is named").next("name one: --from"));
     };
-    let bottom = open::open(first, Some(format.into()), None);
-    let bottom = bottom.map_err(unreadable)?;
-    if over.is_empty() {
-        must_belong_together(session, &bottom.disk, &bottom.paths)?;
-        return Ok(bottom.disk);
-    }
-    if bottom.paths.len() > 1 {
+    let bottom = open::open(first, Some(format.into()), None).map_err(unreadable)?;
+    if !over.is_empty() && bottom.paths.len() > 1 {
         let message = format!(
             "{} is no full image: it has a backing file",
             first.display()
         );
         return Err(usage(message).next("name the full image first, or the newest alone"));
     }
+    let mut files: Vec<PathBuf> = over.iter().rev().cloned().collect();
+    files.extend(bottom.paths);
     let (mut disk, mut below) = (bottom.disk, first);
     for path in over {
         disk = increment(path, &disk, below)?;
         below = path;
     }
-    let newest_first: Vec<PathBuf> = paths.iter().rev().cloned().collect();
-    must_belong_together(session, &disk, &newest_first)?;
-    Ok(disk)
+    if !trust {
+        must_belong_together(&disk, &files)?;
+    }
+    files.extend(bottom.data);
+    Ok(Images { disk, files })
 }
 
-/// Refuses images that tell of what they were made, and were not made for each other.
+/// Refuses images that tell of what they were made, and do not lie where they were made to.
 /// `paths` are those of the layers.
-fn must_belong_together(session: &Session, disk: &Disk<File>, paths: &[PathBuf]) -> Done {
+fn must_belong_together(disk: &Disk<File>, paths: &[PathBuf]) -> Done {
     let made_of = disk.layers().map(|layer| match layer {
         Layer::Qcow2(image) => image.extensions().provenance,
         Layer::Raw(_) | Layer::Parts(..) => None,
     });
     let told: Vec<_> = made_of.zip(paths).collect();
-    for pair in told.windows(2) {
-        let [(Some(over), above), (Some(below), under)] = pair else {
+    for (place, (over, path)) in told.iter().enumerate() {
+        let below = told.get(place + 1);
+        let under = match below {
+            // What does not tell is believed.
+            Some((None, _)) => continue,
+            Some((Some(below), _)) => Some(below),
+            None => None,
+        };
+        let Some(Err(why)) = over.map(|over| over.over(under)) else {
             continue;
         };
-        let (above, under) = (above.display(), under.display());
-        match over.over(below) {
-            Ok(Fit::Exact) => {}
-            Ok(Fit::IfCommitted) => session.say(&format!(
-                "csnapctl: {under} was made of an older snapshot than {above} needs: that is \
-                 right only if what changed until then was committed into it"
-            )),
-            Err(why) => {
-                return Err(
-                    usage(format!("{above} was not made to lie over {under}: {why}")).next(
-                        "name the images in their order; imagegen qcow2 convert makes one of them \
-                         if they do belong together",
-                    ),
-                );
-            }
-        }
+        let image = path.display();
+        let below = below.map(|(_, path)| format!(" over {}", path.display()));
+        let message = format!("{image}{}: {why}", below.unwrap_or_default());
+        return Err(usage(message).next(
+            "name the images in their order, all of them; --trust if they do belong together",
+        ));
     }
     Ok(())
 }
@@ -99,8 +102,11 @@ fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
 fn unreadable(error: OpenError) -> Failure {
     let code = match &error {
         OpenError::Open { cause, .. } if cause.kind() == ErrorKind::NotFound => ErrorCode::NotFound,
-        OpenError::Read { cause, .. } | OpenError::Disk(cause) => match read_code_of(cause) {
-            ErrorCode::Corruption => ErrorCode::Corruption,
+        OpenError::Read { cause, .. } | OpenError::Disk(cause) => match cause.root() {
+            ReadError::Damaged { .. } => ErrorCode::Corruption,
+            ReadError::Io { cause, .. } if cause.kind() == ErrorKind::UnexpectedEof => {
+                ErrorCode::Corruption
+            }
             _ => ErrorCode::Usage,
         },
         _ => ErrorCode::Usage,

@@ -16,6 +16,9 @@ use crate::run::reading::Remote;
 use crate::run::{code_of, status};
 use crate::session::Session;
 
+/// Connections that write, however many threads there are.
+const MOST_CONNECTIONS: usize = 16;
+
 /// Where the bytes of a volume go.
 #[derive(Debug)]
 pub(super) enum VolumeDisk {
@@ -118,7 +121,7 @@ fn export_of(session: &mut Session, view: &VolumeView) -> Done<VolumeDisk> {
         let message = format!("cannot write {}: {error}", view.name);
         Failure::new(code_of(&error), message).next("csnapctl status shows how csnapd is")
     };
-    let remote = Remote::connect(socket.into(), view.name.clone(), None);
+    let remote = Remote::connect(socket.into(), view.name.clone(), MOST_CONNECTIONS, None);
     let remote = remote.map_err(failed)?;
     // Who is answered is counted among the clients.
     let mut block = vec![0; remote.block() as usize];

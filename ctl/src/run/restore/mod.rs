@@ -12,13 +12,16 @@ mod copy;
 mod disk;
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use imagegen::qcow2::format::Incompatible;
+use imagegen::qcow2::provenance::Provenance;
 use imagegen::qcow2::read::{Disk, Layer};
 use serde::Serialize;
 use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
 use ublk_target::control::views::{VolumeState, VolumeView};
+use ublk_target::device::Identity;
 
 use super::{snapshot, volume};
 use crate::Done;
@@ -66,10 +69,12 @@ pub(super) fn restore(session: &mut Session, args: &RestoreArgs) -> Done {
     let name = args.volume.clone();
     let view = volume::one(session, Request::VolumeShow { name })?;
     must_be_idle(&view)?;
-    let image = chain::open(session, &args.images, args.format)?;
+    let images = chain::open(&args.images, args.format, args.trust)?;
+    must_be_others(&view, &images.files)?;
+    let image = images.disk;
     must_hold_something(&image)?;
     must_fit(&view, image.size())?;
-    if !session.confirm(args.consent, &warning(&view, image.size(), args))? {
+    if !session.confirm(args.consent, &warning(&view, &image, args))? {
         return Ok(());
     }
     let disk = VolumeDisk::open(session, &view)?;
@@ -141,6 +146,24 @@ fn must_still_be(session: &mut Session, view: &VolumeView) -> Done {
     Err(Failure::new(ErrorCode::Busy, message).next("look again: csnapctl volume show"))
 }
 
+/// The volume cannot be read as it was while it is written.
+fn must_be_others(view: &VolumeView, files: &[PathBuf]) -> Done {
+    let identity = |path: &Path| Identity::of(path).ok();
+    let own = [Some(&view.origin), view.device.as_ref()];
+    let own = own.into_iter().flatten();
+    let own: Vec<Identity> = own.filter_map(|path| identity(path.as_ref())).collect();
+    let is_own =
+        |path: &&PathBuf| identity(path).is_some_and(|file| own.iter().any(|own| own.shares(file)));
+    match files.iter().find(is_own) {
+        None => Ok(()),
+        Some(path) => {
+            let (path, name) = (path.display(), &view.name);
+            let error = super::usage(format!("{path} is on the storage of {name} itself"));
+            Err(error.next("name an image; csnapctl snapshot export makes one of a snapshot"))
+        }
+    }
+}
+
 /// A backup that was cut to nothing, or that QEMU found damaged, is none.
 fn must_hold_something(image: &Disk<File>) -> Done {
     if image.size() == 0 {
@@ -171,12 +194,22 @@ fn must_fit(view: &VolumeView, size: u64) -> Done {
         .next("extend the origin, then csnapctl volume resize"))
 }
 
-fn warning(view: &VolumeView, size: u64, args: &RestoreArgs) -> String {
+fn warning(view: &VolumeView, image: &Disk<File>, args: &RestoreArgs) -> String {
+    let size = image.size();
     let mut text = format!(
         "This overwrites {} of volume {} with what the image holds.",
         human::size(size),
         view.name
     );
+    let of_other = |made: &Provenance| made.disk.to_string() != view.uuid;
+    if image
+        .image()
+        .and_then(|top| top.extensions().provenance)
+        .as_ref()
+        .is_some_and(of_other)
+    {
+        text += " The image was made of another volume.";
+    }
     if size < view.size {
         let beyond = human::size(view.size - size);
         text += &format!(" The {beyond} beyond the image's end stay as they are.");
