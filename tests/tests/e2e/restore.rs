@@ -246,6 +246,8 @@ fn images_tell_of_what_they_were_made() -> Outcome {
     let itself = bed.path("others/../b.qcow2").display().to_string();
     bed.ctl
         .refuses(&format!("{over} {itself}"), USAGE, "itself")?;
+    let file = format!("snapshot export vol@c --from vol@b -b file:{b} --force -o {b}");
+    bed.ctl.refuses(&file, USAGE, "itself")?;
     let new = "snapshot export vol@c --from vol@b -b ../others/new.qcow2 -o";
     let new = format!("{new} {}", other("new.qcow2"));
     bed.ctl.refuses(&new, USAGE, "itself")?;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Daemon;
+use super::visits::Seated;
 use crate::control::listener::{ListenError, Listener, Service};
-use crate::export::Export;
 use crate::nbd::negotiate::DEFAULT_TIMEOUT;
 use crate::nbd::{NegotiateError, Negotiated, negotiate};
 use crate::runtime::{Place, Runtime};
@@ -55,16 +55,16 @@ impl Service for Front {
 pub(super) fn hand_over(
     runtime: &Runtime,
     socket: OwnedFd,
-    negotiated: Negotiated<Arc<Export>>,
+    negotiated: Negotiated<Seated>,
     place: Option<Place>,
 ) {
     let Negotiated {
-        export,
+        export: Seated { export, seat },
         name,
         options,
         ..
     } = negotiated;
-    if let Err(error) = runtime.serve(socket, export, options, place) {
+    if let Err(error) = runtime.serve(socket, export, options, seat, place) {
         tracing::info!(export = %name, %error, "an NBD client is hung up on");
     }
 }

@@ -18,8 +18,8 @@ use rustls::ServerConfig;
 use super::Daemon;
 use super::nbd_places::Places;
 use super::nbd_socket::hand_over;
+use super::visits::Seated;
 use crate::control::accept::Accepting;
-use crate::export::Export;
 use crate::nbd::negotiate::{DEFAULT_TIMEOUT, demand_tls, negotiate_encrypted};
 use crate::nbd::{NegotiateError, Negotiated, negotiate};
 use crate::runtime::{Place as ClientPlace, Runtime};
@@ -166,7 +166,7 @@ impl Front {
         config: Arc<ServerConfig>,
         stream: TcpStream,
         peer: SocketAddr,
-    ) -> Result<(UnixStream, Negotiated<Arc<Export>>), Refused> {
+    ) -> Result<(UnixStream, Negotiated<Seated>), Refused> {
         let deadline = Instant::now() + DEFAULT_TIMEOUT;
         let greeted = demand_tls(&stream, DEFAULT_TIMEOUT)?;
         let place = self.clients.take(peer.ip()).ok_or(Refused::TooMany)?;

@@ -20,6 +20,7 @@ use super::withdraw::{FAREWELL, Leaving};
 use crate::control::protocol::{ErrorCode, Failure, SnapshotName};
 use crate::export::{Export, ExportTarget};
 use crate::nbd::{ExportEntry, ExportInfo, Exports, Refusal, RefusalKind, Since};
+use crate::runtime::Seat;
 
 /// How long somebody who connects waits for a change of the store that is under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -166,10 +167,18 @@ pub(super) fn must_be_readable(
     }
 }
 
+/// An export, and room for a client of it.
+pub struct Seated {
+    /// The export.
+    pub export: Arc<Export>,
+    /// The client's.
+    pub seat: Seat,
+}
+
 /// Volumes and mapped snapshots where NBD is a front end, and every snapshot that can be
 /// read, whatever the front end is.
 impl Exports for Daemon {
-    type Export = Arc<Export>;
+    type Export = Seated;
 
     fn list(&self) -> Vec<ExportEntry> {
         let entry = |name, on_demand| ExportEntry { name, on_demand };
@@ -222,19 +231,17 @@ impl Exports for Daemon {
             .collect()
     }
 
-    fn open(&self, name: &str) -> Result<(Arc<Export>, ExportInfo), Refusal> {
-        if self.runtime.is_full() {
-            return Err(Refusal {
-                kind: RefusalKind::Policy,
-                message: "csnapd has as many connections as it takes; try again later".into(),
-            });
-        }
+    fn open(&self, name: &str) -> Result<(Seated, ExportInfo), Refusal> {
+        let seat = self.runtime.seat().ok_or_else(|| Refusal {
+            kind: RefusalKind::Policy,
+            message: "csnapd has as many connections as it takes; try again later".into(),
+        })?;
         let export = match self.exports.open(name)? {
             Some(export) => export,
             None => self.visit(name).map_err(|failure| refusal(&failure))?,
         };
         let info = export.info();
-        Ok((export, info))
+        Ok((Seated { export, seat }, info))
     }
 }
 

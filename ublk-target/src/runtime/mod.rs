@@ -165,16 +165,10 @@ pub enum ExtendError {
     Command(#[from] CommandError),
 }
 
-/// Why a connection is not served.
+/// The export takes no more connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TurnedAway {
-    /// The export takes no more.
-    #[error("the export is being closed")]
-    Closed,
-    /// Every I/O thread has as many as it takes.
-    #[error("there are as many connections as csnapd takes")]
-    Full,
-}
+#[error("the export is being closed")]
+pub struct ExportClosed;
 
 /// What a client takes up as long as it is served, and gives back when it is dropped.
 pub type Place = Box<dyn std::any::Any + Send>;
@@ -343,28 +337,27 @@ impl Runtime {
         Ok(Arc::new(Export::new(number, (volume, target), info, lanes)))
     }
 
-    /// Whether a client that comes now is turned away.
+    /// Room for a client, on the I/O thread that has most; `None` if none has any.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.seats.are_all_taken()
+    pub fn seat(&self) -> Option<Seat> {
+        self.seats.take()
     }
 
     /// Serves a negotiated connection until its client leaves or the export is closed;
     /// drops `place` then. Returns at once.
     ///
     /// # Errors
-    /// When the export is closed already, or there are too many clients; the socket is
-    /// dropped.
+    /// When the export is closed already; the socket is dropped.
     pub fn serve(
         &self,
         socket: OwnedFd,
         export: Arc<Export>,
         options: nbd::Options,
+        seat: Seat,
         place: Option<Place>,
-    ) -> Result<(), TurnedAway> {
-        let seat = self.seats.take().ok_or(TurnedAway::Full)?;
+    ) -> Result<(), ExportClosed> {
         if !export.admit() {
-            return Err(TurnedAway::Closed);
+            return Err(ExportClosed);
         }
         let lane = seat.thread();
         let new = Box::new(NewClient {

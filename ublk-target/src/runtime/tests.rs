@@ -100,7 +100,13 @@ impl Rig {
         ours.set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         self.runtime
-            .serve(theirs.into(), export.clone(), nbd::Options::default(), None)
+            .serve(
+                theirs.into(),
+                export.clone(),
+                nbd::Options::default(),
+                self.runtime.seat().unwrap(),
+                None,
+            )
             .unwrap();
         Client {
             socket: ours,
@@ -380,10 +386,14 @@ fn closing_an_export_answers_what_is_owed_and_disconnects() {
         "the socket is still open"
     );
     let (_ours, theirs) = UnixStream::pair().unwrap();
-    let refused = rig
-        .runtime
-        .serve(theirs.into(), export, nbd::Options::default(), None);
-    assert_eq!(refused, Err(TurnedAway::Closed));
+    let refused = rig.runtime.serve(
+        theirs.into(),
+        export,
+        nbd::Options::default(),
+        rig.runtime.seat().unwrap(),
+        None,
+    );
+    assert_eq!(refused, Err(ExportClosed));
     rig.store.detach_origin(rig.volume).unwrap();
     let target = ExportTarget::Origin(rig.volume);
     let error = rig.runtime.open_export(&rig.store, target).unwrap_err();

@@ -69,7 +69,7 @@ pub(super) fn ranges(
 ) -> Done<Vec<RangeView>> {
     if let Some(to) = to.filter(|to| to.tag <= from.tag) {
         let error = super::usage(format!("{to} is not newer than {from}"));
-        return Err(error.next("let the two change places"));
+        return Err(error.next("name the older one first"));
     }
     let request = |after| Request::SnapshotDiff {
         from: from.clone(),

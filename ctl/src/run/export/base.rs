@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf, absolute};
 
 use imagegen::qcow2::open::{self, Chain};
-use imagegen::qcow2::provenance::Provenance;
+use imagegen::qcow2::provenance::{Misfit, Provenance};
 use ublk_target::control::protocol::Failure;
 use ublk_target::device::Identity;
 
@@ -11,53 +11,60 @@ use crate::Done;
 use crate::cli::SnapshotExportArgs;
 use crate::run::usage;
 
-/// Refuses a base that is there and cannot be that of `increment`: one that the new image
-/// takes the place of, one that cannot be read, and unless `--trust`, one that was made of
-/// something else. What is not there, or does not tell, is believed by its name, as is
-/// everything where it is not known from where that counts.
+/// Refuses a base that cannot be that of `increment`: always one that the new image would
+/// take the place of, and unless `--trust`, one that cannot be read or was made of something
+/// else. What is not there, or does not tell, is believed by its name, as is everything
+/// where it is not known from where that counts.
 pub(super) fn must_fit(args: &SnapshotExportArgs, increment: &Provenance) -> Done {
     let target = args.image.target();
     let Some(backing) = args.backing.as_ref().filter(|_| !args.image.is_piped()) else {
         return Ok(());
     };
-    let base = target.parent().unwrap_or(Path::new("")).join(backing);
     let refused = |why: String| other(usage(format!("--backing: {why}")));
-    if place(&base) == place(&target) {
-        return Err(refused(format!("{} is the image itself", base.display())));
+    let base = match open::beside(&target, backing) {
+        Ok(base) => base,
+        // On another machine.
+        Err(_) if args.trust && !backing.starts_with("file:") => return Ok(()),
+        Err(error) => return Err(refused(error.to_string())),
+    };
+    if place(&base) == place(&target) || share(&base, &target) {
+        let why = format!("{} is the image itself", base.display());
+        return Err(refused(why));
     }
     if !base.exists() {
         return Ok(());
     }
-    let chain = open::open(&base, Some(args.backing_format.into()), None);
-    let chain = chain.map_err(|error| refused(error.to_string()))?;
-    must_not_be_in(&chain, &target)?;
-    let Some(made) = chain
-        .disk
-        .image()
-        .map(|image| image.extensions().provenance)
-    else {
+    match open::open(&base, Some(args.backing_format.into()), None) {
+        Ok(chain) => {
+            must_not_be_in(&chain, &target)?;
+            match fit(&chain, increment) {
+                Err(why) if !args.trust => Err(refused(format!(
+                    "{} is not known to be the image of the snapshot --from: {why}",
+                    base.display()
+                ))),
+                _ => Ok(()),
+            }
+        }
+        Err(_) if args.trust => Ok(()),
+        Err(error) => Err(refused(error.to_string())),
+    }
+}
+
+/// Whether the topmost image of the chain, as far as it tells, is what `increment` needs.
+fn fit(chain: &Chain, increment: &Provenance) -> Result<(), Misfit> {
+    let image = chain.disk.image();
+    let Some(below) = image.and_then(|image| image.extensions().provenance) else {
         return Ok(());
     };
-    let told = made.map(|below| match chain.paths.len() {
-        1 => below.over(None).and(increment.over(Some(&below))),
-        _ => increment.over(Some(&below)),
-    });
-    match told {
-        Some(Err(why)) if !args.trust => Err(refused(format!(
-            "{} is not known to be the image of the snapshot --from: {why}",
-            base.display()
-        ))),
-        _ => Ok(()),
+    if chain.paths.len() == 1 {
+        below.over(None)?;
     }
+    increment.over(Some(&below))
 }
 
 /// Whoever writes over an image of the chain loses what is needed of it.
 fn must_not_be_in(chain: &Chain, target: &Path) -> Done {
-    let identity = |path: &Path| Identity::of(path).ok();
-    let Some(own) = identity(target) else {
-        return Ok(());
-    };
-    match chain.files().find(|file| identity(file) == Some(own)) {
+    match chain.files().find(|file| share(file, target)) {
         None => Ok(()),
         Some(file) => {
             let file = file.display();
@@ -66,6 +73,14 @@ fn must_not_be_in(chain: &Chain, target: &Path) -> Done {
             ));
             Err(error.next("name another place for the image"))
         }
+    }
+}
+
+/// Whether two that are there share storage.
+fn share(one: &Path, other: &Path) -> bool {
+    match (Identity::of(one), Identity::of(other)) {
+        (Ok(one), Ok(other)) => one.shares(other),
+        _ => false,
     }
 }
 

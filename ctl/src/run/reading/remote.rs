@@ -28,8 +28,10 @@ type Alike = (Range<u64>, bool);
 struct Connections {
     /// Those that nobody uses now.
     idle: Vec<Client>,
-    /// How many more may be made.
-    more: usize,
+    /// Those there are.
+    open: usize,
+    /// How many there may be.
+    most: usize,
 }
 
 /// An export that is only read.
@@ -67,7 +69,8 @@ impl Remote {
             rate,
             connections: Mutex::new(Connections {
                 idle: vec![client],
-                more: most.saturating_sub(1),
+                open: 1,
+                most,
             }),
             returned: Condvar::new(),
             known: Mutex::default(),
@@ -92,17 +95,12 @@ impl Remote {
     /// Has a connection do something; one that failed is not used again.
     fn with<T>(&self, act: impl FnOnce(&mut Client) -> Result<T, ClientError>) -> io::Result<T> {
         interrupt::check()?;
-        let done = self.idle().and_then(|mut client| {
-            let done = act(&mut client)?;
-            Ok((done, client))
-        });
+        let mut client = self.idle().map_err(as_io)?;
+        let done = act(&mut client);
         let mut connections = self.connections.lock();
-        let done = done.map(|(done, client)| {
-            connections.idle.push(client);
-            done
-        });
-        if done.is_err() {
-            connections.more += 1;
+        match &done {
+            Ok(_) => connections.idle.push(client),
+            Err(_) => connections.open -= 1,
         }
         self.returned.notify_one();
         done.map_err(as_io)
@@ -115,12 +113,27 @@ impl Remote {
             if let Some(client) = connections.idle.pop() {
                 return Ok(client);
             }
-            if connections.more > 0 {
-                connections.more -= 1;
-                drop(connections);
-                return Client::connect(&self.socket, &self.export);
+            if connections.open >= connections.most.max(1) {
+                self.returned.wait(&mut connections);
+                continue;
             }
-            self.returned.wait(&mut connections);
+            connections.open += 1;
+            drop(connections);
+            let connected = Client::connect(&self.socket, &self.export);
+            connections = self.connections.lock();
+            match connected {
+                Ok(client) => return Ok(client),
+                Err(error) if connections.open == 1 => {
+                    connections.open = 0;
+                    self.returned.notify_one();
+                    return Err(error);
+                }
+                // csnapd has no room for more: those there are will do.
+                Err(_) => {
+                    connections.open -= 1;
+                    connections.most = connections.open;
+                }
+            }
         }
     }
 

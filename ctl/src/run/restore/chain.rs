@@ -38,7 +38,7 @@ pub(super) fn open(paths: &[PathBuf], format: FormatName, trust: bool) -> Done<I
     files.extend(bottom.paths);
     let (mut disk, mut below) = (bottom.disk, first);
     for path in over {
-        disk = increment(path, &disk, below)?;
+        disk = increment(path, &disk, below, trust)?;
         below = path;
     }
     if !trust {
@@ -80,7 +80,7 @@ fn must_belong_together(disk: &Disk<File>, paths: &[PathBuf]) -> Done {
 const HELP: &str = "imagegen qcow2 check looks into an image; -f raw says that the first is raw";
 
 /// The image at `path` over `disk`, the newest image of which is `below`.
-fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
+fn increment(path: &Path, disk: &Disk<File>, below: &Path, trust: bool) -> Done<Disk<File>> {
     let disk = open::over(path, disk).map_err(unreadable)?;
     let backing = disk.image().and_then(Image::backing).unwrap_or_default();
     // Moved they may be, but not taken for each other.
@@ -90,7 +90,7 @@ fn increment(path: &Path, disk: &Disk<File>, below: &Path) -> Done<Disk<File>> {
             usage(format!("{over} is a full image: nothing lies below it"))
                 .next("leave out the images named before it"),
         ),
-        name if name == below.file_name() => Ok(disk),
+        name if trust || name == below.file_name() => Ok(disk),
         _ => Err(
             usage(format!("{over} is laid over {backing:?}, not over {under}"))
                 .next("name the images in their order, all of them, under the names they had"),
