@@ -14,9 +14,17 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tools::Loop;
 
 const MIB: u64 = 1 << 20;
+
+/// These tests take turns: a child that another one starts keeps all open files, their locks
+/// and their room, until it is the program it shall be.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn entries(dir: &Path) -> Vec<String> {
     let names = fs::read_dir(dir).unwrap();
@@ -33,6 +41,7 @@ fn create(path: &Path, size: u64) -> Target {
 
 #[test]
 fn a_file_appears_when_it_is_whole_and_keeps_holes() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
     let target = create(&path, 64 * MIB);
@@ -56,6 +65,7 @@ fn a_file_appears_when_it_is_whole_and_keeps_holes() {
 
 #[test]
 fn a_file_that_grows_has_the_size_it_is_given_in_the_end() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     for (expected, end) in [(0, 7 * MIB), (64 * MIB, 5), (1 << 60, 3 * MIB)] {
         let path = dir.path().join(format!("image{expected}"));
@@ -71,6 +81,7 @@ fn a_file_that_grows_has_the_size_it_is_given_in_the_end() {
 
 #[test]
 fn what_is_dropped_leaves_nothing() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let target = create(&dir.path().join("image"), MIB);
     target.write(0, b"half").unwrap();
@@ -80,6 +91,7 @@ fn what_is_dropped_leaves_nothing() {
 
 #[test]
 fn an_existing_file_stays_until_it_is_replaced_by_force() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
     fs::write(&path, "mine").unwrap();
@@ -102,6 +114,7 @@ fn an_existing_file_stays_until_it_is_replaced_by_force() {
 
 #[test]
 fn a_file_that_comes_meanwhile_is_not_lost() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
     let target = create(&path, MIB);
@@ -114,6 +127,7 @@ fn a_file_that_comes_meanwhile_is_not_lost() {
 
 #[test]
 fn a_link_stays_and_what_it_leads_to_is_replaced() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let (file, link) = (dir.path().join("file"), dir.path().join("link"));
     fs::write(&file, "old").unwrap();
@@ -127,6 +141,7 @@ fn a_link_stays_and_what_it_leads_to_is_replaced() {
 /// What nobody else may read must not become readable by being replaced.
 #[test]
 fn what_replaces_a_file_has_its_mode_and_owner() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
     fs::write(&path, "old").unwrap();
@@ -143,6 +158,7 @@ fn what_replaces_a_file_has_its_mode_and_owner() {
 
 #[test]
 fn a_file_in_use_is_not_replaced() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
     fs::write(&path, "theirs").unwrap();
@@ -160,6 +176,7 @@ fn a_file_in_use_is_not_replaced() {
 
 #[test]
 fn a_link_to_nothing_is_refused() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let link = dir.path().join("link");
     std::os::unix::fs::symlink("nothing", &link).unwrap();
@@ -187,6 +204,7 @@ fn refused(path: &Path) -> TargetError {
 
 #[test]
 fn an_empty_file_is_written_in_place_and_keeps_its_length() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = origin(dir.path());
     let before = inode(&path);
@@ -210,6 +228,7 @@ fn an_empty_file_is_written_in_place_and_keeps_its_length() {
 
 #[test]
 fn what_does_not_get_whole_in_place_leaves_an_empty_file() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = origin(dir.path());
     let present = Present::open(&path, Overwrite::Refuse).unwrap();
@@ -224,6 +243,7 @@ fn what_does_not_get_whole_in_place_leaves_an_empty_file() {
 
 #[test]
 fn a_file_that_holds_anything_is_written_over_by_force_only() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = origin(dir.path());
     let file = File::options().write(true).open(&path).unwrap();
@@ -252,6 +272,7 @@ fn a_file_that_holds_anything_is_written_over_by_force_only() {
 
 #[test]
 fn zeroes_that_take_room_are_no_contents() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("zeroes");
     fs::write(&path, vec![0; 3 << 20]).unwrap();
@@ -266,6 +287,7 @@ fn zeroes_that_take_room_are_no_contents() {
 
 #[test]
 fn only_files_and_block_devices_will_do() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
     mkfifo(&fifo, Mode::S_IRWXU).unwrap();
@@ -286,6 +308,7 @@ fn only_files_and_block_devices_will_do() {
 
 #[test]
 fn threads_write_where_they_say_and_not_beyond_the_end() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
     let target = create(&path, 8 * MIB);
@@ -320,6 +343,7 @@ fn numbered(path: &Path, length: u64) -> File {
 
 #[test]
 fn only_what_the_file_system_can_share_is_shared() {
+    let _alone = alone();
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let target = create(&dir.path().join("image"), 8 * MIB);
     let source = numbered(&dir.path().join("source"), 3 * MIB);
@@ -371,6 +395,7 @@ fn write_both_ways(target: &Target, size: u64) -> Vec<u8> {
 
 #[test]
 fn writes_past_the_cache_and_through_it_are_one_image() {
+    let _alone = alone();
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();
     for dir in [dir.path(), memory.path()] {
@@ -384,6 +409,7 @@ fn writes_past_the_cache_and_through_it_are_one_image() {
 
 #[test]
 fn zeroing_takes_blocks_away_again() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
     let target = create(&path, 4 * MIB);
@@ -419,6 +445,7 @@ impl Drop for Mounted {
 
 #[test]
 fn a_full_file_system_is_named_and_keeps_no_half() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let Some(mounted) = Mounted::new(&["-t", "tmpfs", "-o", "size=2m", "none"], dir.path()) else {
         return;
@@ -441,6 +468,7 @@ fn a_full_file_system_is_named_and_keeps_no_half() {
 /// Where the file system can, contents take no room a second time.
 #[test]
 fn contents_are_shared_with_a_source_beside_the_image() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let disk = dir.path().join("disk");
     File::create(&disk).unwrap().set_len(400 * MIB).unwrap();
@@ -473,6 +501,7 @@ fn contents_are_shared_with_a_source_beside_the_image() {
 
 #[test]
 fn a_device_is_written_unless_it_holds_something_or_is_in_use() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let Some(device) = Loop::new(&dir.path().join("disk"), 400 * MIB) else {
         return;
