@@ -302,7 +302,7 @@ impl Engine {
             Task::Read(id) => self.reads.get_mut(id).map(|r| &mut r.pinned),
             Task::Query(id) => self.queries.get_mut(id).map(|q| &mut q.sweep.pinned),
             Task::Compare(id) => self.comparisons.get_mut(id).map(|c| &mut c.sweep.pinned),
-            Task::Purge => self.purge.as_mut().map(|p| &mut p.pinned),
+            Task::Purge => self.purge.as_mut().map(|p| &mut p.sweep.pinned),
             Task::Merge => Some(&mut self.checkpoint.pinned),
             Task::Heal => self.heals.pinned(),
         };

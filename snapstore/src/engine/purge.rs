@@ -8,15 +8,13 @@
 //! Where a tree is damaged for good the pass goes around it: a removal that no
 //! checkpoint could write out would only fail the store.
 
-use std::sync::Arc;
-
 use super::commit::Done;
 use super::lookup::TreeId;
-use super::sweep::Order;
+use super::sweep::{Order, Sweep};
 use super::{Effects, Engine, Task};
 use crate::format::journal::Record;
 use crate::ids::{Tag, VolumeId};
-use crate::tree::{Key, Missing, Node, Span};
+use crate::tree::{Key, Missing, Span};
 
 /// How often a pass that could not read a node is put off until after a checkpoint.
 const MOST_POSTPONED: u32 = 3;
@@ -27,12 +25,9 @@ pub(super) struct Purge {
     volume: VolumeId,
     /// The dead snapshots this pass settles.
     dead: Vec<Tag>,
-    /// Where the scan goes on; `None`: all scanned.
-    cursor: Option<Key>,
-    end: Key,
     /// Records of this pass are in a commit.
     committing: bool,
-    pub(super) pinned: Vec<Arc<Node>>,
+    pub(super) sweep: Sweep,
 }
 
 impl Engine {
@@ -56,7 +51,7 @@ impl Engine {
         if purge.committing || self.waiting_for_node(Task::Purge) {
             return false;
         }
-        if purge.cursor.is_none() {
+        if purge.sweep.is_over() {
             self.end_pass();
             return false;
         }
@@ -114,48 +109,29 @@ impl Engine {
                 b: tag.0,
                 c: 0,
             };
-            let cursor = Some(key(first));
-            let (committing, pinned) = (false, Vec::new());
             self.purge = Some(Purge {
                 volume,
                 dead,
-                cursor,
-                end: key(end),
-                committing,
-                pinned,
+                committing: false,
+                sweep: Sweep::new(Order::Eras, key(first), key(end)),
             });
         }
     }
 
     /// Purges at most `batch` exceptions of the next window.
     fn scan_window(&mut self, batch: usize) -> Result<bool, Missing> {
+        let eras = self.next_window(|engine| Some(&mut engine.purge.as_mut()?.sweep))?;
         let Some(purge) = &mut self.purge else {
             return Ok(false);
         };
-        let Some(from) = purge.cursor else {
-            return Ok(false);
-        };
-        let (id, end) = (purge.volume, purge.end);
-        let pinned = std::mem::take(&mut purge.pinned);
-        let window = self.read_window(Order::Eras, from, end, &pinned);
-        let Some(purge) = &mut self.purge else {
-            return Ok(false);
-        };
-        let (eras, next) = match window {
-            Ok(window) => window,
-            Err(missing) => {
-                purge.pinned = pinned;
-                return Err(missing);
-            }
-        };
+        let id = purge.volume;
         let Some(volume) = self.state.volumes.get(&id) else {
             return Ok(false);
         };
         let mut records = Vec::new();
-        purge.cursor = next;
         for (key, place) in eras {
             if records.len() == batch {
-                purge.cursor = Some(key);
+                purge.sweep.cursor = key;
                 break;
             }
             let (tag, chunk) = (Tag(key.b), key.c);
@@ -241,10 +217,11 @@ impl Engine {
     /// Purging goes on behind what cannot be read: the room of what may be there comes
     /// back with a repair.
     pub(super) fn purge_hit_damage(&mut self, span: &Span) {
-        if let Some(purge) = &mut self.purge
-            && purge.cursor.is_some_and(|cursor| span.covers(cursor))
+        if let Some(Purge { sweep, .. }) = &mut self.purge
+            && !sweep.is_over()
+            && span.covers(sweep.cursor)
         {
-            purge.cursor = span.up.filter(|up| *up < purge.end);
+            sweep.cursor = span.up.unwrap_or(sweep.end);
         }
     }
 }

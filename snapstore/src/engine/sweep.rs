@@ -41,9 +41,9 @@ impl Order {
 }
 
 /// Exceptions in order, and where the next ones begin; `None`: there are no more.
-pub(super) type Window = (Vec<(Key, Place)>, Option<Key>);
+type Window = (Vec<(Key, Place)>, Option<Key>);
 
-/// A range that is gone through for somebody who asked.
+/// A range that is gone through.
 #[derive(Debug)]
 pub(super) struct Sweep {
     order: Order,
@@ -100,7 +100,7 @@ impl Engine {
     }
 
     /// The exceptions there are in `from..end`, as far as one leaf of the tree knows.
-    pub(super) fn read_window(
+    fn read_window(
         &mut self,
         order: Order,
         from: Key,
