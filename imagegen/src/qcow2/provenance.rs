@@ -1,6 +1,6 @@
 //! Which version of which disk an image was made of, so that images are not taken for each
-//! other. It stays what it is when the image is written to: an image may by now hold a
-//! later version, but never an earlier one.
+//! other. It stays what it is when the image is written to, or laid over another: by now an
+//! image may hold something else.
 
 use std::cmp::Ordering;
 use std::num::NonZeroU64;
