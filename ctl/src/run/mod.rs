@@ -35,17 +35,6 @@ use crate::session::Session;
 /// # Errors
 /// What a person is told, with the exit code.
 pub fn command(session: &mut Session, noun: Noun) -> Done {
-    carry_out(session, noun).map_err(|failure| match failure.code {
-        // A connection that broke off, and csnapd is there all the same.
-        ErrorCode::Unreachable if status::of(session).is_ok() => Failure {
-            code: ErrorCode::Error,
-            ..failure
-        },
-        _ => failure,
-    })
-}
-
-fn carry_out(session: &mut Session, noun: Noun) -> Done {
     match noun {
         Noun::Store(verb) => store::command(session, verb),
         Noun::Volume(verb) => volume::command(session, verb),

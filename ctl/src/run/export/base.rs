@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf, absolute};
 use imagegen::qcow2::open::{self, Chain};
 use imagegen::qcow2::provenance::{Misfit, Provenance};
 use ublk_target::control::protocol::Failure;
-use ublk_target::device::Identity;
 
 use crate::Done;
 use crate::cli::SnapshotExportArgs;
+use crate::run::apart::share;
 use crate::run::usage;
 
 /// Refuses a base that cannot be that of `increment`: always one that the new image would
@@ -34,19 +34,18 @@ pub(super) fn must_fit(args: &SnapshotExportArgs, increment: &Provenance) -> Don
     if !base.exists() {
         return Ok(());
     }
-    match open::open(&base, Some(args.backing_format.into()), None) {
-        Ok(chain) => {
-            must_not_be_in(&chain, &target)?;
-            match fit(&chain, increment) {
-                Err(why) if !args.trust => Err(refused(format!(
-                    "{} is not known to be the image of the snapshot --from: {why}",
-                    base.display()
-                ))),
-                _ => Ok(()),
-            }
-        }
-        Err(_) if args.trust => Ok(()),
-        Err(error) => Err(refused(error.to_string())),
+    let chain = match open::open(&base, Some(args.backing_format.into()), None) {
+        Ok(chain) => chain,
+        Err(_) if args.trust => return Ok(()),
+        Err(error) => return Err(refused(error.to_string())),
+    };
+    must_not_be_in(&chain, &target)?;
+    match fit(&chain, increment) {
+        Err(why) if !args.trust => Err(refused(format!(
+            "{} is not known to be the image of the snapshot --from: {why}",
+            base.display()
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -73,14 +72,6 @@ fn must_not_be_in(chain: &Chain, target: &Path) -> Done {
             ));
             Err(error.next("name another place for the image"))
         }
-    }
-}
-
-/// Whether two that are there share storage.
-fn share(one: &Path, other: &Path) -> bool {
-    match (Identity::of(one), Identity::of(other)) {
-        (Ok(one), Ok(other)) => one.shares(other),
-        _ => false,
     }
 }
 

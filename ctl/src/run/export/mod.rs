@@ -25,7 +25,7 @@ use serde::Serialize;
 use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
 use uuid::Uuid;
 
-use super::apart::must_be_apart;
+use super::apart::Served;
 use super::reading::Remote;
 use super::{usage, volume as volumes};
 use crate::Done;
@@ -91,7 +91,7 @@ fn may_be_written(session: &mut Session, image: &ImageArgs) -> Done {
     }
     match image.is_piped() {
         true => may_be_piped(session),
-        false => must_be_apart(session, &target),
+        false => Served::now(session)?.must_be_apart(&target),
     }
 }
 

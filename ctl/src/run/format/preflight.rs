@@ -10,9 +10,9 @@ use ublk_target::daemon::in_use;
 use ublk_target::device::OriginDevice;
 
 use crate::Done;
-use crate::run::apart::must_be_apart;
-use crate::run::volume::{self, New};
-use crate::run::{status, unexpected};
+use crate::run::apart::Served;
+use crate::run::unexpected;
+use crate::run::volume::New;
 use crate::session::Session;
 
 /// An origin that can be one.
@@ -25,20 +25,20 @@ pub(super) struct Origin {
 
 /// Whether the volume can be created once the origin is formatted with the tree `from`.
 pub(super) fn origin(session: &mut Session, new: &New, from: Option<&Spec>) -> Done<Origin> {
-    let volumes = volume::all(session, None)?;
-    if volumes.iter().any(|volume| volume.name == new.name) {
+    let served = Served::now(session)?;
+    if served.volumes.iter().any(|volume| volume.name == new.name) {
         let message = format!("there is a volume {:?} already", new.name);
         return Err(Failure::new(ErrorCode::Busy, message).next("choose another name"));
     }
-    chosen(session, new)?;
+    chosen(session, new, &served.stores)?;
     let path = Path::new(&new.origin);
-    must_be_apart(session, path)?;
+    served.must_be_apart(path)?;
     must_lie_outside(path, from)?;
     looked_at(path)
 }
 
 /// The store that is named, or the only one, can take a volume.
-fn chosen(session: &mut Session, new: &New) -> Done {
+fn chosen(session: &mut Session, new: &New, stores: &[StoreView]) -> Done {
     let store = match &new.store {
         Some(store) => match session.call(Request::StoreStatus {
             store: store.clone(),
@@ -46,7 +46,7 @@ fn chosen(session: &mut Session, new: &New) -> Done {
             Answer::Store(store) => store,
             other => return Err(unexpected(&other)),
         },
-        None => only(status::of(session)?.stores)?,
+        None => only(stores)?.clone(),
     };
     if store.state == StoreState::Attached {
         return Ok(());
@@ -55,9 +55,9 @@ fn chosen(session: &mut Session, new: &New) -> Done {
     Err(Failure::new(ErrorCode::Error, message).next("csnapctl store status says why"))
 }
 
-fn only(stores: Vec<StoreView>) -> Done<StoreView> {
+fn only(stores: &[StoreView]) -> Done<&StoreView> {
     let mut there = stores
-        .into_iter()
+        .iter()
         .filter(|store| store.state != StoreState::Missing);
     match (there.next(), there.next()) {
         (Some(only), None) => Ok(only),

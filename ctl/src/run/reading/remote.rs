@@ -5,7 +5,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use imagegen::medium::Source;
@@ -59,7 +60,8 @@ impl Remote {
         most: usize,
         rate: Option<Arc<Rate>>,
     ) -> io::Result<Self> {
-        let client = Client::connect(&socket, &export).map_err(as_io)?;
+        let client = Client::connect(&socket, &export);
+        let client = client.map_err(|error| as_io(&socket, error))?;
         Ok(Self {
             size: client.size(),
             block: client.minimum_block().into(),
@@ -95,15 +97,16 @@ impl Remote {
     /// Has a connection do something; one that failed is not used again.
     fn with<T>(&self, act: impl FnOnce(&mut Client) -> Result<T, ClientError>) -> io::Result<T> {
         interrupt::check()?;
-        let mut client = self.idle().map_err(as_io)?;
+        let mut client = self.idle().map_err(|error| as_io(&self.socket, error))?;
         let done = act(&mut client);
         let mut connections = self.connections.lock();
         match &done {
             Ok(_) => connections.idle.push(client),
             Err(_) => connections.open -= 1,
         }
+        drop(connections);
         self.returned.notify_one();
-        done.map_err(as_io)
+        done.map_err(|error| as_io(&self.socket, error))
     }
 
     /// A connection that nobody uses; waits for one if there may be no more.
@@ -170,10 +173,14 @@ impl Remote {
     }
 }
 
-/// Keeps the kind of an error: that csnapd went away, or has no room.
-fn as_io(error: ClientError) -> io::Error {
+/// Keeps the kind of an error: that csnapd, at `socket`, went away, or has no room.
+fn as_io(socket: &Path, error: ClientError) -> io::Error {
+    let is_gone = || UnixStream::connect(socket).is_err();
     let kind = match &error {
-        ClientError::Connect { .. } | ClientError::Socket(_) => io::ErrorKind::ConnectionAborted,
+        // A connection may break off and csnapd be there all the same.
+        ClientError::Connect { .. } | ClientError::Socket(_) if is_gone() => {
+            io::ErrorKind::ConnectionAborted
+        }
         ClientError::Request { error: 28, .. } => io::ErrorKind::StorageFull,
         _ => io::ErrorKind::Other,
     };

@@ -21,8 +21,8 @@ use imagegen::qcow2::read::{Disk, Layer};
 use serde::Serialize;
 use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
 use ublk_target::control::views::{VolumeState, VolumeView};
-use ublk_target::device::Identity;
 
+use super::apart::share;
 use super::{snapshot, volume};
 use crate::Done;
 use crate::cli::RestoreArgs;
@@ -148,12 +148,11 @@ fn must_still_be(session: &mut Session, view: &VolumeView) -> Done {
 
 /// The volume cannot be read as it was while it is written.
 fn must_be_others(view: &VolumeView, files: &[PathBuf]) -> Done {
-    let identity = |path: &Path| Identity::of(path).ok();
     let own = [Some(&view.origin), view.device.as_ref()];
-    let own = own.into_iter().flatten();
-    let own: Vec<Identity> = own.filter_map(|path| identity(path.as_ref())).collect();
-    let is_own =
-        |path: &&PathBuf| identity(path).is_some_and(|file| own.iter().any(|own| own.shares(file)));
+    let is_own = |file: &&PathBuf| {
+        let mut own = own.iter().flatten();
+        own.any(|own| share(file, Path::new(own)))
+    };
     match files.iter().find(is_own) {
         None => Ok(()),
         Some(path) => {
