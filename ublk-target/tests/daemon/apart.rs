@@ -100,9 +100,7 @@ fn an_origin_that_became_its_store_is_not_served() {
 /// written to their origin yet.
 #[test]
 fn an_origin_below_the_daemons_own_state_is_refused() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut world = World { dir, daemon: None };
-    std::fs::create_dir(world.path("state")).unwrap();
+    let mut world = World::without_daemon();
     let origin = world.file("web.img", 16 * MIB);
     let Some(device) = loop_over(&world, "web.img") else {
         return;

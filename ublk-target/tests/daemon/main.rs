@@ -18,7 +18,7 @@ mod status;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snapstore::create::{CreateOptions, create};
 use snapstore::engine::Config;
@@ -41,19 +41,31 @@ use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
 
-/// A directory with a daemon's state, stores and origins.
+/// A directory with a daemon's state, stores and origins. There is one at a time: a child that
+/// another test starts keeps all open files and their locks until it is the program it shall be.
 struct World {
-    dir: tempfile::TempDir,
     daemon: Option<Daemon>,
+    dir: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl World {
     fn new() -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        std::fs::create_dir(dir.path().join("state")).unwrap();
-        let mut world = Self { dir, daemon: None };
+        let mut world = Self::without_daemon();
         world.start();
         world
+    }
+
+    fn without_daemon() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        Self {
+            daemon: None,
+            dir,
+            _turn: turn,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
