@@ -134,6 +134,31 @@ impl UniqueMap {
         true
     }
 
+    /// The first of the chunks `first .. end` that may be overwritten in place; `end` if
+    /// there is none. Goes over 32 chunks at a time.
+    #[must_use]
+    pub fn next_unique(&self, first: u64, end: u64) -> u64 {
+        if !self.has_snapshots() {
+            return first.min(end);
+        }
+        let epoch = self.epoch();
+        let known = end.min(self.chunks.load(Ordering::Acquire));
+        let mut at = first;
+        while at < known {
+            let bit = at % CHUNKS_PER_WORD;
+            let word = self.word(at).map_or(0, |word| word.load(Ordering::Acquire));
+            let unique = match (word >> 32) as u32 == epoch {
+                true => word as u32 >> bit,
+                false => 0,
+            };
+            if unique != 0 {
+                return (at + u64::from(unique.trailing_zeros())).min(end);
+            }
+            at += CHUNKS_PER_WORD - bit;
+        }
+        end
+    }
+
     /// Marks `chunk` unique. Engine only: after publish and with no reader left.
     pub fn set(&self, chunk: u64) {
         let Some(word) = self.word(chunk) else { return };
@@ -208,6 +233,17 @@ mod tests {
                 );
             }
         }
+        for first in 0..=100u64 {
+            for end in first..=100 {
+                let found = (first..end).find(|chunk| naive[*chunk as usize]);
+                assert_eq!(map.next_unique(first, end), found.unwrap_or(end));
+            }
+        }
+        assert_eq!(
+            map.next_unique(100, 200),
+            200,
+            "nothing is known beyond the end"
+        );
         assert!(!map.all_unique(99, 2), "beyond the end is never unique");
         map.advance();
         assert!(

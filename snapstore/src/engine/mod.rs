@@ -74,6 +74,8 @@ type Map<K, V> = HashMap<K, V, FxBuildHasher>;
 
 /// Steps of background work done in one step of the engine.
 const BACKGROUND: usize = 4;
+/// Effects at which tasks of readers and writers leave the rest to the next step.
+const MOST_EFFECTS: usize = 16 << 10;
 /// Fewest tree nodes the cache may be limited to.
 const MIN_CACHE: usize = 8;
 
@@ -337,8 +339,13 @@ impl Engine {
         }
     }
 
+    /// What waited for nodes goes on. What it asks for in one step is bounded: the rest
+    /// goes on in the next.
     fn run_ready(&mut self, out: &mut Effects) {
-        while let Some(task) = self.ready.pop_front() {
+        let most = out.list.len() + MOST_EFFECTS;
+        while out.list.len() < most
+            && let Some(task) = self.ready.pop_front()
+        {
             match task {
                 Task::Write(id) => self.run_write(id, out),
                 Task::Read(id) => self.run_read(id, out),

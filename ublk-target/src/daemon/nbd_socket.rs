@@ -61,10 +61,10 @@ pub(super) fn hand_over(
     let Negotiated {
         export: Seated { export, seat },
         name,
+        info,
         options,
-        ..
     } = negotiated;
-    if let Err(error) = runtime.serve(socket, export, options, seat, place) {
+    if let Err(error) = runtime.serve(socket, export, (info, options), seat, place) {
         tracing::info!(export = %name, %error, "an NBD client is hung up on");
     }
 }

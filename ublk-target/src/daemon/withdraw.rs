@@ -76,13 +76,7 @@ impl Daemon {
                 return Err(failure);
             }
         };
-        for (name, served) in taken {
-            let Some(Err(cut)) = served.nbd.map(|export| export.close(FAREWELL)) else {
-                continue;
-            };
-            tracing::warn!(export = %name, "{cut}");
-            cut_off.push(name);
-        }
+        cut_off.extend(close_exports(&taken));
         Ok(cut_off)
     }
 
@@ -156,6 +150,21 @@ impl Daemon {
         }
         closed.is_ok()
     }
+}
+
+/// Disconnects NBD clients, and returns the names of those that were cut off.
+fn close_exports(taken: &[Named]) -> Vec<String> {
+    let close = |(name, served): &Named| {
+        let closed = served.nbd.as_ref().map(|export| export.close(FAREWELL));
+        let Some(Err(cut)) = closed else {
+            return true;
+        };
+        tracing::warn!(export = %name, "{cut}");
+        false
+    };
+    let closed = together(taken, close, Builder::new);
+    let cut_off = taken.iter().zip(closed).filter(|(_, closed)| !closed);
+    cut_off.map(|((name, _), _)| name.clone()).collect()
 }
 
 /// What `act` says of each, in order. Several are under way at once: one that hangs holds

@@ -79,6 +79,15 @@ impl Volume {
         let (first, count) = self.chunks(start, end);
         self.unique.all_unique(first, count)
     }
+
+    /// The first of the bytes `start .. end` that may be overwritten in place, or `end`.
+    pub(super) fn next_unique(&self, start: u64, end: u64) -> u64 {
+        let first = start >> self.chunk_shift;
+        let found = self
+            .unique
+            .next_unique(first, end.div_ceil(self.chunk_size()));
+        (found << self.chunk_shift).clamp(start, end)
+    }
 }
 
 /// A pause in force.

@@ -148,10 +148,7 @@ impl Lane {
         let end = request.end().min(change.cursor.saturating_add(TRIM));
         let chunk = volume.chunk_size();
         let next = |at: u64, chunks: u64| (at / chunk * chunk + chunks * chunk).min(end);
-        let mut start = change.cursor;
-        while volume.trims && start < end && !volume.all_unique(start, next(start, 1)) {
-            start = next(start, 1);
-        }
+        let start = volume.next_unique(change.cursor, end);
         let mut stop = start;
         while stop < end && stop - start < RANGE {
             let (many, one) = (next(stop, PROBE), next(stop, 1));

@@ -400,6 +400,13 @@ impl ReplyQueue {
         self.count == 0
     }
 
+    /// Whether a block status, which has no buffer, is among them.
+    #[must_use]
+    pub fn holds_status(&self) -> bool {
+        let is_status = |reply: &Reply| matches!(reply.body, Body::Bytes(_));
+        self.ring.iter().flatten().any(is_status)
+    }
+
     /// Everything still to send, in order; no segment is empty. Taking only the
     /// first few is fine.
     pub fn segments(&self) -> impl Iterator<Item = Segment<'_>> {

@@ -93,6 +93,9 @@ pub enum End {
     /// A payload longer than any client may send.
     #[error("a payload of {0} bytes, more than the protocol's {MAX_PAYLOAD}")]
     PayloadTooLong(u64),
+    /// It kept what others waited for.
+    #[error("the client sent or took next to nothing while others waited for the buffers it held")]
+    TooSlow,
     /// The driver broke the contract of this module.
     #[error("internal error: {0}; please report it")]
     Internal(&'static str),
@@ -362,6 +365,12 @@ impl Connection {
         if let Err(QueueFull) = self.replies.push(reply) {
             self.internal("more replies than requests");
         }
+    }
+
+    /// Whether a write's payload is still coming.
+    #[must_use]
+    pub fn awaits_payload(&self) -> bool {
+        matches!(&self.state, State::Payload { request, done, .. } if *done < request.len as usize)
     }
 
     /// What is to be sent.

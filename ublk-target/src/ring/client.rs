@@ -4,17 +4,22 @@
 //! meanwhile gather and go out together. While a receive is in flight the stream
 //! buffer and the payload buffer belong to the kernel; while a send is in flight
 //! the replies it covers do. A connection is dropped only when neither is.
+//!
+//! What a connection may take from the others of its thread is bounded: see [`HELD`],
+//! [`line`](super::line) and [`Client::is_too_slow`].
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use slab::Slab;
 use snapstore::Tag;
 
 use super::NewClient;
-use super::memory::Memory;
+use super::line::{Flow, Line};
+use super::memory::{LARGE, Memory};
 use super::submit::Submitter;
 use crate::export::Export;
 use crate::lane::{self, BufferId, Done, Lane, Verb};
@@ -31,6 +36,8 @@ pub(crate) const IN_FLIGHT: usize = 128;
 const HELD: usize = 8 << 20;
 /// Pieces in one send.
 const PIECES: usize = 128;
+/// Requests that are started before the other connections have their turn.
+const TURN: usize = 16;
 
 /// What a client needs of its thread.
 pub(crate) struct Io<'a> {
@@ -50,6 +57,15 @@ struct Running {
     told: Vec<Status>,
 }
 
+/// Why a request is not started yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The connection has enough for now: its own replies have to go out first.
+    Own,
+    /// Others have the buffers.
+    Others,
+}
+
 /// One connection. See the module.
 pub(crate) struct Client {
     key: u32,
@@ -59,8 +75,11 @@ pub(crate) struct Client {
     running: Slab<Running>,
     /// Bytes of the buffers it holds.
     held: usize,
-    /// A request that waits for a buffer.
-    stalled: Option<Incoming>,
+    /// A request that waits.
+    stalled: Option<(Incoming, Wait)>,
+    /// Payload from the peer, and replies to it.
+    incoming: Flow,
+    outgoing: Flow,
     receiving: bool,
     sending: bool,
     /// Why it is to end, once the receive in flight is back.
@@ -98,11 +117,12 @@ impl Client {
         let NewClient {
             socket,
             export,
+            info,
             options,
             seat,
             place,
         } = new;
-        let machine = Connection::new(export.info(), options, IN_FLIGHT);
+        let machine = Connection::new(info, options, IN_FLIGHT);
         Self {
             key,
             socket,
@@ -111,6 +131,8 @@ impl Client {
             running: Slab::with_capacity(IN_FLIGHT),
             held: 0,
             stalled: None,
+            incoming: Flow::default(),
+            outgoing: Flow::default(),
             receiving: false,
             sending: false,
             ending: None,
@@ -120,9 +142,23 @@ impl Client {
         }
     }
 
-    /// A request waits for a buffer.
+    /// A request waits for buffers that others have.
     pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled.is_some()
+        matches!(self.stalled, Some((_, Wait::Others)))
+    }
+
+    /// Whether it has kept buffers since `begin` and its peer lets next to nothing
+    /// through: others need not wait for it.
+    pub(crate) fn is_too_slow(&self, begin: Instant) -> bool {
+        [&self.incoming, &self.outgoing]
+            .iter()
+            .any(|flow| flow.is_too_slow(begin, self.held))
+    }
+
+    /// What moves from now on counts.
+    pub(crate) fn begin_window(&mut self) {
+        self.incoming.moved = 0;
+        self.outgoing.moved = 0;
     }
 
     /// Nothing is left to do: it may be dropped.
@@ -141,7 +177,12 @@ impl Client {
         match (self.ending.take(), usize::try_from(result)) {
             (Some(end), _) => self.hang_up(end, io),
             (None, Ok(0)) => self.hang_up(End::Closed, io),
-            (None, Ok(n)) => self.machine.received(n),
+            (None, Ok(n)) => {
+                if self.machine.awaits_payload() {
+                    self.incoming.moved += n;
+                }
+                self.machine.received(n);
+            }
             (None, Err(_)) if again(result) => {}
             (None, Err(_)) => self.hang_up(End::Socket, io),
         }
@@ -152,6 +193,7 @@ impl Client {
         self.sending = false;
         match usize::try_from(result) {
             Ok(n) if n > 0 => {
+                self.outgoing.moved += n;
                 let held = &mut self.held;
                 self.machine
                     .sent(n, |slot| give(held, BufferId(slot.0), io));
@@ -211,31 +253,47 @@ impl Client {
         }
     }
 
-    /// Goes on as far as possible: requests, then receive and send.
-    pub(crate) fn pump(&mut self, io: &mut Io<'_>) -> io::Result<()> {
-        while let Some(incoming) = self.stalled.take().or_else(|| self.machine.next_request()) {
-            if !self.start(incoming, io) {
-                self.stalled = Some(incoming);
-                break;
-            }
-        }
+    /// Goes on as far as possible: requests, then receive and send. Whether it has more
+    /// to do when the others have had their turn.
+    pub(crate) fn pump(&mut self, line: &mut Line, io: &mut Io<'_>) -> io::Result<bool> {
+        let more = self.start_requests(line, io);
         if self.broken && !self.sending {
             let held = &mut self.held;
             self.machine
                 .discard_replies(|slot| give(held, BufferId(slot.0), io));
         }
-        self.arm_receive(io)?;
-        self.arm_send(io)
+        // Where to receive is known once no request is left.
+        if !more {
+            self.arm_receive(io)?;
+        }
+        self.arm_send(io)?;
+        let holds = self.held > 0;
+        self.incoming.go_on(holds && self.machine.awaits_payload());
+        self.outgoing.go_on(holds && self.sending);
+        Ok(more)
     }
 
-    /// Starts what came in. `false`: there is no buffer for it now.
-    fn start(&mut self, incoming: Incoming, io: &mut Io<'_>) -> bool {
+    /// Starts requests that are there. Whether there may be more.
+    fn start_requests(&mut self, line: &mut Line, io: &mut Io<'_>) -> bool {
+        for _ in 0..TURN {
+            let waited = self.stalled.take().map(|(incoming, _)| incoming);
+            let Some(incoming) = waited.or_else(|| self.machine.next_request()) else {
+                return false;
+            };
+            if let Err(wait) = self.start(incoming, line, io) {
+                self.stalled = Some((incoming, wait));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Starts what came in, if it need not wait.
+    fn start(&mut self, incoming: Incoming, line: &mut Line, io: &mut Io<'_>) -> Result<(), Wait> {
         match incoming {
             Incoming::NeedsBuffer(request) => {
                 let len = request.len as usize;
-                let Some(buffer) = self.take(len, io) else {
-                    return false;
-                };
+                let buffer = self.take(len, line, io)?;
                 let bytes = io.memory.bytes_mut(buffer, 0, len);
                 if !self.machine.payload_buffer(Slot(buffer.0), bytes) {
                     give(&mut self.held, buffer, io);
@@ -246,24 +304,43 @@ impl Client {
                 let (offset, len) = (request.offset, request.len);
                 let target = self.export.target();
                 let need = lane::Request::buffer_len(target, Verb::Read, offset, len);
-                let Some(buffer) = self.take(need as usize, io) else {
-                    return false;
-                };
+                let buffer = self.take(need as usize, line, io)?;
                 self.run(request, Some(buffer), io);
             }
+            Incoming::Request(Request {
+                op: Op::BlockStatus { .. },
+                ..
+            }) if self.is_telling() => return Err(Wait::Own),
             Incoming::Request(request) => self.run(request, None, io),
         }
-        true
+        Ok(())
     }
 
-    /// A buffer, if there is one and this connection does not hold too many.
-    fn take(&mut self, len: usize, io: &mut Io<'_>) -> Option<BufferId> {
+    /// Whether a block status is under way. What they say takes memory that nothing else
+    /// counts, so there is one at a time.
+    fn is_telling(&self) -> bool {
+        let is_status =
+            |(_, one): (usize, &Running)| matches!(one.request.op, Op::BlockStatus { .. });
+        self.machine.replies().holds_status() || self.running.iter().any(is_status)
+    }
+
+    /// A buffer, if this connection does not hold too many and it is its turn. One that
+    /// holds nothing gets one of the pool's sizes whatever the others have: as many at
+    /// most as there are seats.
+    fn take(&mut self, len: usize, line: &mut Line, io: &mut Io<'_>) -> Result<BufferId, Wait> {
         if self.held > 0 && self.held + len > HELD {
-            return None;
+            return Err(Wait::Own);
         }
-        let buffer = io.memory.take(len)?;
+        let buffer = match line.take(len, io.memory) {
+            None if self.held == 0 && len <= LARGE => io.memory.take_own(len),
+            buffer => buffer,
+        };
+        let buffer = buffer.ok_or_else(|| {
+            line.stop(len);
+            Wait::Others
+        })?;
         self.held += io.memory.room(buffer);
-        Some(buffer)
+        Ok(buffer)
     }
 
     fn run(&mut self, request: Request, buffer: Option<BufferId>, io: &mut Io<'_>) {
@@ -385,13 +462,10 @@ impl Client {
         if let Some(slot) = self.machine.hang_up(end) {
             give(&mut self.held, BufferId(slot.0), io);
         }
-        match self.stalled.take() {
-            // It was taken from the machine and has to be answered.
-            Some(Incoming::Request(request)) => {
-                self.machine
-                    .reply_error(&request, Errno::Shutdown, "the export was closed");
-            }
-            Some(Incoming::Write(..) | Incoming::NeedsBuffer(_)) | None => {}
+        // It was taken from the machine and has to be answered.
+        if let Some((Incoming::Request(request), _)) = self.stalled.take() {
+            self.machine
+                .reply_error(&request, Errno::Shutdown, "the export was closed");
         }
     }
 

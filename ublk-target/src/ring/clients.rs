@@ -1,11 +1,14 @@
 //! The NBD connections of one I/O thread.
 
 use std::io;
+use std::time::Instant;
 
 use slab::Slab;
 
 use super::NewClient;
 use super::client::{Client, Io};
+use super::line::{Line, WINDOW};
+use super::submit::Ticking;
 use crate::lane::Done;
 use crate::nbd::End;
 
@@ -14,8 +17,11 @@ pub(crate) struct Clients {
     clients: Slab<Client>,
     /// To be pumped. May name one twice or one that is gone.
     ready: Vec<u32>,
-    /// Waiting for a buffer.
-    stalled: Vec<u32>,
+    /// Waiting for a buffer, in the order they came.
+    waiting: Vec<u32>,
+    /// Since when there has been somebody who waits, or all were last looked at.
+    window: Option<Instant>,
+    ticking: bool,
 }
 
 impl Clients {
@@ -23,7 +29,9 @@ impl Clients {
         Self {
             clients: Slab::new(),
             ready: Vec::new(),
-            stalled: Vec::new(),
+            waiting: Vec::new(),
+            window: None,
+            ticking: false,
         }
     }
 
@@ -76,14 +84,9 @@ impl Clients {
         }
     }
 
-    /// Those that wait for buffers may look again.
-    pub(crate) fn retry_stalled(&mut self) {
-        self.ready.append(&mut self.stalled);
-    }
-
     /// Whether some connection waits for a buffer.
     pub(crate) fn is_stalled(&self) -> bool {
-        !self.stalled.is_empty()
+        !self.waiting.is_empty()
     }
 
     /// Whether some connection has something to do.
@@ -91,33 +94,86 @@ impl Clients {
         !self.ready.is_empty()
     }
 
-    /// Lets every connection that has something to do go on.
+    /// Lets every connection that has something to do go on, those that wait first.
     pub(crate) fn pump(&mut self, io: &mut Io<'_>) -> io::Result<()> {
+        let mut line = Line::new();
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for key in waiting.drain(..) {
+            self.pump_one(key, &mut line, io)?;
+        }
         let mut ready = std::mem::take(&mut self.ready);
         ready.sort_unstable();
         ready.dedup();
         for key in ready.drain(..) {
-            let Some(client) = self.clients.get_mut(key as usize) else {
-                continue;
-            };
-            client.pump(io)?;
-            if client.is_stalled() {
-                self.stalled.push(key);
-            }
-            if client.is_finished() {
-                self.remove(key);
-            }
+            self.pump_one(key, &mut line, io)?;
         }
         // Keep the capacity.
+        waiting.append(&mut self.waiting);
         ready.append(&mut self.ready);
-        self.ready = ready;
+        (self.waiting, self.ready) = (waiting, ready);
+        self.watch(line.is_waiting(), io)
+    }
+
+    fn pump_one(&mut self, key: u32, line: &mut Line, io: &mut Io<'_>) -> io::Result<()> {
+        let Some(client) = self.clients.get_mut(key as usize) else {
+            return Ok(());
+        };
+        if client.pump(line, io)? {
+            self.ready.push(key);
+        }
+        if client.is_stalled() && !self.waiting.contains(&key) {
+            self.waiting.push(key);
+        }
+        if client.is_finished() {
+            self.remove(key);
+        }
         Ok(())
+    }
+
+    /// While some wait, all are looked at from time to time.
+    fn watch(&mut self, waiting: bool, io: &mut Io<'_>) -> io::Result<()> {
+        if !waiting {
+            self.window = None;
+            return Ok(());
+        }
+        if self.window.is_none() {
+            self.begin_window();
+        }
+        if !self.ticking {
+            self.ticking = true;
+            io.submit.tick(Ticking::Clients)?;
+        }
+        Ok(())
+    }
+
+    fn begin_window(&mut self) {
+        self.window = Some(Instant::now());
+        self.clients
+            .iter_mut()
+            .for_each(|(_, client)| client.begin_window());
+    }
+
+    /// A moment has passed. Who has kept buffers for too long loses its connection.
+    pub(crate) fn ticked(&mut self, io: &mut Io<'_>) {
+        self.ticking = false;
+        let Some(begin) = self.window.filter(|begin| begin.elapsed() >= WINDOW) else {
+            return;
+        };
+        for (key, client) in &mut self.clients {
+            if client.is_too_slow(begin) {
+                client.break_off(End::TooSlow, io);
+                self.ready.push(key as u32);
+            }
+        }
+        self.begin_window();
     }
 
     fn remove(&mut self, key: u32) {
         let Some(client) = self.clients.try_remove(key as usize) else {
             return;
         };
+        // Its number may soon be that of another.
+        self.waiting.retain(|waiting| *waiting != key);
         match client.end() {
             Some(end @ (End::Disconnect | End::Closed | End::Shutdown)) => {
                 tracing::debug!(%end, "connection ended");

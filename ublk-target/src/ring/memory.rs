@@ -4,6 +4,9 @@
 //! Larger requests, and all when the pool is empty, get a mapping of their own,
 //! of which there is a bounded amount. Whoever takes a buffer gives it back; the kernel
 //! owns it from an operation's submission to its completion.
+//!
+//! How long an NBD client keeps a buffer is up to its peer. So clients never take the
+//! last ones: requests of block devices end by themselves, and always find some.
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
@@ -23,10 +26,14 @@ const SMALL_COPIES: usize = 32;
 /// The block of zeroes, in bytes.
 const ZEROES: usize = 256 << 10;
 /// The two sizes of request buffers, in bytes.
-const SMALL: usize = 16 << 10;
-const LARGE: usize = 256 << 10;
-/// Bytes of single mappings.
+pub(super) const SMALL: usize = 16 << 10;
+pub(super) const LARGE: usize = 256 << 10;
+/// Bytes of single mappings for NBD clients.
 const OVERSIZE_LIMIT: usize = 64 << 20;
+/// Bytes of single mappings that only block devices get, beyond those.
+const OVERSIZE_SPARE: usize = 8 << 20;
+/// One in so many buffers of the pool is for block devices alone.
+const SPARE: usize = 8;
 /// The least a lane works with, in bytes.
 pub(crate) const LEAST: usize =
     ZEROES + SMALL_COPIES * SMALL_COPY + COPIES * COPY + 4 * (SMALL + LARGE);
@@ -81,6 +88,8 @@ pub(crate) struct Memory {
     places: Vec<(usize, usize)>,
     small: Vec<BufferId>,
     large: Vec<BufferId>,
+    /// How many of either NBD clients leave.
+    spare: (usize, usize),
     /// Single mappings, and whether they count.
     oversize: slab::Slab<(Mapping, bool)>,
     oversize_bytes: usize,
@@ -107,6 +116,7 @@ impl Memory {
             places: Vec::new(),
             small: Vec::new(),
             large: Vec::new(),
+            spare: (0, 0),
             oversize: slab::Slab::new(),
             oversize_bytes: 0,
         };
@@ -124,6 +134,10 @@ impl Memory {
         memory.small = (0..(bytes - at) / SMALL)
             .map(|_| memory.place(&mut at, SMALL))
             .collect();
+        memory.spare = (
+            memory.small.len().div_ceil(SPARE),
+            memory.large.len().div_ceil(SPARE),
+        );
         Ok((
             memory,
             Reserved {
@@ -148,16 +162,30 @@ impl Memory {
         }
     }
 
-    /// A buffer of at least `len` bytes, if there is one now.
+    /// A buffer of at least `len` bytes for a block device, if there is one now.
     pub(crate) fn take(&mut self, len: usize) -> Option<BufferId> {
-        let pooled = if len <= SMALL {
-            self.small.pop().or_else(|| self.large.pop())
-        } else if len <= LARGE {
+        self.take_pooled(len, (0, 0))
+            .or_else(|| self.take_oversize(len, OVERSIZE_LIMIT + OVERSIZE_SPARE))
+    }
+
+    /// Likewise for an NBD client; a mapping of its own only if it `may_single`.
+    pub(crate) fn take_sparing(&mut self, len: usize, may_single: bool) -> Option<BufferId> {
+        self.take_pooled(len, self.spare).or_else(|| {
+            may_single
+                .then(|| self.take_oversize(len, OVERSIZE_LIMIT))
+                .flatten()
+        })
+    }
+
+    /// One of the pool, if more than `spare` are left.
+    fn take_pooled(&mut self, len: usize, spare: (usize, usize)) -> Option<BufferId> {
+        if len <= SMALL && self.small.len() > spare.0 {
+            self.small.pop()
+        } else if len <= LARGE && self.large.len() > spare.1 {
             self.large.pop()
         } else {
             None
-        };
-        pooled.or_else(|| self.take_oversize(len.next_multiple_of(BLOCK_SIZE)))
+        }
     }
 
     /// Bytes a buffer occupies.
@@ -172,8 +200,9 @@ impl Memory {
         }
     }
 
-    fn take_oversize(&mut self, len: usize) -> Option<BufferId> {
-        if self.oversize_bytes + len > OVERSIZE_LIMIT {
+    fn take_oversize(&mut self, len: usize, limit: usize) -> Option<BufferId> {
+        let len = len.next_multiple_of(BLOCK_SIZE);
+        if self.oversize_bytes + len > limit {
             return None;
         }
         let mapping = Mapping::new(len)
@@ -183,11 +212,11 @@ impl Memory {
         Some(self.insert(mapping, true))
     }
 
-    /// A buffer that its taker keeps: it does not count among the large ones, and
-    /// only what is touched of it takes memory.
+    /// A buffer that is there whatever others have taken: it does not count among the
+    /// large ones, and only what is touched of it takes memory. The caller bounds how many.
     pub(crate) fn take_own(&mut self, len: usize) -> Option<BufferId> {
         let mapping = Mapping::new(len.next_multiple_of(BLOCK_SIZE))
-            .inspect_err(|error| tracing::error!(%error, len, "no memory for a tag"))
+            .inspect_err(|error| tracing::error!(%error, len, "no memory for a buffer"))
             .ok()?;
         Some(self.insert(mapping, false))
     }
@@ -304,12 +333,28 @@ mod tests {
     }
 
     #[test]
+    fn clients_leave_some_to_block_devices() {
+        let (mut memory, _) = Memory::new(32 << 20).unwrap();
+        for len in [512, LARGE] {
+            while memory.take_sparing(len, false).is_some() {}
+            assert_eq!(memory.take_sparing(len, false), None);
+            let left = memory.take(len).unwrap();
+            assert!(memory.is_registered(left));
+        }
+        let single = memory.take_sparing(512, true).unwrap();
+        assert!(!memory.is_registered(single));
+    }
+
+    #[test]
     fn large_requests_are_bounded_and_their_ends_are_checked() {
         let (mut memory, _) = Memory::new(0).unwrap();
         let first = memory.take(32 << 20).unwrap();
         assert_eq!(memory.room(first), 32 << 20);
-        let second = memory.take(32 << 20).unwrap();
+        let second = memory.take_sparing(32 << 20, true).unwrap();
+        assert_eq!(memory.take_sparing(1 << 20, true), None);
+        let spare = memory.take(OVERSIZE_SPARE).unwrap();
         assert_eq!(memory.take(1 << 20), None);
+        memory.give(spare);
         assert!(!memory.is_registered(first));
         assert!(memory.address(first, 0, 32 << 20).is_some());
         assert!(memory.address(first, 1, 32 << 20).is_none());

@@ -14,6 +14,7 @@
 //! | `thread` | the loop |
 //! | `clients` | the NBD connections of the thread |
 //! | `client` | one connection: receive, carry out, send |
+//! | `line` | which connection gets the next buffer when there are too few |
 //! | `block` | the block devices: tags fetched, carried out, committed |
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,6 +34,7 @@ mod block;
 mod client;
 mod clients;
 mod devices;
+mod line;
 mod memory;
 mod setup;
 mod submit;
@@ -154,6 +156,8 @@ pub struct NewShare {
 pub struct NewClient {
     pub(crate) socket: OwnedFd,
     pub(crate) export: Arc<Export>,
+    /// What the client was told of it.
+    pub(crate) info: nbd::ExportInfo,
     pub(crate) options: nbd::Options,
     /// Of the I/O thread.
     pub(crate) seat: Seat,

@@ -42,8 +42,17 @@ pub(crate) enum Kind {
     Fetch,
     /// A tag's pages registered or taken back; the rest says whose.
     Pages,
-    /// A moment has passed.
+    /// A moment has passed; the rest says for whom, see [`Ticking`].
     Tick,
+}
+
+/// Who waits for a moment to pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ticking {
+    /// Requests of block devices.
+    Blocks,
+    /// NBD clients.
+    Clients,
 }
 
 const KINDS: [Kind; 10] = [
@@ -226,9 +235,10 @@ impl Submitter {
         self.push(opcode::Nop::new().build(), Kind::Nothing.data(0))
     }
 
-    /// Waits for a moment to pass.
-    pub(crate) fn tick(&mut self) -> io::Result<()> {
-        self.push(opcode::Timeout::new(&MOMENT).build(), Kind::Tick.data(0))
+    /// Waits for a moment to pass, for `whom`.
+    pub(crate) fn tick(&mut self, whom: Ticking) -> io::Result<()> {
+        let tick = opcode::Timeout::new(&MOMENT).build();
+        self.push(tick, Kind::Tick.data(whom as u32))
     }
 
     /// Waits for the eventfd.

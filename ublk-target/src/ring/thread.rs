@@ -11,7 +11,7 @@ use super::client::Io;
 use super::clients::Clients;
 use super::devices::Devices;
 use super::memory::{Memory, Reserved};
-use super::submit::{Kind, Reaped, Submitter};
+use super::submit::{Kind, Reaped, Submitter, Ticking};
 use super::{Ack, File, Order, setup};
 use crate::core::{Entry, Lanes, Mail, Visit};
 use crate::lane::{Action, DeviceSlot, Lane, LaneConfig, StoreSlot, Token, VolumeSlot};
@@ -114,9 +114,9 @@ impl Thread {
         self.retry_stalled()
     }
 
-    /// What waits for a buffer or for pages may look again.
+    /// What of block devices waits for a buffer or for pages may look again; clients look
+    /// whenever they go on.
     fn retry_stalled(&mut self) -> io::Result<()> {
-        self.clients.retry_stalled();
         let (blocks, mut io) = self.blocks();
         blocks.retry_stalled(&mut io)
     }
@@ -181,7 +181,11 @@ impl Thread {
                 let (blocks, mut io) = self.blocks();
                 blocks.pages(rest, result, &mut io)?;
             }
-            Kind::Tick => self.blocks.ticked(),
+            Kind::Tick if rest == Ticking::Blocks as u32 => self.blocks.ticked(),
+            Kind::Tick => {
+                let (clients, mut io) = self.clients();
+                clients.ticked(&mut io);
+            }
             Kind::Event if !self.stopping => {
                 if let Some(port) = self.lanes.port(self.me) {
                     self.submit.watch(port.event().as_raw_fd())?;

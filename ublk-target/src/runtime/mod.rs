@@ -343,8 +343,8 @@ impl Runtime {
         self.seats.take()
     }
 
-    /// Serves a negotiated connection until its client leaves or the export is closed;
-    /// drops `place` then. Returns at once.
+    /// Serves a connection, of which this was negotiated, until its client leaves or the
+    /// export is closed; drops `place` then. Returns at once.
     ///
     /// # Errors
     /// When the export is closed already; the socket is dropped.
@@ -352,7 +352,7 @@ impl Runtime {
         &self,
         socket: OwnedFd,
         export: Arc<Export>,
-        options: nbd::Options,
+        (info, options): (ExportInfo, nbd::Options),
         seat: Seat,
         place: Option<Place>,
     ) -> Result<(), ExportClosed> {
@@ -363,6 +363,7 @@ impl Runtime {
         let new = Box::new(NewClient {
             socket,
             export,
+            info,
             options,
             seat,
             place,

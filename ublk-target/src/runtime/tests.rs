@@ -16,6 +16,7 @@ use super::*;
 use crate::device::{OriginDevice, OriginSet, Tally};
 
 mod replaced;
+mod starving;
 
 const CHUNK: usize = 16384;
 
@@ -96,6 +97,10 @@ impl Rig {
     }
 
     fn connect(&self, export: &Arc<Export>) -> Client {
+        self.connect_with(export, nbd::Options::default())
+    }
+
+    fn connect_with(&self, export: &Arc<Export>, options: nbd::Options) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
@@ -103,7 +108,7 @@ impl Rig {
             .serve(
                 theirs.into(),
                 export.clone(),
-                nbd::Options::default(),
+                (export.info(), options),
                 self.runtime.seat().unwrap(),
                 None,
             )
@@ -388,8 +393,8 @@ fn closing_an_export_answers_what_is_owed_and_disconnects() {
     let (_ours, theirs) = UnixStream::pair().unwrap();
     let refused = rig.runtime.serve(
         theirs.into(),
-        export,
-        nbd::Options::default(),
+        export.clone(),
+        (export.info(), nbd::Options::default()),
         rig.runtime.seat().unwrap(),
         None,
     );

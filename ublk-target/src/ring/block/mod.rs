@@ -18,6 +18,7 @@ use super::NewShare;
 use super::client::Io;
 use super::memory::kernel_buffer;
 use super::setup::BUFFERS;
+use super::submit::Ticking;
 use crate::lane::{BufferId, Done};
 
 mod served;
@@ -169,7 +170,7 @@ impl Blocks {
         }
         if !self.refused.is_empty() && !self.ticking {
             self.ticking = true;
-            io.submit.tick()?;
+            io.submit.tick(Ticking::Blocks)?;
         }
         Ok(())
     }
