@@ -4,6 +4,7 @@
 use crate::command::said;
 use crate::images::{Qemu, begin, text};
 use imagegen::qcow2::check;
+use imagegen::qcow2::open::{Format, open};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use std::fs::File;
@@ -52,6 +53,43 @@ fn a_check_goes_on_where_an_image_is_cut_off() {
         (true, 6),
         "{told}"
     );
+}
+
+/// QEMU may leave the last cluster short; what lies beyond it is no zeroes.
+#[test]
+fn what_was_cut_off_is_not_read_as_zeroes() {
+    let Some((qemu, dir)) = begin() else { return };
+    let path = |name: &str| dir.path().join(name);
+    let (raw, image, data) = (path("raw"), path("image.qcow2"), path("data"));
+    std::fs::write(&raw, vec![7; 4 << 20]).unwrap();
+    let beside = format!("data_file={}", text(&data));
+    for (more, cut) in [(&[][..], &image), (&["-o", &beside], &data)] {
+        let words = ["convert", "-f", "raw", "-O", "qcow2"];
+        qemu.done(&[&words, more, &[text(&raw), text(&image)]].concat());
+        let length = std::fs::metadata(cut).unwrap().len();
+        for missing in [0, 1000, 65_535, 65_536, 65_537, 900_000] {
+            let file = File::options().write(true).open(cut).unwrap();
+            file.set_len(length - missing).unwrap();
+            let disk = open(&image, Some(Format::Qcow2), None).unwrap().disk;
+            let mut found = vec![1; 4 << 20];
+            match disk.read_at(0, &mut found) {
+                Ok(()) => assert!(missing < 65_536, "{missing} bytes are missing"),
+                Err(error) => {
+                    assert!(missing >= 65_536, "{missing}: {error}");
+                    assert!(error.to_string().contains("beyond"), "{error}");
+                    continue;
+                }
+            }
+            let zeroes = found.iter().filter(|byte| **byte == 0).count();
+            assert_eq!(zeroes as u64, missing);
+            // Also what lies behind the end alone.
+            for at in (0..found.len()).step_by(512) {
+                let mut part = [1; 512];
+                disk.read_at(at as u64, &mut part).unwrap();
+                assert_eq!(part, found[at..][..512]);
+            }
+        }
+    }
 }
 
 /// A program that knows no bitmaps wrote to the image: they say nothing any more.

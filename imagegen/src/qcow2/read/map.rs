@@ -281,29 +281,31 @@ impl<S: Source> Image<S> {
         }
     }
 
-    /// Where the data file or the image ends, zeroes follow: QEMU gives the last cluster
-    /// its size late.
+    /// QEMU gives the last cluster its size late: zeroes follow where the data file or the
+    /// image ends within it. What lies beyond that cluster was cut off.
     fn read_data(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
         let source = self.data()?;
-        let failed = |length: usize| {
-            move |cause| super::ReadError::Io {
-                offset: at,
-                length: length as u64,
-                cause,
-            }
+        let length = buffer.len() as u64;
+        let failed = |cause| super::ReadError::Io {
+            offset: at,
+            length,
+            cause,
         };
         let end = match self.data {
-            Some(_) => source.size().map_err(failed(buffer.len()))?,
+            Some(_) => source.size().map_err(failed)?,
             None => self.length(),
         };
-        let there = end.saturating_sub(at).min(buffer.len() as u64) as usize;
-        let (bytes, beyond) = buffer.split_at_mut(there);
-        beyond.fill(0);
-        if bytes.is_empty() && at > end {
+        if at + length > end.next_multiple_of(self.layout.cluster()) {
             let flaw = format!("it lies beyond the file's end, byte {end}");
             return Err(damaged("cluster", at, flaw));
         }
-        source.read_at(at, bytes).map_err(failed(bytes.len()))
+        let there = end.saturating_sub(at).min(length) as usize;
+        let (bytes, beyond) = buffer.split_at_mut(there);
+        beyond.fill(0);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        source.read_at(at, bytes).map_err(failed)
     }
 
     /// A compressed cluster's contents.
