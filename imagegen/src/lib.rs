@@ -5,6 +5,7 @@
 //!   composefs dump, or several of them one over the other.
 //! - [`medium`] carries finished bytes to their places, in large pieces and by several
 //!   threads.
+//! - [`locks`] tells whether a machine is using an image.
 //! - [`target`] is where an image goes: a file or a device.
 //! - [`xfs`] writes XFS version 5, reads it back, and checks it.
 //! - [`erofs`] does the same for EROFS.
@@ -18,6 +19,7 @@
 
 mod digest;
 pub mod erofs;
+pub mod locks;
 pub mod medium;
 mod on_disk;
 pub mod qcow2;

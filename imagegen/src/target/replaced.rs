@@ -2,8 +2,7 @@
 //! handed on.
 
 use super::{TargetError, failed};
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
+use crate::locks::is_locked;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
 use std::fs::{File, TryLockError};
 use std::io;
@@ -52,18 +51,4 @@ impl Replaced {
         }
         Ok(fchmod(new, Mode::from_raw_mode(old.mode() & 0o777))?)
     }
-}
-
-/// Whether somebody has locked any byte of it (`fcntl`), as QEMU does with every image that
-/// it has open.
-fn is_locked(file: &File) -> bool {
-    let mut all = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut all));
-    asked.is_ok() && i32::from(all.l_type) != libc::F_UNLCK
 }
