@@ -8,6 +8,7 @@ mod export;
 mod features;
 mod format;
 mod hold;
+mod images;
 mod mount;
 mod offline;
 mod reading;

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use imagegen::qcow2::open::{self, OpenError};
-use imagegen::qcow2::read::{Disk, Image, Layer, ReadError};
+use imagegen::qcow2::open::{self, Format, OpenError};
+use imagegen::qcow2::read::{Disk, Image, ReadError};
 use ublk_target::control::protocol::{ErrorCode, Failure};
 
 use crate::Done;
 use crate::cli::FormatName;
+use crate::run::images::{belong_together, is_qcow2, must_be_still};
 use crate::run::usage;
 
 /// Images that are restored.
@@ -26,6 +27,10 @@ pub(super) fn open(paths: &[PathBuf], format: FormatName, trust: bool) -> Done<I
     let [first, over @ ..] = paths else {
         return Err(usage("no image is named").next("name one: --from"));
     };
+    if format == FormatName::Raw && !trust && is_qcow2(first) {
+        let error = usage(format!("{} is QCOW2, not raw", first.display()));
+        return Err(error.next("-f qcow2; --trust if it is a disk that begins as QCOW2 does"));
+    }
     let bottom = open::open(first, Some(format.into()), None).map_err(unreadable)?;
     if !over.is_empty() && bottom.paths.len() > 1 {
         let message = format!(
@@ -36,65 +41,66 @@ pub(super) fn open(paths: &[PathBuf], format: FormatName, trust: bool) -> Done<I
     }
     let mut files: Vec<PathBuf> = over.iter().rev().cloned().collect();
     files.extend(bottom.paths);
-    let (mut disk, mut below) = (bottom.disk, first);
+    let layers = files.len();
+    files.extend(bottom.data);
+    let (mut disk, mut below) = (bottom.disk, (first.as_path(), format.into()));
     for path in over {
         disk = increment(path, &disk, below, trust)?;
-        below = path;
+        below = (path.as_path(), Format::Qcow2);
     }
     if !trust {
-        must_belong_together(&disk, &files)?;
+        must_be_sound(&disk, layers, &files)?;
     }
-    files.extend(bottom.data);
     Ok(Images { disk, files })
 }
 
-/// Refuses images that tell of what they were made, and do not lie where they were made to.
-/// `paths` are those of the layers.
-fn must_belong_together(disk: &Disk<File>, paths: &[PathBuf]) -> Done {
-    let made_of = disk.layers().map(|layer| match layer {
-        Layer::Qcow2(image) => image.extensions().provenance,
-        Layer::Raw(_) | Layer::Parts(..) => None,
-    });
-    let told: Vec<_> = made_of.zip(paths).collect();
-    for (place, (over, path)) in told.iter().enumerate() {
-        let below = told.get(place + 1);
-        let under = match below {
-            // What does not tell is believed.
-            Some((None, _)) => continue,
-            Some((Some(below), _)) => Some(below),
-            None => None,
-        };
-        let Some(Err(why)) = over.map(|over| over.over(under)) else {
-            continue;
-        };
-        let image = path.display();
-        let below = below.map(|(_, path)| format!(" over {}", path.display()));
-        let message = format!("{image}{}: {why}", below.unwrap_or_default());
-        return Err(usage(message).next(
-            "name the images in their order, all of them; --trust if they do belong together",
-        ));
-    }
-    Ok(())
+/// Refuses images that do not belong together, as far as they tell, or that a machine is
+/// writing to. The first of `files` are those of the layers, so many.
+fn must_be_sound(disk: &Disk<File>, layers: usize, files: &[PathBuf]) -> Done {
+    let of_layers = files.get(..layers).unwrap_or_default();
+    belong_together(disk, of_layers).map_err(|why| {
+        usage(why)
+            .next("name the images in their order, all of them; --trust if they do belong together")
+    })?;
+    must_be_still(files.iter().map(PathBuf::as_path))
 }
 
 const HELP: &str = "imagegen qcow2 check looks into an image; -f raw says that the first is raw";
 
 /// The image at `path` over `disk`, the newest image of which is `below`.
-fn increment(path: &Path, disk: &Disk<File>, below: &Path, trust: bool) -> Done<Disk<File>> {
+fn increment(
+    path: &Path,
+    disk: &Disk<File>,
+    (below, format): (&Path, Format),
+    trust: bool,
+) -> Done<Disk<File>> {
     let disk = open::over(path, disk).map_err(unreadable)?;
-    let backing = disk.image().and_then(Image::backing).unwrap_or_default();
+    let image = disk.image();
+    let backing = image.and_then(Image::backing).unwrap_or_default();
+    let stated = image.and_then(|image| image.extensions().backing_format.as_deref());
     // Moved they may be, but not taken for each other.
     let (over, under) = (path.display(), below.display());
-    match Path::new(backing).file_name() {
-        None => Err(
+    let name = Path::new(backing).file_name();
+    if name.is_none() {
+        return Err(
             usage(format!("{over} is a full image: nothing lies below it"))
                 .next("leave out the images named before it"),
-        ),
-        name if trust || name == below.file_name() => Ok(disk),
-        _ => Err(
+        );
+    }
+    if !trust && name != below.file_name() {
+        return Err(
             usage(format!("{over} is laid over {backing:?}, not over {under}"))
                 .next("name the images in their order, all of them, under the names they had"),
-        ),
+        );
+    }
+    match stated.filter(|stated| !trust && *stated != format.name()) {
+        None => Ok(disk),
+        Some(stated) => {
+            let format = format.name();
+            let message =
+                format!("{over} is laid over {stated:?}, and {under} is read as {format}");
+            Err(usage(message).next("say what the first image is: -f; --trust if that is right"))
+        }
     }
 }
 
