@@ -69,7 +69,7 @@ pub enum VolumeVerb {
     /// Overwrite a volume with what an image holds, or a chain of full and incremental ones
     ///
     /// The volume must not be in use. It stays served, and its snapshots keep what they
-    /// show. Only what differs is written; at the end all of it is read again and compared
+    /// show as long as the store has room. Only what differs is written; at the end all of it is read again and compared
     /// with the images.
     #[command(
         after_help = "Examples:\n  csnapctl volume restore web --from tuesday.qcow2 --keep before\n  \

@@ -7,9 +7,9 @@ use csnap_tests::e2e::files::MIB;
 use csnap_tests::e2e::{Bed, Outcome, Setup, ctl, tools};
 use csnap_tests::{ensure, need_tools};
 
-const SIZE: u64 = 24 * MIB;
+pub(crate) const SIZE: u64 = 24 * MIB;
 
-fn bed(name: &str) -> Outcome<Bed> {
+pub(crate) fn bed(name: &str) -> Outcome<Bed> {
     let setup = Setup {
         origin_bytes: SIZE,
         noise: Some(51),
@@ -18,12 +18,12 @@ fn bed(name: &str) -> Outcome<Bed> {
     Bed::new(name, &setup)
 }
 
-fn contents(bed: &Bed, export: &str) -> Outcome<Vec<u8>> {
+pub(crate) fn contents(bed: &Bed, export: &str) -> Outcome<Vec<u8>> {
     Client::connect(&bed.nbd_socket(), export)?.read_all()
 }
 
 /// Snapshot and image `name`, over `below` if there is one; what it holds.
-fn backup(bed: &Bed, name: &str, below: Option<&str>) -> Outcome<Vec<u8>> {
+pub(crate) fn backup(bed: &Bed, name: &str, below: Option<&str>) -> Outcome<Vec<u8>> {
     bed.ctl.ok(&format!("snapshot take vol@{name}"))?;
     let image = bed.path(&format!("{name}.qcow2"));
     let over = below.map(|below| format!("--from vol@{below} -b {below}.qcow2"));
@@ -83,7 +83,7 @@ fn a_chain_of_images_comes_back() -> Outcome {
 }
 
 /// The row of a restore; csnapd may still think of whoever read last.
-fn settled(bed: &Bed, line: &str) -> Outcome<serde_json::Value> {
+pub(crate) fn settled(bed: &Bed, line: &str) -> Outcome<serde_json::Value> {
     let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
         let busy = bed.ctl.json("volume show vol")?.to_string();
@@ -273,5 +273,75 @@ fn images_tell_of_what_they_were_made() -> Outcome {
     let info =
         tools::run(tools::program(tools::csnap_program("imagegen")?).args(["qcow2", "info", &c]))?;
     ensure!(info.contains("made of"), "{info}");
+    bed.finish()
+}
+
+#[test]
+fn what_a_restore_costs_is_said() -> Outcome {
+    let setup = Setup {
+        origin_bytes: 32 * MIB,
+        store_bytes: 8 * MIB,
+        noise: Some(71),
+        ..Setup::default()
+    };
+    let bed = Bed::new("restore-cost", &setup)?;
+    bed.ctl.ok("snapshot take vol@old")?;
+    let image = bed.path("other.raw");
+    csnap_tests::e2e::files::make_noise(&image, 32 * MIB, 72)?;
+    let line = format!("volume restore vol -f raw --from {}", image.display());
+    let told = bed.ctl.any(&format!("{line} --dry-run"))?.stderr;
+    for words in ["is lost", "free", "also of other volumes"] {
+        ensure!(told.contains(words), "{words:?} is not in {told}");
+    }
+    let done = bed.ctl.any(&format!("{line} --yes --json"))?;
+    ensure!(done.code == 0, "{done:?}");
+    ensure!(done.stderr.contains("vol@old was dropped"), "{done:?}");
+    let row: serde_json::Value = serde_json::from_str(&done.stdout)?;
+    ensure!(
+        row["restores"][0]["dropped"] == serde_json::json!(["vol@old"]),
+        "{row}"
+    );
+    // What was dropped before is not told again.
+    ensure!(
+        settled(&bed, &format!("{line} --yes"))?["dropped"] == serde_json::json!([]),
+        "told"
+    );
+    bed.finish()
+}
+
+#[test]
+fn a_restore_that_is_interrupted_says_how_the_volume_is() -> Outcome {
+    let setup = Setup {
+        origin_bytes: 384 * MIB,
+        noise: Some(81),
+        ..Setup::default()
+    };
+    let bed = Bed::new("restore-interrupted", &setup)?;
+    let mut command = std::process::Command::new(tools::csnap_program("csnapctl")?);
+    let image = bed.path("same.raw");
+    std::fs::copy(&bed.origin, &image).trying(|| "copy the origin".into())?;
+    command
+        .arg("--run-dir")
+        .arg(&bed.places.run_dir)
+        .args(["volume", "restore", "vol", "--yes", "--threads", "1"])
+        .args(["--keep", "before", "-f", "raw", "--from"])
+        .arg(&image)
+        .stderr(std::process::Stdio::piped());
+    let restore = command.spawn().trying(|| "start csnapctl".into())?;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while bed.ctl.snapshots(VOLUME)?.is_empty() {
+        ensure!(std::time::Instant::now() < until, "no snapshot is taken");
+    }
+    let pid = nix::unistd::Pid::from_raw(restore.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+        .map_err(std::io::Error::from)
+        .trying(|| "interrupt csnapctl".into())?;
+    let ended = restore.wait_with_output();
+    let ended = ended.trying(|| "wait for csnapctl".into())?;
+    let told = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.code() == Some(ctl::exit::ERROR), "{told}");
+    for words in ["interrupted", "parts of both", "vol@before is held"] {
+        ensure!(told.contains(words), "{words:?} is not in {told}");
+    }
     bed.finish()
 }

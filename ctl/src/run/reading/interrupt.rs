@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
+use ublk_target::control::protocol::{ErrorCode, Failure};
+
+use crate::Done;
 
 /// As a signal is one to the whole process.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -17,11 +20,11 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 /// If the system does not let us.
-pub(super) fn heed() -> io::Result<()> {
+pub(in crate::run) fn heed() -> Done {
     static ONCE: Once = Once::new();
     let mut done = Ok(());
     ONCE.call_once(|| done = begin());
-    done
+    done.map_err(|error| Failure::new(ErrorCode::Error, format!("cannot heed signals: {error}")))
 }
 
 fn begin() -> io::Result<()> {
@@ -41,7 +44,7 @@ fn begin() -> io::Result<()> {
 }
 
 /// Fails once a signal has come.
-pub(super) fn check() -> io::Result<()> {
+pub(in crate::run) fn check() -> io::Result<()> {
     match INTERRUPTED.load(Ordering::Relaxed) {
         true => Err(io::Error::other("interrupted")),
         false => Ok(()),

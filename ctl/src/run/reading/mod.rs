@@ -8,7 +8,7 @@
 //! - `interrupt`: what signals do where something must be tidied up
 //! - `rate`: not more than so many bytes in a second
 
-mod interrupt;
+pub(super) mod interrupt;
 mod moment;
 mod rate;
 mod remote;

@@ -37,10 +37,7 @@ impl Moment {
         volume: &str,
         act: impl FnOnce(&mut Session, &SnapshotName) -> Done<T>,
     ) -> Done<T> {
-        interrupt::heed().map_err(|error| {
-            let message = format!("cannot heed signals: {error}");
-            Failure::new(ErrorCode::Error, message)
-        })?;
+        interrupt::heed()?;
         let moment = Self::take(session, volume)?;
         let done = act(session, &moment.name);
         // What was asked for is done, or failed, all the same.

@@ -13,6 +13,7 @@ use ublk_target::control::protocol::ErrorCode;
 use super::disk::VolumeDisk;
 use crate::progress::watched;
 use crate::run::diff::unlike;
+use crate::run::reading::interrupt;
 use crate::run::{code_of, read_code_of};
 
 /// Bytes that a thread deals with at a time.
@@ -30,6 +31,9 @@ pub(super) enum RestoreError {
     /// What is read is not what was written.
     #[error("byte {0} and what follows is not what was written there")]
     Other(u64),
+    /// By a signal.
+    #[error("it was interrupted")]
+    Interrupted,
 }
 
 impl RestoreError {
@@ -38,7 +42,7 @@ impl RestoreError {
         match self {
             Self::Volume(error) => code_of(error),
             Self::Image(error) => read_code_of(error),
-            Self::Other(_) => ErrorCode::Error,
+            Self::Other(_) | Self::Interrupted => ErrorCode::Error,
         }
     }
 }
@@ -88,9 +92,9 @@ fn each_piece<S: Source + Send + Sync>(
             let length = PIECE.min(image.size() - at);
             new.resize(length as usize, 0);
             old.resize(length as usize, 0);
-            let done = image
-                .read_at(at, &mut new)
-                .map_err(RestoreError::from)
+            let done = interrupt::check()
+                .map_err(|_| RestoreError::Interrupted)
+                .and_then(|()| Ok(image.read_at(at, &mut new)?))
                 .and_then(|()| Ok(volume.read_at(at, &mut old)?))
                 .and_then(|()| act(at, &new, &old));
             if done.is_err() {

@@ -5,11 +5,13 @@
 //!
 //! - `chain`: the images
 //! - `disk`: the volume, as a block device or over NBD
+//! - `dropped`: the snapshots that it cost
 //! - `copy`: comparing, writing, and comparing again
 
 mod chain;
 mod copy;
 mod disk;
+mod dropped;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,10 +22,11 @@ use imagegen::qcow2::provenance::Provenance;
 use imagegen::qcow2::read::{Disk, Layer};
 use serde::Serialize;
 use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
-use ublk_target::control::views::{VolumeState, VolumeView};
+use ublk_target::control::views::{PolicyName, VolumeState, VolumeView};
 
 use super::apart::share;
-use super::{snapshot, volume};
+use super::reading::interrupt;
+use super::{snapshot, status, volume};
 use crate::Done;
 use crate::cli::RestoreArgs;
 use crate::names::check_name;
@@ -31,7 +34,9 @@ use crate::output::columns::{hidden, listed};
 use crate::output::human;
 use crate::output::table::{Column, Kind, Row};
 use crate::session::Session;
+use copy::RestoreError;
 use disk::VolumeDisk;
+use dropped::Live;
 
 /// What was done. Sizes are in bytes.
 #[derive(Debug, Serialize)]
@@ -45,6 +50,8 @@ struct Restored {
     written: u64,
     /// A snapshot of what was there before.
     kept: Option<String>,
+    /// Snapshots of the store that were dropped meanwhile.
+    dropped: Vec<String>,
     seconds: f64,
 }
 
@@ -55,6 +62,7 @@ impl Row for Restored {
         listed("size", "SIZE", Kind::Bytes),
         listed("written", "WRITTEN", Kind::Bytes),
         listed("kept", "KEPT", Kind::Text),
+        hidden("dropped", "DROPPED", Kind::Text),
         hidden("seconds", "SECONDS", Kind::Number),
     ];
 }
@@ -74,34 +82,40 @@ pub(super) fn restore(session: &mut Session, args: &RestoreArgs) -> Done {
     let image = images.disk;
     must_hold_something(&image)?;
     must_fit(&view, image.size())?;
-    if !session.confirm(args.consent, &warning(&view, &image, args))? {
+    let warning = warning(session, &view, &image, args)?;
+    if !session.confirm(args.consent, &warning)? {
         return Ok(());
     }
+    interrupt::heed()?;
     let disk = VolumeDisk::open(session, &view)?;
     must_still_be(session, &view)?;
     disk.must_take(&view, image.size())?;
+    let before = Live::now(session, &view.store)?;
     let kept = keep(session, args)?;
-    let written = copy::restore(&image, &disk, args.threads).map_err(|error| {
-        let message = format!("cannot restore {}: {error}", view.name);
-        Failure::new(error.code(), message).next(match &kept {
-            Some(kept) => {
-                format!("it may hold parts of both; {kept} is held and has what was there")
-            }
-            None => "it may hold parts of both: restore it again".to_owned(),
-        })
-    })?;
-    if let Some(kept) = &kept {
-        hold(session, kept, false)?;
-    }
+    let written = copy::restore(&image, &disk, args.threads);
+    // What is still to be written is, before the snapshots are looked at.
+    drop(disk);
+    let dropped = before.dropped_since(session);
+    let written = written.map_err(|error| unrestored(&view, &error, kept.as_ref()))?;
     let images = args.images.iter().map(|path| path.display().to_string());
     session.print(&[Restored {
         images: images.collect(),
         size: image.size(),
         written,
-        kept: kept.map(|kept| kept.to_string()),
+        kept: kept.as_ref().map(ToString::to_string),
+        dropped,
         seconds: begin.elapsed().as_secs_f64(),
         volume: view.name,
-    }])
+    }])?;
+    kept.map_or(Ok(()), |kept| release(session, &kept))
+}
+
+fn unrestored(view: &VolumeView, error: &RestoreError, kept: Option<&SnapshotName>) -> Failure {
+    let message = format!("cannot restore {}: {error}", view.name);
+    Failure::new(error.code(), message).next(match kept {
+        Some(kept) => format!("it may hold parts of both; {kept} is held and has what was there"),
+        None => "it may hold parts of both: restore it again".to_owned(),
+    })
 }
 
 fn must_be_idle(view: &VolumeView) -> Done {
@@ -193,7 +207,12 @@ fn must_fit(view: &VolumeView, size: u64) -> Done {
         .next("extend the origin, then csnapctl volume resize"))
 }
 
-fn warning(view: &VolumeView, image: &Disk<File>, args: &RestoreArgs) -> String {
+fn warning(
+    session: &mut Session,
+    view: &VolumeView,
+    image: &Disk<File>,
+    args: &RestoreArgs,
+) -> Done<String> {
     let size = image.size();
     let mut text = format!(
         "This overwrites {} of volume {} with what the image holds.",
@@ -215,9 +234,28 @@ fn warning(view: &VolumeView, image: &Disk<File>, args: &RestoreArgs) -> String 
     }
     text += match args.keep {
         Some(_) => " What it holds now stays in a snapshot.",
-        None => " What it holds now is lost, but for its snapshots; --keep takes one.",
+        None => " What it holds now is lost; --keep takes a snapshot of it first.",
     };
-    text
+    if view.snapshots > 0 || args.keep.is_some() {
+        text += &price(session, view)?;
+    }
+    Ok(text)
+}
+
+/// What becomes of snapshots that need what is overwritten.
+fn price(session: &mut Session, view: &VolumeView) -> Done<String> {
+    let stores = status::of(session)?.stores;
+    let store = stores.iter().find(|store| store.path == view.store);
+    let free = store.map_or(0, |store| store.size.saturating_sub(store.used));
+    let otherwise = match view.policy {
+        PolicyName::OriginFirst => "snapshots are dropped, also of other volumes",
+        PolicyName::SnapshotFirst => "the restore fails",
+    };
+    Ok(format!(
+        " What its snapshots show is copied to the store first, which has {} free: if that is \
+         too little, {otherwise}.",
+        human::size(free)
+    ))
 }
 
 /// The snapshot that was asked for, held.
@@ -238,4 +276,13 @@ fn hold(session: &mut Session, snapshot: &SnapshotName, held: bool) -> Done {
         hold: Some(held),
     };
     snapshot::one(session, set).map(drop)
+}
+
+/// Ends that.
+fn release(session: &mut Session, kept: &SnapshotName) -> Done {
+    hold(session, kept, false).map_err(|failure| {
+        let (volume, why) = (&kept.volume, failure.message);
+        let message = format!("{volume} is restored, but {kept} is still held: {why}");
+        Failure::new(failure.code, message).next(format!("csnapctl snapshot set {kept} --no-hold"))
+    })
 }
