@@ -1,5 +1,8 @@
 //! `volume restore`: what was exported comes back, by one image or a chain of them.
 
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
 use csnap_tests::e2e::bed::VOLUME;
 use csnap_tests::e2e::client::Client;
 use csnap_tests::e2e::fault::Trying;
@@ -84,13 +87,13 @@ fn a_chain_of_images_comes_back() -> Outcome {
 
 /// The row of a restore; csnapd may still think of whoever read last.
 pub(crate) fn settled(bed: &Bed, line: &str) -> Outcome<serde_json::Value> {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(20);
     loop {
         let busy = bed.ctl.json("volume show vol")?.to_string();
-        if busy.contains("\"clients\":0") || std::time::Instant::now() > until {
+        if busy.contains("\"clients\":0") || Instant::now() > until {
             return Ok(bed.ctl.json(line)?["restores"][0].clone());
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -201,10 +204,10 @@ fn what_is_kept_stays_or_the_restore_fails() -> Outcome {
         "volume restore vol --yes --from {} -f raw --keep before",
         image.display()
     );
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(20);
     let mut ended = bed.ctl.any(&line)?;
-    while ended.code == ctl::exit::BUSY && std::time::Instant::now() < until {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+    while ended.code == ctl::exit::BUSY && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
         ended = bed.ctl.any(&line)?;
     }
     ensure!(ended.code == ctl::exit::NO_SPACE, "{ended:?}");
@@ -311,13 +314,44 @@ fn what_a_restore_costs_is_said() -> Outcome {
 
 #[test]
 fn a_restore_that_is_interrupted_says_how_the_volume_is() -> Outcome {
+    let bed = large("restore-interrupted")?;
+    let restore = begun(&bed)?;
+    let pid = nix::unistd::Pid::from_raw(restore.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+        .map_err(std::io::Error::from)
+        .trying(|| "interrupt csnapctl".into())?;
+    let (code, told) = ended(restore)?;
+    ensure!(code == Some(ctl::exit::ERROR), "{told}");
+    for words in ["interrupted", "parts of both", "vol@before is held"] {
+        ensure!(told.contains(words), "{words:?} is not in {told}");
+    }
+    bed.finish()
+}
+
+#[test]
+fn a_restore_that_cannot_let_go_is_one() -> Outcome {
+    let bed = large("restore-let-go")?;
+    let restore = begun(&bed)?;
+    bed.ctl.ok("snapshot delete vol@before --force --yes")?;
+    let (code, told) = ended(restore)?;
+    ensure!(code == Some(ctl::exit::NOT_FOUND), "{told}");
+    ensure!(told.contains("vol is restored, but vol@before"), "{told}");
+    bed.finish()
+}
+
+/// Large enough for something else to happen while it is restored.
+fn large(name: &str) -> Outcome<Bed> {
     let setup = Setup {
         origin_bytes: 384 * MIB,
         noise: Some(81),
         ..Setup::default()
     };
-    let bed = Bed::new("restore-interrupted", &setup)?;
-    let mut command = std::process::Command::new(tools::csnap_program("csnapctl")?);
+    Bed::new(name, &setup)
+}
+
+/// A restore that has taken the snapshot to keep, and holds it.
+fn begun(bed: &Bed) -> Outcome<Child> {
+    let mut command = Command::new(tools::csnap_program("csnapctl")?);
     let image = bed.path("same.raw");
     std::fs::copy(&bed.origin, &image).trying(|| "copy the origin".into())?;
     command
@@ -326,22 +360,24 @@ fn a_restore_that_is_interrupted_says_how_the_volume_is() -> Outcome {
         .args(["volume", "restore", "vol", "--yes", "--threads", "1"])
         .args(["--keep", "before", "-f", "raw", "--from"])
         .arg(&image)
-        .stderr(std::process::Stdio::piped());
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let restore = command.spawn().trying(|| "start csnapctl".into())?;
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while bed.ctl.snapshots(VOLUME)?.is_empty() {
-        ensure!(std::time::Instant::now() < until, "no snapshot is taken");
+    let until = Instant::now() + Duration::from_secs(20);
+    let is_held = || -> Outcome<bool> {
+        let list = bed.ctl.json("snapshot list vol")?.to_string();
+        Ok(list.contains("\"held\":true"))
+    };
+    while !is_held()? {
+        ensure!(Instant::now() < until, "no snapshot is held");
     }
-    let pid = nix::unistd::Pid::from_raw(restore.id().cast_signed());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
-        .map_err(std::io::Error::from)
-        .trying(|| "interrupt csnapctl".into())?;
-    let ended = restore.wait_with_output();
+    Ok(restore)
+}
+
+/// The exit code, and what was told.
+fn ended(child: Child) -> Outcome<(Option<i32>, String)> {
+    let ended = child.wait_with_output();
     let ended = ended.trying(|| "wait for csnapctl".into())?;
-    let told = String::from_utf8_lossy(&ended.stderr);
-    ensure!(ended.status.code() == Some(ctl::exit::ERROR), "{told}");
-    for words in ["interrupted", "parts of both", "vol@before is held"] {
-        ensure!(told.contains(words), "{words:?} is not in {told}");
-    }
-    bed.finish()
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    Ok((ended.status.code(), told))
 }

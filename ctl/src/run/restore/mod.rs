@@ -282,7 +282,7 @@ fn hold(session: &mut Session, snapshot: &SnapshotName, held: bool) -> Done {
 fn release(session: &mut Session, kept: &SnapshotName) -> Done {
     hold(session, kept, false).map_err(|failure| {
         let (volume, why) = (&kept.volume, failure.message);
-        let message = format!("{volume} is restored, but {kept} is still held: {why}");
+        let message = format!("{volume} is restored, but {kept} cannot be let go: {why}");
         Failure::new(failure.code, message).next(format!("csnapctl snapshot set {kept} --no-hold"))
     })
 }
