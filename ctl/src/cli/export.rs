@@ -36,7 +36,8 @@ pub struct SnapshotExportArgs {
     )]
     pub backing_format: FormatName,
     /// Lay it over that image, although what it tells of what it was made does not show that
-    /// it is the right one: as after qemu-img commit or rebase
+    /// it is the right one, as after qemu-img commit or rebase; although a machine is writing
+    /// to it; or although it is given as raw and begins as QCOW2 does
     #[arg(long, requires = "from", help_heading = IMAGE)]
     pub trust: bool,
     /// What it becomes.

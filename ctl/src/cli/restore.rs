@@ -26,7 +26,9 @@ pub struct RestoreArgs {
     )]
     pub format: FormatName,
     /// Take the images as they are named, although what they tell of what they were made
-    /// does not show that they belong together: as after qemu-img commit or rebase
+    /// does not show that they belong together, as after qemu-img commit or rebase; although
+    /// a machine is writing to one; or although the first is given as raw and begins as QCOW2
+    /// does
     #[arg(long)]
     pub trust: bool,
     /// First take a snapshot of this name, of the volume as it is

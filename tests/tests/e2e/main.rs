@@ -4,6 +4,7 @@
 //! `store check --data`. Randomised ones print their seed; `CSNAP_SEED` repeats it.
 
 mod bad_input;
+mod chains;
 mod damage;
 mod diff;
 mod export;

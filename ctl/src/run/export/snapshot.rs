@@ -5,11 +5,12 @@ use std::time::Instant;
 use imagegen::qcow2::open::Format;
 use imagegen::qcow2::read::{Disk, Layer};
 use imagegen::qcow2::write::Contents;
-use ublk_target::control::protocol::{ErrorCode, Failure};
+use ublk_target::control::protocol::{ErrorCode, Failure, Request, SnapshotName};
 
+use super::base::{self, Increment};
 use super::changes::{bytes_of, changes, whole_clusters};
 use super::output::Output;
-use super::{Exported, base, may_be_written, must_be_qcow2, options, provenance};
+use super::{Exported, may_be_written, must_be_qcow2, options, provenance};
 use crate::Done;
 use crate::cli::SnapshotExportArgs;
 use crate::run::reading::Reader;
@@ -34,9 +35,12 @@ pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -
     let older = args.from.as_ref().map(|older| older.0.clone());
     let older = older.map(|older| snapshot::exactly(session, older));
     let older = older.transpose()?;
-    let provenance = provenance(session, &wanted, older.as_ref())?;
-    base::must_fit(args, &provenance)?;
-    options.provenance = Some(provenance);
+    let made_of = provenance(session, &wanted, older.as_ref())?;
+    if let Some(older) = &older {
+        let older = size_of(session, older)?;
+        base::must_fit(session, args, &Increment { made_of, older })?;
+    }
+    options.provenance = Some(made_of);
     let (layer, changed) = match &older {
         None => (Layer::Raw(remote), size),
         Some(older) => {
@@ -66,6 +70,12 @@ pub(in crate::run) fn export(session: &mut Session, args: &SnapshotExportArgs) -
         seconds: begin.elapsed().as_secs_f64(),
         source: name,
     }])
+}
+
+/// Bytes of a snapshot.
+fn size_of(session: &mut Session, name: &SnapshotName) -> Done<u64> {
+    let snapshot = name.clone();
+    snapshot::one(session, Request::SnapshotShow { snapshot }).map(|view| view.size)
 }
 
 fn must_fit_together(args: &SnapshotExportArgs) -> Done {
