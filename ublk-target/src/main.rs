@@ -200,6 +200,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         lanes: options.threads,
         queue_depth: options.queue_depth,
         buffer_bytes: (options.buffer_mib as usize) << 20,
+        clients: most_clients(),
     })?);
     let settings = Settings {
         nbd_socket: options.nbd_path(),
@@ -292,6 +293,25 @@ fn serve_control(
         Some(socket) => server::serve_on(socket, daemon, Patience::default()),
         None => server::serve(&socket_path(run_dir), daemon, Patience::default()),
     }
+}
+
+/// As many NBD clients as leave descriptors for everything else.
+fn most_clients() -> usize {
+    const OTHERS: u64 = 256;
+    const OF_A_CLIENT: u64 = 3;
+    let files = process::allow_open_files().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the limit of open files (RLIMIT_NOFILE) cannot be raised");
+        1024
+    });
+    let most = files.saturating_sub(OTHERS) / OF_A_CLIENT;
+    if most < 64 {
+        tracing::warn!(
+            files,
+            most,
+            "few NBD clients can connect: raise the limit of open files"
+        );
+    }
+    most.max(1) as usize
 }
 
 fn engine_config(options: &Options) -> Config {

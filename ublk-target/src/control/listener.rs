@@ -229,7 +229,10 @@ fn admit<S: Service>(stream: UnixStream, shared: &Arc<Shared<S>>) {
         return;
     }
     let id = shared.next.fetch_add(1, Ordering::Relaxed);
-    let Ok(copy) = stream.try_clone() else { return };
+    let copy = match stream.try_clone() {
+        Ok(copy) => copy,
+        Err(error) => return tracing::warn!(%error, "hung up on a client"),
+    };
     let mut open = shared.open.lock();
     if open.len() >= shared.max {
         drop(open);
@@ -250,9 +253,12 @@ fn admit<S: Service>(stream: UnixStream, shared: &Arc<Shared<S>>) {
             })
     };
     // Still under the lock: the handler cannot have removed its entry yet.
-    if let Ok(thread) = handler {
-        let stream = copy;
-        open.insert(id, Connection { stream, thread });
+    match handler {
+        Ok(thread) => {
+            let stream = copy;
+            open.insert(id, Connection { stream, thread });
+        }
+        Err(error) => tracing::warn!(%error, "hung up on a client: no thread for it"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 
@@ -54,6 +55,19 @@ pub fn lock(dir: &Path) -> Result<File, ProcessError> {
 /// Everything the daemon makes is for its user alone.
 pub fn private_files() {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
+}
+
+/// Lets the process have as many files open as it is allowed: every NBD client is two or
+/// three, and what a shell gives is enough for some hundreds. Returns how many that are.
+///
+/// # Errors
+/// What the system said.
+pub fn allow_open_files() -> io::Result<u64> {
+    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if now < most {
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    }
+    Ok(most)
 }
 
 /// The signals that stop the daemon, blocked in this thread and all it starts.
@@ -108,6 +122,12 @@ mod tests {
         assert!(matches!(lock(dir.path()), Err(ProcessError::Running(_))));
         drop(first);
         assert!(lock(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn as_many_files_may_be_open_as_are_allowed() {
+        let most = allow_open_files().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok((most, most)));
     }
 
     #[test]

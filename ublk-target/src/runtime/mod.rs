@@ -53,6 +53,9 @@ pub struct RuntimeConfig {
     pub queue_depth: u32,
     /// Bytes of I/O buffers per thread. Default 32 MiB, at least 12 MiB.
     pub buffer_bytes: usize,
+    /// Most NBD clients at once, however many the threads have room for. Default
+    /// `usize::MAX`.
+    pub clients: usize,
 }
 
 impl Default for RuntimeConfig {
@@ -61,6 +64,7 @@ impl Default for RuntimeConfig {
             lanes: 0,
             queue_depth: 256,
             buffer_bytes: 32 << 20,
+            clients: usize::MAX,
         }
     }
 }
@@ -267,7 +271,7 @@ impl Runtime {
         });
         let mut runtime = Self {
             shared,
-            seats: Seats::new(count),
+            seats: Seats::new(count, config.clients),
             threads: Vec::new(),
             ticker: None,
             next: AtomicU64::new(0),
