@@ -10,7 +10,7 @@ use crate::format::exception::Place;
 use crate::format::superblock::Superblock;
 use crate::format::tables::{SnapshotRecord, VolumeRecord};
 use crate::ids::{Tag, VolumeId};
-use crate::repair::scan::{Survey, survey};
+use crate::repair::scan::{Survey, survey_where};
 use crate::state::State;
 use crate::tree::{Key, Missing, Node, Root, Shape, Walk};
 
@@ -103,7 +103,9 @@ fn count(
     each: &mut dyn FnMut(Key, Place) -> Result<(), Damage>,
 ) -> Result<Survey, OpenError> {
     let mut wrong = None;
-    let found = survey(dev, geometry, tree, *roots.get(tree), &mut |_, leaf| {
+    let root = *roots.get(tree);
+    // What no volume can have is refused here: it is not made anew in service.
+    let found = survey_where(dev, geometry, tree, root, &|_| true, &mut |_, leaf| {
         for index in 0..leaf.len() {
             if let Err(damage) = each(leaf.key(index), Place::decode(leaf.value(index))) {
                 wrong.get_or_insert((leaf.ptr().block, damage.to_string()));

@@ -10,11 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Unstable;
 use super::plan::Space;
 use super::scan::{Survey, revisit};
-use super::tables::volume_number;
+use super::tables::{is_tag, volume_number};
 use crate::device::BlockDevice;
 use crate::engine::{Geometry, TreeId};
 use crate::format::exception::{Crcs, LOST, Place, crcs_of};
-use crate::format::superblock::COUNT_LIMIT;
 use crate::ids::{Tag, VolumeId};
 use crate::state::{Entry, State, Volume};
 use crate::tree::{Key, Node};
@@ -154,9 +153,8 @@ impl Judge<'_> {
             let gone = items.iter().map(|item| (key(item), Fix::Remove));
             return self.found.fixes.extend(gone);
         };
-        let (items, senseless): (Vec<Item>, Vec<Item>) = items
-            .into_iter()
-            .partition(|item| (1..COUNT_LIMIT).contains(&item.tag.0));
+        let (items, senseless): (Vec<Item>, Vec<Item>) =
+            items.into_iter().partition(|item| is_tag(item.tag));
         let gone = senseless.iter().map(|item| (key(item), Fix::Remove));
         self.found.fixes.extend(gone);
         for mut item in sensible(volume, items) {
@@ -235,6 +233,7 @@ fn sensible(volume: &Volume, items: Vec<Item>) -> Vec<Item> {
 pub(super) fn fix(state: &mut State, geometry: &Geometry, fixes: &[(Key, Fix)]) {
     let crcs = Crcs::new(&vec![0; geometry.chunk_blocks as usize]);
     for (key, fix) in fixes {
+        // Of others the survey reads no leaf.
         let Ok(volume) = u32::try_from(key.a).map(VolumeId) else {
             continue;
         };

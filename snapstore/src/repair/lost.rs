@@ -5,12 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::scan::{Survey, revisit, survey};
-use super::tables::volume_number;
+use super::tables::{is_tag, volume_number};
 use super::{RepairError, Unstable};
 use crate::check::{Groups, Item, ItemKey};
 use crate::device::BlockDevice;
 use crate::engine::{Geometry, Roots, TreeId};
-use crate::format::superblock::COUNT_LIMIT;
 use crate::ids::{Tag, VolumeId};
 use crate::tree::{Key, Node, Span};
 
@@ -55,7 +54,7 @@ pub(super) fn read(
     let mut reach = BTreeMap::new();
     let mut next_tag = 1;
     let mut note = |item: &Item| {
-        if item.tag < COUNT_LIMIT - 1 {
+        if is_tag(Tag(item.tag)) {
             next_tag = next_tag.max(item.tag + 1);
         }
         if let Some(id) = volume_number(item.volume) {

@@ -13,7 +13,6 @@ use crate::device::BlockDevice;
 use crate::engine::{Geometry, Roots};
 use crate::format::exception::LOST;
 use crate::format::journal::Record;
-use crate::format::superblock::COUNT_LIMIT;
 use crate::ids::{Tag, VolumeId};
 use crate::recover::{Newest, geometry_of, roots_of};
 use crate::replay::{self, Replay};
@@ -190,8 +189,10 @@ pub(super) fn plan(
 fn drop_unknown(tables: &mut Tables, trees: &Trees, geometry: &Geometry, losses: &mut Vec<Loss>) {
     let chunk_size = u64::from(geometry.chunk_blocks) * crate::BLOCK_SIZE as u64;
     let recent = tables.state.recent.entries();
-    let tags = recent.map(|(key, _)| key.c.saturating_add(1));
-    let tags = tags.filter(|tag| *tag < COUNT_LIMIT).max().unwrap_or(1);
+    let tags = recent
+        .map(|(key, _)| key.c)
+        .filter(|tag| tables::is_tag(Tag(*tag)));
+    let tags = tags.max().map_or(1, |tag| tag + 1);
     tables.state.next_tag = tables.state.next_tag.max(trees.next_tag).max(tags);
     tables.find_missing(&trees.reach, chunk_size);
     let volumes: Vec<VolumeId> = tables.state.volumes.keys().copied().collect();

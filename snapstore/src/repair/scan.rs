@@ -1,6 +1,7 @@
 //! Reading a tree over its damaged nodes, saying which keys each of them covered.
 
 use super::Unstable;
+use super::tables::volume_number;
 use crate::device::BlockDevice;
 use crate::engine::{Geometry, TreeId};
 use crate::recover::read_block;
@@ -37,12 +38,29 @@ impl Survey {
     }
 }
 
-/// Visits the good leaves of a tree in key order.
-pub(crate) fn survey<D: BlockDevice>(
+/// Visits the good leaves of a tree in key order. One that is of no volume there can
+/// be is not good: what it held belongs to others.
+pub(super) fn survey<D: BlockDevice>(
     dev: &mut D,
     geometry: &Geometry,
     tree: TreeId,
     root: Root,
+    leaf: &mut dyn FnMut(&mut D, &Node),
+) -> Survey {
+    survey_where(dev, geometry, tree, root, &|node| owned(tree, node), leaf)
+}
+
+fn owned(tree: TreeId, node: &Node) -> bool {
+    node.level() > 0 || tree == TreeId::Volumes || volume_number(node.a()).is_some()
+}
+
+/// Visits the leaves that verify and are `good`, in key order.
+pub(crate) fn survey_where<D: BlockDevice>(
+    dev: &mut D,
+    geometry: &Geometry,
+    tree: TreeId,
+    root: Root,
+    good: &dyn Fn(&Node) -> bool,
     leaf: &mut dyn FnMut(&mut D, &Node),
 ) -> Survey {
     let mut found = Survey {
@@ -61,7 +79,7 @@ pub(crate) fn survey<D: BlockDevice>(
     while let Some(missing) = walk.next() {
         let (low, up) = walk.bounds();
         let node = read(dev, geometry, tree, missing);
-        let Some(node) = node.filter(|node| walk.enter(node).is_ok()) else {
+        let Some(node) = node.filter(|node| good(node) && walk.enter(node).is_ok()) else {
             found.holes.push(Span { low, up });
             continue;
         };

@@ -21,6 +21,10 @@ use crate::recover::load_record;
 use crate::replay::Salvage;
 use crate::state::{State, Volume};
 
+/// The greatest next tag and next volume that a superblock may tell.
+const NEXT_TAG_MAX: u64 = COUNT_LIMIT - 1;
+const NEXT_VOLUME_MAX: u32 = u32::MAX - 1;
+
 /// What was read.
 pub(super) struct Tables {
     pub(super) state: State,
@@ -104,7 +108,7 @@ pub(super) fn read(
 
 /// A volume in place of one that is not known, unless it is; whether it was not.
 fn make_up(state: &mut State, id: VolumeId, size: u64) -> bool {
-    if id.0 == 0 || id.0 == u32::MAX || state.volumes.contains_key(&id) {
+    if volume_number(id.0.into()).is_none() || state.volumes.contains_key(&id) {
         return false;
     }
     state.next_volume = state.next_volume.max(id.0.saturating_add(1));
@@ -162,10 +166,10 @@ impl Tables {
         }
         // Numbers that missing records may have given out.
         let tags = self.state.next_tag.max(newest.0.saturating_add(1));
-        self.state.next_tag = tags.saturating_add(journal.missing).min(COUNT_LIMIT - 1);
+        self.state.next_tag = tags.saturating_add(journal.missing).min(NEXT_TAG_MAX);
         let missing = u32::try_from(journal.missing).unwrap_or(u32::MAX);
         let volumes = self.state.next_volume.saturating_add(missing);
-        self.state.next_volume = volumes.min(u32::MAX - 1);
+        self.state.next_volume = volumes.min(NEXT_VOLUME_MAX);
         let volumes: Vec<VolumeId> = self.state.volumes.keys().copied().collect();
         for volume in volumes {
             self.drop_up_to(volume, Tag(u64::MAX), losses);
@@ -226,10 +230,15 @@ impl Tables {
         }
         let old = std::mem::take(&mut self.state);
         let mut state = State::new(chunk_size);
-        (state.next_tag, state.next_volume) = (old.next_tag, old.next_volume);
+        state.next_tag = old.next_tag.min(NEXT_TAG_MAX);
+        state.next_volume = old.next_volume.min(NEXT_VOLUME_MAX);
         state.recent = old.recent;
         let mut names = BTreeSet::new();
         for (id, volume) in old.volumes {
+            if volume_number(id.0.into()).is_none() {
+                losses.push(Loss::Volume { volume: id });
+                continue;
+            }
             state.next_volume = state.next_volume.max(id.0.saturating_add(1));
             let deleting = volume.deleting();
             let record = mended_volume(volume.record, id, &mut names);
@@ -237,7 +246,7 @@ impl Tables {
             let _ = state.load_volume(id, record);
             let mut names = BTreeSet::new();
             for (tag, record) in volume.snapshots {
-                if !(1..COUNT_LIMIT - 1).contains(&tag.0) {
+                if !is_tag(tag) {
                     continue;
                 }
                 state.next_tag = state.next_tag.max(tag.0 + 1);
@@ -421,8 +430,14 @@ fn mended_snapshot(
     record
 }
 
-/// The number of a volume, if a volume can have it.
+/// The number of a volume, if a volume can have it: a superblock must be able to tell
+/// the next one.
 pub(super) fn volume_number(number: u64) -> Option<VolumeId> {
     let id = u32::try_from(number).ok()?;
-    (id != 0 && id != u32::MAX).then_some(VolumeId(id))
+    (1..NEXT_VOLUME_MAX).contains(&id).then_some(VolumeId(id))
+}
+
+/// Whether a snapshot can have this tag, and another one come after it.
+pub(super) fn is_tag(tag: Tag) -> bool {
+    (1..NEXT_TAG_MAX).contains(&tag.0)
 }

@@ -3,19 +3,29 @@
 use super::{judge, mend};
 use crate::block::Block;
 use crate::check::newest_store;
-use crate::check::tests::world::{Disk, World, metadata, store};
+use crate::check::tests::world::{Disk, World, metadata, reseal, store};
 use crate::device::{BlockDevice, IoError};
 use crate::engine::{Command, TreeId};
-use crate::format::{Header, Kind, header};
+use crate::format::superblock::COUNT_LIMIT;
+use crate::format::{HEADER_LEN, Header, Kind, header};
 use crate::ids::VolumeId;
 use crate::recover::roots_of;
 use crate::repair::{Loss, Repair, RepairOptions, repair};
+use crate::tree::NODE_HEADER_LEN;
 
 /// The blocks of one sort that the newest checkpoint uses.
 fn of_kind(disk: &mut Disk, kind: Kind) -> Vec<usize> {
     let all = metadata(disk).into_iter().map(|at| at as usize);
     all.filter(|at| header(&disk.0[*at]).kind() == Some(kind))
         .collect()
+}
+
+/// Where the key of a leaf's first or last record lies.
+fn key_at(leaf: &Block, first: bool) -> usize {
+    let field = |at: usize| usize::from(u16::from_le_bytes([leaf.0[at], leaf.0[at + 1]]));
+    let (count, value_len) = (field(HEADER_LEN + 2), field(HEADER_LEN + 4));
+    let record = if first { 0 } else { count - 1 };
+    NODE_HEADER_LEN + record * (16 + value_len)
 }
 
 fn damage(disk: &mut Disk, at: usize) {
@@ -105,6 +115,34 @@ fn an_exception_leaf_costs_its_chunks_only() {
     assert_eq!(leaves, root.leaves, "{}", TreeId::Exceptions.name());
 }
 
+/// Good checksums do not help a leaf that says it is of a volume there cannot be.
+#[test]
+fn a_leaf_of_no_volume_is_a_damaged_leaf() {
+    let was = settled();
+    let mut leaves = 0;
+    for kind in [Kind::ExceptionNode, Kind::EraNode, Kind::SnapshotNode] {
+        for at in of_kind(&mut was.disk.clone(), kind) {
+            // Behind the block's header: two bytes that say how high the node stands.
+            if was.disk.0[at].0[HEADER_LEN..][..2] != [0, 0] {
+                continue;
+            }
+            leaves += 1;
+            let costs = one(&was, at).losses;
+            for volume in [0, u32::MAX.into(), 1 << 32, u64::MAX] {
+                let mut disk = was.disk.clone();
+                disk.0[at].0[HEADER_LEN + 8..][..8].copy_from_slice(&u64::to_le_bytes(volume));
+                reseal(&mut disk.0[at], &was.disk.0[at]);
+                let found = mend(&mut disk).unwrap();
+                let what = format!("{kind:?}, block {at}, volume {volume}");
+                assert_eq!(found.remaining, Vec::<String>::new(), "{what}");
+                assert_eq!(found.losses, costs, "{what}");
+                judge(&was, disk, &found);
+            }
+        }
+    }
+    assert!(leaves > 3);
+}
+
 #[test]
 fn both_trees_in_one_place_cost_the_snapshots() {
     let was = settled();
@@ -130,6 +168,51 @@ fn a_table_costs_who_stands_in_it() {
         for at in of_kind(&mut was.disk.clone(), kind) {
             let losses = one(&was, at).losses;
             assert!(!losses.is_empty());
+        }
+    }
+}
+
+/// No volume can be given a number that is the greatest there is.
+#[test]
+fn a_volume_of_an_impossible_number_is_lost() {
+    let was = settled();
+    for number in [0, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        let mut disk = was.disk.clone();
+        let at = of_kind(&mut disk, Kind::VolumeNode)[0];
+        // Numbers stay in order.
+        let key = key_at(&disk.0[at], number == 0);
+        disk.0[at].0[key..][..8].copy_from_slice(&number.to_le_bytes());
+        reseal(&mut disk.0[at], &was.disk.0[at]);
+        let found = mend(&mut disk).unwrap();
+        assert_eq!(found.remaining, Vec::<String>::new(), "volume {number}");
+        assert_ne!(found.losses, vec![], "volume {number}");
+        judge(&was, disk, &found);
+    }
+}
+
+/// A tag that leaves no superblock a next one to tell.
+#[test]
+fn an_exception_of_an_impossible_tag_is_lost() {
+    let was = settled();
+    for kind in [Kind::ExceptionNode, Kind::EraNode] {
+        for at in of_kind(&mut was.disk.clone(), kind) {
+            if was.disk.0[at].0[HEADER_LEN..][..2] != [0, 0] {
+                continue;
+            }
+            for tag in [COUNT_LIMIT - 2, COUNT_LIMIT - 1, COUNT_LIMIT, u64::MAX] {
+                let mut disk = was.disk.clone();
+                let field = if kind == Kind::EraNode { 0 } else { 8 };
+                let key = key_at(&disk.0[at], false) + field;
+                disk.0[at].0[key..][..8].copy_from_slice(&tag.to_le_bytes());
+                reseal(&mut disk.0[at], &was.disk.0[at]);
+                let found = mend(&mut disk).unwrap();
+                assert_eq!(
+                    found.remaining,
+                    Vec::<String>::new(),
+                    "block {at}, tag {tag}"
+                );
+                judge(&was, disk, &found);
+            }
         }
     }
 }

@@ -6,6 +6,8 @@ use super::{judge, mend};
 use crate::block::BLOCK_SIZE;
 use crate::check::tests::random::{action, run, value};
 use crate::check::tests::world::{BLOCKS, World, metadata, report, reseal, store};
+use crate::format::HEADER_LEN;
+use crate::format::superblock::COUNT_LIMIT;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
@@ -60,4 +62,59 @@ proptest! {
             prop_assert_eq!(&found.remaining, &Vec::<String>::new());
         }
     }
+
+    /// The same with fields that mean something, changed to what others mean.
+    #[test]
+    fn no_field_makes_it_panic(edits in prop::collection::vec(edit(), 1..6)) {
+        let was = store();
+        let (mut disk, origins) = (was.disk, was.origins);
+        let blocks = metadata(&mut disk);
+        for (block, place, value, short) in edits {
+            let at = blocks[block % blocks.len()] as usize;
+            let was = Box::new(disk.0[at].clone());
+            let used = was.0.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / 4 + 1);
+            let fields = (used * 4).min(BLOCK_SIZE - 8).saturating_sub(HEADER_LEN) / 4;
+            let field = HEADER_LEN + place % fields.max(1) * 4;
+            let value = match value {
+                Value::Plain(value) => value,
+                Value::Like(other) => {
+                    let other = HEADER_LEN + other % fields.max(1) * 4;
+                    u64::from_le_bytes(was.0[other..][..8].try_into().unwrap())
+                }
+            };
+            let len = if short { 4 } else { 8 };
+            disk.0[at].0[field..][..len].copy_from_slice(&value.to_le_bytes()[..len]);
+            reseal(&mut disk.0[at], &was);
+        }
+        if let Ok(found) = mend(&mut disk) {
+            prop_assert_eq!(&found.remaining, &Vec::<String>::new());
+            if found.problems.is_empty() {
+                return Ok(());
+            }
+            // Opened, purged and checkpointed it is still sound.
+            let mut world = World::open(disk, origins);
+            world.checkpoint();
+            prop_assert_eq!(report(&mut world.disk, false).problems, Vec::<String>::new());
+        }
+    }
+}
+
+/// What a field is changed to.
+#[derive(Clone, Debug)]
+enum Value {
+    Plain(u64),
+    /// What another field of the block holds.
+    Like(usize),
+}
+
+/// Block, field, its new value, and whether that is four bytes only.
+fn edit() -> impl Strategy<Value = (usize, usize, Value, bool)> {
+    let value = prop_oneof![
+        value().prop_map(Value::Plain),
+        (0..16u64).prop_map(Value::Plain),
+        (0..3u32).prop_map(|less| Value::Plain((u32::MAX - less).into())),
+        (0..3u64).prop_map(|less| Value::Plain(COUNT_LIMIT - less)),
+        any::<usize>().prop_map(Value::Like),
+    ];
+    (any::<usize>(), any::<usize>(), value, any::<bool>())
 }
