@@ -55,6 +55,7 @@ pub(crate) fn run(root: &Path, victims: &Victims, seed: u64, lasting: Duration) 
                             .chain([own, root.to_owned()])
                             .collect(),
                         files: victims.files.clone(),
+                        attributes: Vec::new(),
                         done: vec![0; OPERATIONS.len()],
                         number,
                         made: 0,
@@ -81,6 +82,8 @@ pub(crate) struct Worker {
     draw: Draw,
     directories: Vec<PathBuf>,
     files: Vec<PathBuf>,
+    /// Those it set, if nobody took them or their file away.
+    attributes: Vec<(PathBuf, String)>,
     done: Vec<u64>,
     number: u64,
     made: u64,
@@ -299,19 +302,18 @@ impl Worker {
         let longest = [30, 300, 3000, 60_000][self.draw.below(4) as usize];
         let name = format!("trusted.load-{}", self.draw.below(30));
         let value = vec![b'v'; self.draw.below(longest) as usize];
-        Ok(rustix::fs::lsetxattr(
-            path,
-            name,
-            &value,
-            XattrFlags::empty(),
-        )?)
+        rustix::fs::lsetxattr(&path, &name, &value, XattrFlags::empty())?;
+        self.attributes.push((path, name));
+        Ok(())
     }
 
+    /// One of those set here: of thousands of files few have one of that name.
     fn remove_attribute(&mut self) -> io::Result<()> {
-        let (path, name) = (
-            self.file()?,
-            format!("trusted.load-{}", self.draw.below(30)),
-        );
+        let at = self.draw.below(self.attributes.len() as u64) as usize;
+        if at >= self.attributes.len() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let (path, name) = self.attributes.swap_remove(at);
         Ok(rustix::fs::lremovexattr(path, name)?)
     }
 
