@@ -94,6 +94,40 @@ fn files_end_in_the_packed_inode_which_ends_beside_itself() {
     assert!(matches!(place, Where::Metadata(..)), "{place:?}");
 }
 
+/// Linux whose pages are larger than blocks finds no byte of a compressed end that begins
+/// with the second block of a page: such an end lies in a block of its own.
+#[test]
+fn no_compressed_end_begins_with_a_block() {
+    let random = &mut ChaCha8Rng::seed_from_u64(26);
+    // With an index for 461 or 462 blocks, an inode has 1024 bytes; with one for 250, 592.
+    let sizes = (0..40).map(|number| (460 * 512 + 10 + number * 24, true));
+    let sizes = Vec::from_iter(sizes.chain((0..10).map(|number| (250 * 512 - number, false))));
+    let source = Source::new(|root| {
+        for (size, _) in &sizes {
+            fs::write(root.join(format!("{size}")), words(random, *size)).unwrap();
+        }
+    });
+    for name in ["lz4", "zstd"] {
+        let mut options = by(name, 512, 2048);
+        options.compression.as_mut().unwrap().inline_tails = true;
+        let image = opened(&source.judged(&options));
+        let mut beside = 0;
+        for entry in image.entries(&image.root().unwrap()).unwrap() {
+            let inode = image.inode(entry.unwrap().nid).unwrap();
+            let listed = sizes.iter().find(|(size, _)| *size as u64 == inode.size);
+            let Some((_, full)) = listed else { continue };
+            match last(&image, &inode) {
+                Where::Metadata(..) => {
+                    assert!(!full, "{name}: an end begins with a block");
+                    beside += 1;
+                }
+                place => assert!(matches!(place, Where::Device(..)), "{name}: {place:?}"),
+            }
+        }
+        assert!(beside > 5, "{name}: {beside} ends lie beside their inodes");
+    }
+}
+
 /// What is wrapped would have no place in less than a block.
 #[test]
 fn packed_inodes_that_do_not_compress() {

@@ -26,6 +26,8 @@ const EXTENT_LEAST: u64 = 2;
 const FREE: u64 = 4;
 /// A metabox of this many times the image's size counts whole: maps compress well.
 const METABOX: u64 = 8;
+/// Bytes of a page, on most machines.
+const PAGE: u64 = 4096;
 
 impl<'a, S: Source> Inodes<'a, S> {
     pub(super) fn new(image: &'a Image<S>, space: &'a mut Space, progress: &'a Progress) -> Self {
@@ -174,7 +176,10 @@ impl<'a, S: Source> Inodes<'a, S> {
         let (device, begin, length) = match extent.place {
             Where::Hole => return,
             Where::Packed(at) => return self.fragment(inode, extent, at, problems),
-            Where::Metadata(area, at, length) => (device_of(area), at, length),
+            Where::Metadata(area, at, length) => {
+                self.seen(inode, extent, at, problems);
+                (device_of(area), at, length)
+            }
             Where::Device(device, at, length) => (Some(device), at, length),
         };
         let place = device.filter(|_| !matches!(extent.place, Where::Metadata(..)));
@@ -206,6 +211,21 @@ impl<'a, S: Source> Inodes<'a, S> {
             nid: inode.nid,
             offset: extent.offset,
         });
+    }
+
+    /// Linux (6.18) looks for the first byte of compressed data beside an inode up to where
+    /// the first block of a page ends: where data begins just there, it cannot be read. On
+    /// machines whose pages are larger than [`PAGE`], images with larger blocks have such
+    /// places as well; they are good on the others.
+    fn seen(&self, inode: &Inode, extent: &Extent, at: u64, problems: &mut Problems) {
+        let block = self.image.superblock().block_size() as u64;
+        if extent.coding.is_compressed() && block < PAGE && at % PAGE == block {
+            let text = format!(
+                "a compressed tail at byte {at}, where the second block of a page begins: \
+                 Linux does not read it"
+            );
+            problems.inode(Kind::Map, inode.nid, text);
+        }
     }
 
     fn is_named(&self, device: Device) -> bool {

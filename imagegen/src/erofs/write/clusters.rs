@@ -199,9 +199,7 @@ impl Clusters {
         if !index::is_far(&self.map(shape, tail), block_bits(placing)) {
             let size = cluster.len();
             let body = self.body(shape, tail, cluster, beside, placing)?;
-            let slot = body.slot(beside);
-            // Slots of more than a block begin at one.
-            let fits = slot <= block || (slot - size) / block == (slot - 1) / block;
+            let fits = fits_behind(kind, size, body.slot(beside), block);
             // Encoded extents, of which none can tell of such a tail, may be that much smaller.
             let extents = (self.extents.len() + 2) * ENCODED_EXTENT;
             if fits && !(shape.bit48 && body.map.len() > block + extents) {
@@ -265,6 +263,16 @@ impl Clusters {
             tail: bytes,
         })
     }
+}
+
+/// Whether a tail of `size` bytes may end a slot of `slot` bytes: it must lie in one block,
+/// and if it is compressed, not begin there. Linux (6.18) looks for its first byte up to
+/// where the first block of a page ends, and finds none if it begins just there.
+fn fits_behind(kind: Kind, size: usize, slot: usize, block: usize) -> bool {
+    // Slots of more than a block begin at one.
+    let at = slot - size;
+    let within = slot <= block || at / block == (slot - 1) / block;
+    within && (kind == Kind::Plain || !at.is_multiple_of(block))
 }
 
 fn block_bits(placing: &Placing<'_, '_, '_>) -> u8 {
