@@ -1,7 +1,8 @@
-//! Encoded extents of forms that no mkfs.erofs is known to write, read as the kernel does.
+//! Encoded extents and indexes of forms that no mkfs.erofs is known to write, read as the
+//! kernel does.
 
 use crate::raw::{Raw, plain};
-use imagegen::erofs::format::compressed::{Extent, MapHeader, advise};
+use imagegen::erofs::format::compressed::{BLOCK_COUNT, Extent, MapHeader, advise, kind};
 use imagegen::erofs::format::inode::{Extended, layout};
 use imagegen::erofs::format::{U16, U32, U64, superblock::incompat};
 use imagegen::erofs::read::Image;
@@ -80,5 +81,45 @@ fn what_no_record_speaks_of_is_a_hole() {
         contents.read_exact_at(0, &mut seen).unwrap();
         assert!(seen[..4096].iter().all(|byte| *byte == 0));
         assert!(seen[4096..].iter().all(|byte| *byte == last));
+    }
+}
+
+/// Block numbers of compact indexes are sums in 32 bits: what a pack begins with may belong
+/// to a cluster of more blocks than there are before the next one.
+#[test]
+fn packs_may_count_from_below_0() {
+    let mut raw = Raw::new(12);
+    let nid = raw.reserve(24);
+    let block = raw.blocks(&[7; 4096]);
+    let header = MapHeader {
+        advise: U16::new(advise::BIG_CLUSTER_1 | advise::BIG_CLUSTER_2),
+        ..MapHeader::default()
+    };
+    let entry = |kind: u8, low: u16| u16::from(kind) << 12 | low;
+    let count = block as u16 + 1;
+    let packs = [
+        [entry(kind::PLAIN, 0), entry(kind::HEAD1, 0)],
+        [
+            entry(kind::NONHEAD, BLOCK_COUNT | count),
+            entry(kind::PLAIN, 0),
+        ],
+    ];
+    let mut after = header.as_bytes().to_vec();
+    for (entries, base) in packs.iter().zip([block as u32, u32::MAX]) {
+        after.extend(entries.iter().flat_map(|entry| entry.to_le_bytes()));
+        after.extend(base.to_le_bytes());
+    }
+    let inode = Extended {
+        size: U64::new(4 * 4096),
+        ..plain(0o100_644)
+    };
+    raw.inode(nid, layout::COMPRESSED_COMPACT, inode, &after);
+    let bytes = raw.finish(nid, 0, 0);
+    let image = Image::open(&bytes[..]).unwrap();
+    let mut contents = image.contents(&image.inode(nid).unwrap()).unwrap();
+    for cluster in [0, 3] {
+        let mut seen = [0; 4096];
+        contents.read_exact_at(cluster * 4096, &mut seen).unwrap();
+        assert_eq!(seen, [7; 4096], "cluster {cluster}");
     }
 }

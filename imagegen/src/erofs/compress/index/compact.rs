@@ -40,7 +40,8 @@ struct Packs {
     /// Entries before packs of 16 begin, then in them.
     single: u64,
     dense: u64,
-    /// Heads do not lie one after the other.
+    /// Heads do not lie one after the other, or so near the image's beginning that a
+    /// pack's number would be less than 0.
     scattered: bool,
 }
 
@@ -147,8 +148,8 @@ impl Packs {
                 Cluster::Head { place, .. } => {
                     counted += open.take().unwrap_or(0);
                     if let Place::Blocks { first, .. } = place {
-                        let this = first.wrapping_sub(counted);
-                        self.scattered |= *base.get_or_insert(this) != this;
+                        let this = first.checked_sub(counted);
+                        self.scattered |= this.is_none() || *base.get_or_insert(this) != this;
                     }
                     open = Some(1);
                 }
@@ -159,6 +160,6 @@ impl Packs {
                 Cluster::Rest { .. } | Cluster::End { .. } => {}
             }
         }
-        base.unwrap_or(0)
+        base.flatten().unwrap_or(0)
     }
 }

@@ -195,6 +195,39 @@ fn what_is_encoded_is_decoded() {
     );
 }
 
+/// A pack begins with the count of a cluster that lies elsewhere and has more blocks than
+/// there are before the next one: its number would be less than 0.
+#[test]
+fn packs_without_a_number_take_full_indexes() {
+    let extent = |blocks: u32, number: u64| Extent {
+        length: (blocks + 1) << 12,
+        size: blocks << 12,
+        at: number << 12,
+        kind: Kind::First,
+        partial: false,
+    };
+    let form = Form {
+        block_bits: 12,
+        bit48: false,
+    };
+    // Packs of 16 from the beginning on: the second begins with the count of 10 blocks.
+    for (number, expected) in [
+        (9, layout::COMPRESSED_FULL),
+        (10, layout::COMPRESSED_COMPACT),
+    ] {
+        let (before, borrowed) = (extent(14, 486), extent(10, 500));
+        let extents = [before, borrowed, extent(3, number), extent(4, number + 3)];
+        let map = FileMap {
+            extents: &extents,
+            tail: Tail::None,
+            algorithms: [0, 0],
+            big: true,
+            interlaced: false,
+        };
+        assert_eq!(check(&map, form, 56), expected);
+    }
+}
+
 /// One long extent: distances beyond what an entry holds, and records of 4 bytes.
 #[test]
 fn long_extents() {

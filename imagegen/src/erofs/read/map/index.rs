@@ -214,7 +214,9 @@ impl Table {
         Ok(Index::Head {
             kind,
             offset: low.into(),
-            block: u64::from(pack.base()) + before,
+            // In 32 bits, as Linux counts: what a pack begins with may belong to a cluster
+            // that lies elsewhere, and have more blocks than there are before this one.
+            block: pack.base().wrapping_add(before as u32).into(),
             partial: false,
         })
     }
