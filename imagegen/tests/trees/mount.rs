@@ -56,8 +56,9 @@ impl Mounted {
         point: &Path,
         options: &str,
     ) -> Result<Self, String> {
-        let log = KernelLog::from_now();
         let mut devices = vec![attach(image)];
+        // From here on: before, another test may have had the same device.
+        let log = KernelLog::from_now();
         devices.extend(more.iter().map(|file| attach(file)));
         let mut options = options.to_owned();
         for device in devices.iter().skip(1) {
