@@ -27,6 +27,8 @@ pub enum ExportTarget {
 pub struct CutOff {
     /// How many.
     pub connections: usize,
+    /// Of how many something is still under way: the others only left answers unread.
+    pub unfinished: usize,
 }
 
 /// An export. Made by [`crate::runtime::Runtime::open_export`].
@@ -114,8 +116,12 @@ impl Export {
             return Ok(());
         }
         self.order(true);
-        self.wait_until_left(timeout.max(Duration::from_secs(1)));
-        Err(CutOff { connections })
+        // A connection goes when nothing of it is under way any more.
+        let unfinished = self.wait_until_left(timeout.max(Duration::from_secs(1)));
+        Err(CutOff {
+            connections,
+            unfinished,
+        })
     }
 
     fn order(&self, abort: bool) {

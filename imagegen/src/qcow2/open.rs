@@ -199,16 +199,16 @@ pub fn open(
     Ok(Chain { disk, paths, data })
 }
 
-/// Opens QCOW2 at `path` as what lies over `below`, whatever the image itself says of that.
+/// Opens QCOW2 at `path` as what lies over `below`, whatever the image itself says of that;
+/// and tells which data file it has, if it has one.
 ///
 /// # Errors
 /// If it cannot be opened.
-pub fn over(path: &Path, below: &Disk<File>) -> Result<Disk<File>, OpenError> {
-    let (image, _) = image(path, file(path)?, None, false)?;
+pub fn over(path: &Path, below: &Disk<File>) -> Result<(Disk<File>, Option<PathBuf>), OpenError> {
+    let (image, data) = image(path, file(path)?, None, false)?;
     let layer = Layer::Qcow2(Box::new(image));
-    below
-        .with_over(layer, Some(shown(path)))
-        .map_err(failed(path))
+    let disk = below.with_over(layer, Some(shown(path)));
+    Ok((disk.map_err(failed(path))?, data))
 }
 
 /// Bytes of level 1 tables of all snapshots that are held.

@@ -334,7 +334,8 @@ impl Engine {
                 break;
             }
         }
-        if more && self.failed.is_none() {
+        // Also of a failed store everybody hears that it failed.
+        if more && (self.failed.is_none() || !self.ready.is_empty()) {
             effects.list.push(Effect::Again);
         }
     }

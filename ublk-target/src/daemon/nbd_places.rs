@@ -59,7 +59,7 @@ impl Drop for Place {
 }
 
 /// Who has one address of IPv6 has all of its network.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+pub(super) fn neighbourhood(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(six) => match six.to_ipv4_mapped() {

@@ -11,7 +11,7 @@ use super::visits::Seated;
 use crate::control::listener::{ListenError, Listener, Service};
 use crate::nbd::negotiate::DEFAULT_TIMEOUT;
 use crate::nbd::{NegotiateError, Negotiated, negotiate};
-use crate::runtime::{Place, Runtime};
+use crate::runtime::{Peer, Runtime};
 
 /// Most handshakes at once; connections being served do not count.
 const MAX_HANDSHAKES: usize = 64;
@@ -41,7 +41,7 @@ impl Service for Front {
             Err(error) => return tracing::info!(%error, "an NBD handshake failed"),
         };
         tracing::debug!(export = %negotiated.name, "an NBD client is connected");
-        hand_over(&self.runtime, stream.into(), negotiated, None);
+        hand_over(&self.runtime, stream.into(), negotiated, Peer::default());
     }
 
     fn refuse(&self, _stream: UnixStream, why: &str) {
@@ -50,13 +50,13 @@ impl Service for Front {
     }
 }
 
-/// Has an I/O thread serve what was negotiated from here on, and give `place` back at its
-/// end.
+/// Has an I/O thread serve what was negotiated from here on, and give the place of `peer`
+/// back at its end.
 pub(super) fn hand_over(
     runtime: &Runtime,
     socket: OwnedFd,
     negotiated: Negotiated<Seated>,
-    place: Option<Place>,
+    peer: Peer,
 ) {
     let Negotiated {
         export: Seated { export, seat },
@@ -64,7 +64,7 @@ pub(super) fn hand_over(
         info,
         options,
     } = negotiated;
-    if let Err(error) = runtime.serve(socket, export, (info, options), seat, place) {
+    if let Err(error) = runtime.serve(socket, export, (info, options), seat, peer) {
         tracing::info!(export = %name, %error, "an NBD client is hung up on");
     }
 }

@@ -16,13 +16,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ServerConfig;
 
 use super::Daemon;
-use super::nbd_places::Places;
+use super::nbd_places::{Places, neighbourhood};
 use super::nbd_socket::hand_over;
 use super::visits::Seated;
 use crate::control::accept::Accepting;
 use crate::nbd::negotiate::{DEFAULT_TIMEOUT, demand_tls, negotiate_encrypted};
 use crate::nbd::{NegotiateError, Negotiated, negotiate};
-use crate::runtime::{Place as ClientPlace, Runtime};
+use crate::runtime::{Peer, Place as ClientPlace, Runtime};
 use crate::tls::{Pump, PumpError};
 
 /// Most handshakes at once.
@@ -156,7 +156,8 @@ impl Front {
             }
         };
         tracing::info!(export = %negotiated.name, %peer, "an NBD client is connected");
-        hand_over(&self.runtime, socket, negotiated, place);
+        let address = Some(neighbourhood(peer.ip()));
+        hand_over(&self.runtime, socket, negotiated, Peer { address, place });
         Ok(())
     }
 

@@ -152,7 +152,7 @@ impl Daemon {
     }
 }
 
-/// Disconnects NBD clients, and returns the names of those that were cut off.
+/// Disconnects NBD clients, and returns the names of what somebody may still be writing to.
 fn close_exports(taken: &[Named]) -> Vec<String> {
     let close = |(name, served): &Named| {
         let closed = served.nbd.as_ref().map(|export| export.close(FAREWELL));
@@ -160,7 +160,7 @@ fn close_exports(taken: &[Named]) -> Vec<String> {
             return true;
         };
         tracing::warn!(export = %name, "{cut}");
-        false
+        cut.unfinished == 0
     };
     let closed = together(taken, close, Builder::new);
     let cut_off = taken.iter().zip(closed).filter(|(_, closed)| !closed);

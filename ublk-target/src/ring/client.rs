@@ -9,6 +9,7 @@
 //! [`line`](super::line) and [`Client::is_too_slow`].
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,7 +28,7 @@ use crate::nbd::reply::MAX_EXTENTS;
 use crate::nbd::{
     Connection, Context, End, Errno, Extent, Incoming, Op, Receive, Request, Segment, Slot, Status,
 };
-use crate::runtime::{Place, Seat};
+use crate::runtime::{Peer, Place, Seat};
 
 /// Requests of one connection between arrival and reply.
 pub(crate) const IN_FLIGHT: usize = 128;
@@ -88,6 +89,8 @@ pub(crate) struct Client {
     broken: bool,
     /// The send in flight. Boxed: its address is with the kernel.
     message: Box<Message>,
+    /// Whose it is; `None` is this machine.
+    pub(crate) address: Option<IpAddr>,
     /// Given back when it is dropped.
     _taken: (Seat, Option<Place>),
 }
@@ -120,7 +123,7 @@ impl Client {
             info,
             options,
             seat,
-            place,
+            peer: Peer { address, place },
         } = new;
         let machine = Connection::new(info, options, IN_FLIGHT);
         Self {
@@ -138,8 +141,14 @@ impl Client {
             ending: None,
             broken: false,
             message: Message::new(),
+            address,
             _taken: (seat, place),
         }
+    }
+
+    /// Bytes of the buffers it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.held
     }
 
     /// A request waits for buffers that others have.

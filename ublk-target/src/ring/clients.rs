@@ -1,5 +1,6 @@
 //! The NBD connections of one I/O thread.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::Instant;
 
@@ -17,8 +18,10 @@ pub(crate) struct Clients {
     clients: Slab<Client>,
     /// To be pumped. May name one twice or one that is gone.
     ready: Vec<u32>,
-    /// Waiting for a buffer, in the order they came.
+    /// Waiting for a buffer, in the order they came or were last pumped.
     waiting: Vec<u32>,
+    /// Empty between two rounds.
+    turns: Vec<u32>,
     /// Since when there has been somebody who waits, or all were last looked at.
     window: Option<Instant>,
     ticking: bool,
@@ -30,6 +33,7 @@ impl Clients {
             clients: Slab::new(),
             ready: Vec::new(),
             waiting: Vec::new(),
+            turns: Vec::new(),
             window: None,
             ticking: false,
         }
@@ -96,22 +100,36 @@ impl Clients {
 
     /// Lets every connection that has something to do go on, those that wait first.
     pub(crate) fn pump(&mut self, io: &mut Io<'_>) -> io::Result<()> {
-        let mut line = Line::new();
-        let mut waiting = std::mem::take(&mut self.waiting);
-        for key in waiting.drain(..) {
-            self.pump_one(key, &mut line, io)?;
+        self.ready.sort_unstable();
+        self.ready.dedup();
+        let mut turns = std::mem::take(&mut self.turns);
+        let somebody_waits = !self.waiting.is_empty();
+        turns.append(&mut self.waiting);
+        turns.append(&mut self.ready);
+        if somebody_waits {
+            self.put_in_order(&mut turns);
         }
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.sort_unstable();
-        ready.dedup();
-        for key in ready.drain(..) {
+        let mut line = Line::new();
+        for key in turns.drain(..) {
             self.pump_one(key, &mut line, io)?;
         }
         // Keep the capacity.
-        waiting.append(&mut self.waiting);
-        ready.append(&mut self.ready);
-        (self.waiting, self.ready) = (waiting, ready);
+        self.turns = turns;
         self.watch(line.is_waiting(), io)
+    }
+
+    /// The addresses of which the clients hold least come first, so that it does not help
+    /// to come with many.
+    fn put_in_order(&self, turns: &mut [u32]) {
+        let mut held = HashMap::new();
+        for (_, client) in &self.clients {
+            *held.entry(client.address).or_insert(0) += client.held();
+        }
+        let of_its_address = |key: &u32| {
+            let client = self.clients.get(*key as usize);
+            client.and_then(|client| held.get(&client.address))
+        };
+        turns.sort_by_key(of_its_address);
     }
 
     fn pump_one(&mut self, key: u32, line: &mut Line, io: &mut Io<'_>) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! Who gets the buffers of a thread that has too few for all its NBD clients.
 //!
-//! - Clients wait in the order they came. Behind one that waits nobody takes what it needs:
+//! - Clients wait in the order they came, those first whose address holds least: it does not
+//!   help to come with many. Behind one that waits nobody takes what it needs:
 //!   small requests pass a large one, but never use up what it will be made of.
 //! - A client keeps a buffer as long as its peer takes to send a payload or to read a reply.
 //!   While others wait it must get done with what it holds within [`DRAIN`]; it is looked at

@@ -28,7 +28,7 @@ use crate::device::Tally;
 use crate::export::Export;
 use crate::lane::{DeviceSlot, StoreSlot, VolumeConfig, VolumeSlot};
 use crate::nbd;
-use crate::runtime::{Place, Seat};
+use crate::runtime::{Peer, Seat};
 
 mod block;
 mod client;
@@ -161,6 +161,6 @@ pub struct NewClient {
     pub(crate) options: nbd::Options,
     /// Of the I/O thread.
     pub(crate) seat: Seat,
-    /// Whatever else it takes up as long as it is served.
-    pub(crate) place: Option<Place>,
+    /// Where it comes from.
+    pub(crate) peer: Peer,
 }

@@ -268,17 +268,16 @@ impl Submitter {
         self.push(receive, Kind::Receive.data(connection))
     }
 
-    /// Sends what `message` describes; it and what it points to stay valid until
-    /// the completion.
+    /// Sends what `message` describes, or the beginning of it; it and what it points to stay
+    /// valid until the completion. Not all at once: how much a slow peer takes is to be seen.
     pub(crate) fn send(
         &mut self,
         file: RawFd,
         connection: u32,
         message: *const libc::msghdr,
     ) -> io::Result<()> {
-        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
         let send = opcode::SendMsg::new(types::Fd(file), message)
-            .flags(flags)
+            .flags(libc::MSG_NOSIGNAL as u32)
             .build();
         self.push(send, Kind::Send.data(connection))
     }

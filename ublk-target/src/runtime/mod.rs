@@ -8,6 +8,7 @@
 //! never given twice, so a late message cannot reach a successor; those of
 //! devices are given again once every lane has let go.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -176,6 +177,15 @@ pub struct ExportClosed;
 
 /// What a client takes up as long as it is served, and gives back when it is dropped.
 pub type Place = Box<dyn std::any::Any + Send>;
+
+/// Where a client comes from.
+#[derive(Default)]
+pub struct Peer {
+    /// Clients of one address have their turns together; `None` is this machine.
+    pub address: Option<IpAddr>,
+    /// What else it takes up.
+    pub place: Option<Place>,
+}
 
 /// What handles and threads share.
 #[derive(Debug)]
@@ -348,7 +358,7 @@ impl Runtime {
     }
 
     /// Serves a connection, of which this was negotiated, until its client leaves or the
-    /// export is closed; drops `place` then. Returns at once.
+    /// export is closed; drops its place then. Returns at once.
     ///
     /// # Errors
     /// When the export is closed already; the socket is dropped.
@@ -358,7 +368,7 @@ impl Runtime {
         export: Arc<Export>,
         (info, options): (ExportInfo, nbd::Options),
         seat: Seat,
-        place: Option<Place>,
+        peer: Peer,
     ) -> Result<(), ExportClosed> {
         if !export.admit() {
             return Err(ExportClosed);
@@ -370,7 +380,7 @@ impl Runtime {
             info,
             options,
             seat,
-            place,
+            peer,
         });
         self.shared.lanes.post(lane, Mail::Order(Order::Serve(new)));
         Ok(())

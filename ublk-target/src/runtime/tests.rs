@@ -101,6 +101,15 @@ impl Rig {
     }
 
     fn connect_with(&self, export: &Arc<Export>, options: nbd::Options) -> Client {
+        self.connect_from(None, export, options)
+    }
+
+    fn connect_from(
+        &self,
+        address: Option<IpAddr>,
+        export: &Arc<Export>,
+        options: nbd::Options,
+    ) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
@@ -110,7 +119,10 @@ impl Rig {
                 export.clone(),
                 (export.info(), options),
                 self.runtime.seat().unwrap(),
-                None,
+                Peer {
+                    address,
+                    place: None,
+                },
             )
             .unwrap();
         Client {
@@ -396,7 +408,7 @@ fn closing_an_export_answers_what_is_owed_and_disconnects() {
         export.clone(),
         (export.info(), nbd::Options::default()),
         rig.runtime.seat().unwrap(),
-        None,
+        Peer::default(),
     );
     assert_eq!(refused, Err(ExportClosed));
     rig.store.detach_origin(rig.volume).unwrap();

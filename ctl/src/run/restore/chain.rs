@@ -45,7 +45,9 @@ pub(super) fn open(paths: &[PathBuf], format: FormatName, trust: bool) -> Done<I
     files.extend(bottom.data);
     let (mut disk, mut below) = (bottom.disk, (first.as_path(), format.into()));
     for path in over {
-        disk = increment(path, &disk, below, trust)?;
+        let data;
+        (disk, data) = increment(path, &disk, below, trust)?;
+        files.extend(data);
         below = (path.as_path(), Format::Qcow2);
     }
     if !trust {
@@ -67,14 +69,14 @@ fn must_be_sound(disk: &Disk<File>, layers: usize, files: &[PathBuf]) -> Done {
 
 const HELP: &str = "imagegen qcow2 check looks into an image; -f raw says that the first is raw";
 
-/// The image at `path` over `disk`, the newest image of which is `below`.
+/// The image at `path` over `disk`, the newest image of which is `below`; and its data file.
 fn increment(
     path: &Path,
     disk: &Disk<File>,
     (below, format): (&Path, Format),
     trust: bool,
-) -> Done<Disk<File>> {
-    let disk = open::over(path, disk).map_err(unreadable)?;
+) -> Done<(Disk<File>, Option<PathBuf>)> {
+    let (disk, data) = open::over(path, disk).map_err(unreadable)?;
     let image = disk.image();
     let backing = image.and_then(Image::backing).unwrap_or_default();
     let stated = image.and_then(|image| image.extensions().backing_format.as_deref());
@@ -94,7 +96,7 @@ fn increment(
         );
     }
     match stated.filter(|stated| !trust && *stated != format.name()) {
-        None => Ok(disk),
+        None => Ok((disk, data)),
         Some(stated) => {
             let format = format.name();
             let message =

@@ -98,3 +98,81 @@ fn block_statuses_asked_at_once_are_all_answered() {
         assert_eq!(body[4..8], 4096_u32.to_be_bytes());
     }
 }
+
+/// Who has many connections that wait does not keep others waiting behind all of them.
+#[test]
+fn who_comes_from_elsewhere_is_served_before_many_of_one_address() {
+    let contents = pattern(20, 40 * MIB);
+    let rig = Rig::new(&contents);
+    let export = rig.export(ExportTarget::Origin(rig.volume));
+    let one = Some(IpAddr::from([192, 0, 2, 1]));
+    let mut many: Vec<_> = (0..12)
+        .map(|_| rig.connect_from(one, &export, nbd::Options::default()))
+        .collect();
+    for client in &mut many {
+        client.send(0, READ, 0, 32 * MIB, &[]);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut good: Vec<_> = (0..2).map(|_| rig.connect(&export)).collect();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = good
+            .iter_mut()
+            .map(|client| scope.spawn(|| client.read(0, 2 * MIB).unwrap() == contents[..2 * MIB]))
+            .collect();
+        // Before anybody is too slow; the next of the many is waiting for the room as well.
+        std::thread::sleep(Duration::from_secs(1));
+        drop(many.drain(..2));
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(readers.iter().all(|reader| reader.is_finished()));
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap()));
+    });
+    assert_eq!(export.connections(), 12);
+}
+
+/// Who takes a long reply slowly, but fast enough, gets all of it.
+#[test]
+fn slow_clients_that_go_on_are_served_to_the_end() {
+    let contents = pattern(21, 40 * MIB);
+    let rig = Rig::new(&contents);
+    let export = rig.export(ExportTarget::Origin(rig.volume));
+    let mut slow: Vec<_> = (0..4).map(|_| rig.connect(&export)).collect();
+    for client in &mut slow {
+        client.send(0, READ, 0, 32 * MIB, &[]);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut waiting: Vec<_> = (0..2).map(|_| rig.connect(&export)).collect();
+    std::thread::scope(|scope| {
+        for client in &mut slow {
+            scope.spawn(|| {
+                assert_eq!(client.reply().1, 0);
+                let mut data = vec![0; 32 * MIB];
+                // More than a third in ten seconds, and less than all.
+                for piece in data[..24 * MIB].chunks_mut(MIB / 2) {
+                    client.socket.read_exact(piece).unwrap();
+                    std::thread::sleep(Duration::from_millis(250));
+                }
+                client.socket.read_exact(&mut data[24 * MIB..]).unwrap();
+                assert!(data == contents[..32 * MIB]);
+            });
+        }
+        for client in &mut waiting {
+            scope.spawn(|| {
+                client.send(0, READ, 0, 2 * MIB, &[]);
+                assert_eq!(client.reply().1, 0);
+                client.socket.read_exact(&mut vec![0; 2 * MIB]).unwrap();
+            });
+        }
+    });
+}
+
+/// Of who has only left answers unread nothing is under way.
+#[test]
+fn who_does_not_read_leaves_nothing_unfinished() {
+    let rig = Rig::new(&pattern(22, 40 * MIB));
+    let export = rig.export(ExportTarget::Origin(rig.volume));
+    let mut silent = rig.connect(&export);
+    silent.send(0, READ, 0, 32 * MIB, &[]);
+    assert_eq!(silent.reply().1, 0);
+    let cut_off = export.close(Duration::from_millis(200)).unwrap_err();
+    assert_eq!((cut_off.connections, cut_off.unfinished), (1, 0));
+}
