@@ -94,7 +94,7 @@ pub enum End {
     #[error("a payload of {0} bytes, more than the protocol's {MAX_PAYLOAD}")]
     PayloadTooLong(u64),
     /// It kept what others waited for.
-    #[error("the client sent or took next to nothing while others waited for the buffers it held")]
+    #[error("the client sent or took too little while others waited for the buffers it held")]
     TooSlow,
     /// The driver broke the contract of this module.
     #[error("internal error: {0}; please report it")]

@@ -156,7 +156,7 @@ impl Client {
         matches!(self.stalled, Some((_, Wait::Others)))
     }
 
-    /// Whether it has kept buffers since `begin` and its peer lets next to nothing
+    /// Whether it has kept buffers since `begin` and its peer lets too little
     /// through: others need not wait for it.
     pub(crate) fn is_too_slow(&self, begin: Instant) -> bool {
         [&self.incoming, &self.outgoing]
